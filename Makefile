@@ -1,0 +1,67 @@
+# Each target does all its own set-up. CONTRIBUTING.md says what to type without make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# One pip call, so that the dists of this repository find each other and not a registry.
+DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]"
+
+# With PEERS=1 the benchmarks also measure the libraries of benchmarks/peers.txt, in an environment
+# that the tests never see.
+PEERS_VENV := .venv-peers
+PEERS_READY := $(PEERS_VENV)/.ready
+BENCH_PYTHON := $(if $(PEERS),$(PEERS_VENV),$(VENV))/bin/python
+RESULTS := benchmarks/results
+
+.PHONY: demo test bench lint format init-sqlite-db init-postgres-db build clean
+
+demo: $(READY)
+	@$(BIN)/director-db demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+bench: $(if $(PEERS),$(PEERS_READY),$(READY))
+	$(BENCH_PYTHON) -m benchmarks --json $(RESULTS)/latest.json --markdown $(RESULTS)/latest.md \
+		--plots $(RESULTS) $(BENCH)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+init-sqlite-db: $(READY)
+	@DB_TYPE=sqlite $(BIN)/director-db init
+
+init-postgres-db: $(READY)
+	@DB_TYPE=postgres $(BIN)/director-db init
+
+build: $(READY)
+	for dist in . backends/postgres conformance; do \
+		$(BIN)/python -m build --outdir dist $$dist || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) $(PEERS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml) constraints.txt requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "director-db needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --requirement requirements-dev.txt $(DISTS)
+	@touch $@
+
+# What of the peers cannot be installed here is left out of the measurements, and they say so.
+$(PEERS_READY): $(READY) benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --requirement requirements-dev.txt $(DISTS)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement benchmarks/peers.txt || echo 'The peers could not be installed.'
+	@touch $@

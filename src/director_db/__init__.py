@@ -1,0 +1,63 @@
+"""The storage layer for AI agent applications: one contract, many databases.
+
+``load_db()`` gives the database that ``DB_TYPE`` asks for, SQLite by default.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from director_db.base import CONTRACT_VERSION, BaseDB
+from director_db.errors import (
+    BackendUnavailableError,
+    ClosedError,
+    ConfigurationError,
+    DirectorDBError,
+    InvalidRecordError,
+    PluginError,
+    SchemaError,
+    SessionNotFoundError,
+    UnknownDBTypeError,
+)
+from director_db.records import UNSET, Context, DeleteResult, Health, Message, Migration, Session
+from director_db.registry import DBType, close_all, load_db
+
+if TYPE_CHECKING:
+    from director_db.hookspecs import BackendSpec, hookimpl
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "UNSET",
+    "BackendSpec",
+    "BackendUnavailableError",
+    "BaseDB",
+    "ClosedError",
+    "ConfigurationError",
+    "Context",
+    "DBType",
+    "DeleteResult",
+    "DirectorDBError",
+    "Health",
+    "InvalidRecordError",
+    "Message",
+    "Migration",
+    "PluginError",
+    "SchemaError",
+    "Session",
+    "SessionNotFoundError",
+    "UnknownDBTypeError",
+    "__version__",
+    "close_all",
+    "hookimpl",
+    "load_db",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # pluggy is for those who write or load a plugin; importing the package need not pay for it.
+    if name in {"BackendSpec", "hookimpl"}:
+        from director_db import hookspecs  # noqa: PLC0415
+
+        return getattr(hookspecs, name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

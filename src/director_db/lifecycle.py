@@ -1,0 +1,150 @@
+"""Closing and forking while other threads are at work (LIF-1, LIF-5).
+
+Every operation passes its instance's `Gate`. Whoever closes the instance, or forks the process,
+first waits until the operations in flight have left: a connection is then never closed under a
+running statement, and no lock inside a driver is copied into a child while somebody holds it.
+
+A signal's handler may raise between any two lines of Python, also inside the ``__enter__`` of a
+Condition or a Semaphore, which are written in Python, and what was taken there would never be given
+back. So nothing here waits under a lock, and to leave is one call into C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from typing import Final, Protocol
+
+from director_db.errors import ClosedError
+
+FORK_PATIENCE: Final = 10.0
+"""How long a fork waits for operations in flight, in seconds, before it happens all the same."""
+
+_POLL: Final = 0.001
+
+
+class Gate:
+    """Knows the operations in flight of one instance, and lets nobody in once it is closed."""
+
+    def __init__(self, owner: str, *, closed: bool = False) -> None:
+        """Make an open gate; `owner` is the name that a `ClosedError` shows."""
+        self._owner = owner
+        # By a token of each operation's own, as a signal's handler may start a second one in the
+        # middle of its thread's first. To leave is ``inside.pop(token, None)``.
+        self.inside: dict[object, int] = {}
+        self.closed = closed
+        self._paused = False
+
+    def enter(self, token: object) -> None:
+        """Let an operation in, after a pause.
+
+        Raises:
+            ClosedError: the gate is closed.
+        """
+        while True:
+            # In first, then look: who closes does it the other way round, so one sees the other.
+            self.inside[token] = threading.get_ident()
+            if not self.closed and not self._paused:
+                return
+            self.inside.pop(token, None)
+            if self.closed:
+                message = f"This {self._owner} is closed."
+                raise ClosedError(message)
+            time.sleep(_POLL)
+
+    def pause(self, timeout: float) -> bool:
+        """Hold newcomers back and wait for those inside; False if some stayed that long."""
+        self._paused = True
+        return self.wait_until_empty(timeout)
+
+    def resume(self) -> None:
+        """Let those in that `pause` held back."""
+        self._paused = False
+
+    def wait_until_empty(self, timeout: float | None) -> bool:
+        """Wait for those inside, `timeout` seconds or for ever; False if some stayed.
+
+        An operation of the calling thread itself is not waited for: it would never end.
+        """
+        me = threading.get_ident()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while any(thread != me for thread in list(self.inside.values())):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL)
+        return True
+
+
+class ForkAware(Protocol):
+    """What survives a fork of its process."""
+
+    def _before_fork(self, deadline: float) -> None: ...
+
+    def _after_fork_in_parent(self) -> None: ...
+
+    def _after_fork_in_child(self) -> None: ...
+
+
+_instances: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+_paused: list[ForkAware] = []
+# Held during a fork: two at once would take each other's pauses for their own, and an instance that
+# is added while the set is walked would break the walk.
+_forking = threading.RLock()
+
+
+def survive_forks(instance: ForkAware) -> None:
+    """Tell `instance` of every fork of this process, for as long as it lives."""
+    with _forking:
+        _instances.add(instance)
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    deadline = time.monotonic() + FORK_PATIENCE
+    for instance in list(_instances):
+        _paused.append(instance)
+        try:
+            instance._before_fork(deadline)  # noqa: SLF001 - the protocol above
+        except Exception as error:  # noqa: BLE001 - see _tell
+            _tell(instance, error)
+
+
+def _after_fork_in_parent() -> None:
+    while _paused:
+        instance = _paused.pop()
+        try:
+            instance._after_fork_in_parent()  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001
+            _tell(instance, error)
+    with contextlib.suppress(RuntimeError):
+        _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    global _forking  # noqa: PLW0603 - the old lock's holder does not exist here
+    _forking = threading.RLock()
+    _paused.clear()
+    for instance in list(_instances):
+        try:
+            instance._after_fork_in_child()  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001
+            _tell(instance, error)
+
+
+def _tell(instance: ForkAware, error: Exception) -> None:
+    """Log what went wrong with one instance; the others are to be prepared all the same."""
+    import logging  # noqa: PLC0415 - nearly never needed
+
+    logger = logging.getLogger(__package__)
+    logger.error("%r did not survive a fork unharmed", instance, exc_info=error)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
