@@ -1,0 +1,261 @@
+"""A database in a file: opening it, and who reads and writes it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from director_db.errors import BackendUnavailableError, ClosedError, ConfigurationError
+from director_db_sqlite import old_layout, schema
+from director_db_sqlite.connections import connect, transact
+from director_db_sqlite.file import absolute, create_file, file_id, log_id, refuse_foreign_log
+from director_db_sqlite.locks import locked, new_lock, patiently
+from director_db_sqlite.readers import Readers
+from director_db_sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from director_db.records import Migration
+    from director_db_sqlite.connections import Operation
+    from director_db_sqlite.file import FileId
+
+T = TypeVar("T")
+
+# The files of which this process, a forked child, has inherited connections that were at work.
+# SQLite takes their locks for its own here, so that nothing can be opened safely any more.
+_lost_to_a_fork: set[FileId] = set()
+
+
+class Database(Protocol):
+    """Runs operations on the connections of one SQLite database."""
+
+    def read(self, operation: Operation[T]) -> T:
+        """Run an operation that only reads, on one snapshot for each statement."""
+
+    def write(self, operation: Operation[T], size: int) -> T:
+        """Run an operation in a transaction; it is durable on return, or has not happened.
+
+        Args:
+            operation: what to run.
+            size: about how much it writes, in bytes of payloads.
+        """
+
+    def check(self) -> None:
+        """Look at the tables again, and create them if they are gone with their file."""
+
+    def migrate(self, *, skip_invalid: bool) -> Migration:
+        """Carry the old system's tables over, where they are all that there is."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, for people."""
+
+    def close(self, *, for_good: bool = False) -> None:
+        """Close every connection; the next operation opens new ones, unless it is for good."""
+
+    def abandon(self, *, in_flight: bool) -> None:
+        """Forget every connection without closing it: this is a forked child."""
+
+
+class FileDatabase:
+    """A database in a file.
+
+    The file, its ``-wal`` and its ``-shm`` must never be opened by anything but SQLite in this
+    process: closing a descriptor drops all POSIX locks that the process holds on the file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        directory: str | None,
+        patience: float,
+        *,
+        synchronous: str = "full",
+        migrates: bool = False,
+    ) -> None:
+        """Take a path, the folder it is relative to, and the seconds to wait for locks.
+
+        Without a folder, the path is relative to the working directory when it is first opened.
+        With `migrates`, the first use carries the old system's tables over.
+        """
+        self._given = path
+        self._directory = directory
+        self._opened: str | None = None
+        self._patience = patience
+        self._synchronous = synchronous
+        self._migrates = migrates
+        self._closed = False
+        self._readers = Readers(lambda: self._connect(writable=False), lambda: self.path)
+        self._writer = Writer(self._connect, lambda: self.path)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._opening = new_lock()
+        self._file: FileId | None = None
+        self._log: FileId | None = None
+
+    @property
+    def path(self) -> str:
+        """The absolute path: the one that was opened, or would be now."""
+        return self._opened or absolute(self._given, self._directory)
+
+    def _connect(self, *, writable: bool = True) -> sqlite3.Connection:
+        connection = connect(
+            self.path, self._patience, synchronous=self._synchronous, writable=writable
+        )
+        if self._closed:
+            # By a signal's handler, in the middle of an operation that would open it again.
+            connection.close()
+            message = f"{self.path} was closed in the middle of this operation. Nothing was done."
+            raise ClosedError(message)
+        return connection
+
+    def read(self, operation: Operation[T]) -> T:
+        """Run an operation that only reads; it never waits for a writer."""
+        deadline = time.monotonic() + self._patience
+        self._ensure_open(deadline)
+        return self._readers.read(operation, deadline)
+
+    def write(self, operation: Operation[T], size: int) -> T:
+        """Run an operation in a transaction, alone or together with those of other threads."""
+        deadline = time.monotonic() + self._patience
+        self._ensure_open(deadline)
+        result = self._writer.write(operation, size, deadline)
+        if self._log is None:
+            self._log = log_id(self.path)
+        return result
+
+    def migrate(self, *, skip_invalid: bool) -> Migration:
+        """Carry the old system's tables over; a file that has ours already stays as it is."""
+        deadline = time.monotonic() + self._patience
+        return (
+            self._ensure_open(deadline, migrating=True, skip_invalid=skip_invalid)
+            or old_layout.no_migration()
+        )
+
+    def close(self, *, for_good: bool = False) -> None:
+        """Close every connection; the last one in the world also empties the log."""
+        self._closed = self._closed or for_good
+        self._readers.close()
+        self._writer.close()
+
+    def abandon(self, *, in_flight: bool) -> None:
+        """Forget every connection without closing it."""
+        if in_flight and self._file is not None:
+            _lost_to_a_fork.add(self._file)
+        self._readers.abandon()
+        self._writer.abandon()
+        self._reset()
+
+    # --- Opening --------------------------------------------------------------------------------
+
+    def _ensure_open(
+        self, deadline: float, *, migrating: bool = False, skip_invalid: bool = False
+    ) -> Migration | None:
+        """See to it that the file is there and has our tables; cheap when it is known.
+
+        A file that was deleted or replaced would take every later write with it when the process
+        ends, so the path is looked at each time.
+
+        Returns:
+            What was migrated; None if nothing was.
+        """
+        if self._file is not None and self._file == file_id(self._opened or self.path):
+            return None
+        return locked(
+            self._opening,
+            lambda: self._open(deadline, migrating=migrating, skip_invalid=skip_invalid),
+            self.path,
+            deadline,
+        )
+
+    def _open(self, deadline: float, *, migrating: bool, skip_invalid: bool) -> Migration | None:
+        self._opened = self.path
+        current = file_id(self.path)
+        if self._file is not None:
+            if self._file == current:
+                return None  # Another thread was faster.
+            self.close()
+            if current is not None:
+                refuse_foreign_log(self.path, self._log)
+        self._file = self._log = None
+        if current is None:
+            create_file(self.path)
+        elif current in _lost_to_a_fork:
+            message = (
+                f"{self.path} cannot be used in this process: it was forked while an operation on "
+                "that file was under way. Fork earlier, or start processes with spawn."
+            )
+            raise BackendUnavailableError(message)
+        migration = self._create_or_check(
+            deadline, migrating=migrating or self._migrates, skip_invalid=skip_invalid
+        )
+        self._file = file_id(self.path)
+        return migration
+
+    def _create_or_check(
+        self, deadline: float, *, migrating: bool, skip_invalid: bool
+    ) -> Migration | None:
+        migration = None
+        connection = patiently(self._connect, deadline)
+        try:
+            found = patiently(lambda: schema.find_layout(connection, self.path), deadline)
+            if found is schema.Layout.OLD and not migrating:
+                schema.refuse_old_layout(self.path)
+            if found is schema.Layout.NONE:
+                # Not an old file before it is migrated: if that fails, it must be as it was.
+                patiently(lambda: _switch_to_wal(connection, self.path), deadline)
+            if found is not schema.Layout.OURS:
+                migration = transact(
+                    connection,
+                    lambda connection: self._create(
+                        connection, migrating=migrating, skip_invalid=skip_invalid
+                    ),
+                    self.path,
+                    deadline,
+                )
+            if _journal_mode(connection) != "wal":
+                # A migration may have taken longer than anybody waits for a lock.
+                deadline = max(deadline, time.monotonic() + self._patience)
+                patiently(lambda: _switch_to_wal(connection, self.path), deadline)
+        except BaseException:
+            connection.close()
+            raise
+        self._writer.adopt(connection)
+        return migration
+
+    def _create(
+        self, connection: sqlite3.Connection, *, migrating: bool, skip_invalid: bool
+    ) -> Migration | None:
+        # Another process may have been faster; now the write lock is ours.
+        found = schema.find_layout(connection, self.path)
+        if found is schema.Layout.OURS:
+            return None
+        if found is schema.Layout.OLD and not migrating:
+            schema.refuse_old_layout(self.path)
+        schema.create(connection)
+        if found is schema.Layout.NONE:
+            return None
+        return old_layout.carry_over(connection, self.path, skip_invalid=skip_invalid)
+
+    def check(self) -> None:
+        """Look at the tables again, and create them if they are gone with their file."""
+        found = self.read(lambda connection: schema.find_layout(connection, self.path))
+        if found is not schema.Layout.OURS:
+            self._file = None
+            self._ensure_open(time.monotonic() + self._patience)
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def _switch_to_wal(connection: sqlite3.Connection, path: str) -> None:
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        message = (
+            f"{path}: SQLite cannot use its write-ahead log there (it stays in mode {mode!r}). "
+            "Choose a file on a local disk."
+        )
+        raise ConfigurationError(message)

@@ -1,0 +1,496 @@
+"""The SQLite backend: the storage operations of the contract, each one transaction."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from director_db import CONTRACT_VERSION, BaseDB, ConfigurationError, __version__
+from director_db.old_layout import migrates_on_first_use
+from director_db.payload import MAX_PAYLOAD_BYTES, payload_bytes
+from director_db.records import (
+    NO_CONTEXT,
+    UNSET,
+    Appended,
+    DeletedComponents,
+    Health,
+    SaveOutcome,
+    SessionRow,
+    StoredContext,
+    message_bytes,
+    whole_context,
+)
+from director_db_sqlite import old_layout, sql
+from director_db_sqlite.database import FileDatabase
+from director_db_sqlite.errors import translate
+from director_db_sqlite.file import absolute
+from director_db_sqlite.memory import MemoryDatabase
+from director_db_sqlite.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from director_db.errors import DirectorDBError
+    from director_db.records import (
+        ContextAppend,
+        ContextChange,
+        ContextRow,
+        MessageColumns,
+        MessageQuery,
+        MessageRow,
+        Migration,
+        SessionChanges,
+        SessionQuery,
+    )
+    from director_db_sqlite.database import Database
+
+DEFAULT_PATH: Final = "director.db"
+MEMORY: Final = ":memory:"
+
+FULL: Final = "full"
+NORMAL: Final = "normal"
+
+_LONGEST_TIMEOUT: Final = 86_400
+
+# The columns of SELECT_CONTEXT_LIST where there is no context.
+_NO_LIST: Final = (NO_CONTEXT, None, 0, 0)
+
+_NO_LIMIT: Final = -1
+_BEFORE_ALL: Final = -1
+_AFTER_ALL: Final = 2**63 - 1
+
+# The WAL-reset bug: a checkpoint beside a commit of another connection can lose that commit.
+_WAL_RESET_BUG_FIXED: Final = (3, 51, 3)
+_WAL_RESET_BUG_BACKPORTS: Final = {(3, 44): 6, (3, 50): 7}
+
+
+class SQLiteDB(BaseDB, db_type="sqlite"):
+    """Stores everything in one SQLite file, or in memory.
+
+    Several processes may use one file. A write is on the disk when it returns (LIF-2).
+    """
+
+    incremental_contexts = True
+
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str] = DEFAULT_PATH,
+        *,
+        busy_timeout: float = 30.0,
+        synchronous: str = "full",
+        directory: str | None = None,
+        migrate: bool = False,
+    ) -> None:
+        """Take the settings; nothing is opened before the first operation.
+
+        Args:
+            db_path: the file, which is created if it is missing, but not its folder; ``":memory:"``
+                for a private database that ends with the instance.
+            busy_timeout: how long an operation waits for the locks of others, in seconds, before
+                `BackendUnavailableError`.
+            synchronous: ``"full"``: a write that returned survives a power cut; ``"normal"``: it
+                survives the death of the process, but a power cut can take the last ones back.
+            directory: what a relative `db_path` is relative to; None means the working directory
+                at the first operation.
+            migrate: whether the first operation carries the tables of the system before director-db
+                over, as `migrate()` does, where it would refuse them otherwise.
+
+        Raises:
+            ConfigurationError: `db_path` cannot be a file, `busy_timeout` is not positive, or
+                `synchronous` is another word.
+        """
+        path: object = db_path.__fspath__() if isinstance(db_path, os.PathLike) else db_path
+        if not isinstance(path, str) or not path or "\0" in path or not _can_be_a_name(path):
+            message = f"db_path is the path of a file, or ':memory:', not {path!a}."
+            raise ConfigurationError(message)
+        seconds: object = busy_timeout
+        if not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST_TIMEOUT:
+            message = (
+                f"busy_timeout is a number of seconds above 0, at most {_LONGEST_TIMEOUT:,}, "
+                f"not {busy_timeout!r}."
+            )
+            raise ConfigurationError(message)
+        self._synchronous = _synchronous(synchronous, "synchronous")
+        self.db_path = path
+        self._database: Database = (
+            MemoryDatabase()
+            if path == MEMORY
+            else FileDatabase(
+                path, directory, busy_timeout, synchronous=self._synchronous, migrates=migrate
+            )
+        )
+
+    @classmethod
+    def _settings(cls, environ: Mapping[str, str], url: str | None) -> dict[str, Hashable]:
+        path = (
+            _path_of_url(url) if url is not None else environ.get("SQLITE_DB_PATH") or DEFAULT_PATH
+        )
+        settings: dict[str, Hashable] = {"db_path": path}
+        if path != MEMORY and not os.path.isabs(path):  # noqa: PTH117 - at every load_db()
+            settings["directory"] = absolute(".", None)
+        synchronous = environ.get("SQLITE_SYNCHRONOUS")
+        if synchronous and _synchronous(synchronous, "SQLITE_SYNCHRONOUS") != FULL:
+            settings["synchronous"] = NORMAL
+        if migrates_on_first_use(environ) and path != MEMORY:
+            settings["migrate"] = True
+        return settings
+
+    @property
+    def place(self) -> str:
+        """The file's absolute path, or ``":memory:"``."""
+        try:
+            return self._database.path
+        except ConfigurationError:
+            return self.db_path  # The working directory is gone; whoever opens the file is told.
+
+    def _check(self) -> Health:
+        self._database.check()
+        versions = {
+            "director-db": __version__,
+            "contract": CONTRACT_VERSION,
+            "schema": str(SCHEMA_VERSION),
+            "SQLite": sqlite3.sqlite_version,
+            "Python": platform.python_version(),
+        }
+        return Health(str(self.db_type), self.place, versions, self._warnings())
+
+    def _warnings(self) -> list[str]:
+        if self.db_path == MEMORY:
+            return ["Kept in memory: everything is lost when the process ends."]
+        warnings = []
+        if self._synchronous == NORMAL:
+            warnings.append(
+                "A power cut can take back the last writes (SQLITE_SYNCHRONOUS=normal); full keeps "
+                "them."
+            )
+        status = Path(self.place).stat()
+        if status.st_nlink > 1:
+            warnings.append("The file has several names (hard links); use it by one of them only.")
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077:
+            warnings.append(f"Other users may open the file (mode {mode:04o}); consider chmod 600.")
+        if not os.access(self.place, os.W_OK):
+            warnings.append("The file is read-only for this user; every write will fail.")
+        version = sqlite3.sqlite_version_info
+        if version < _WAL_RESET_BUG_FIXED and version[2] < _WAL_RESET_BUG_BACKPORTS.get(
+            version[:2], version[2] + 1
+        ):
+            warnings.append(
+                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (mended in 3.51.3). "
+                "director-db checkpoints in a way that avoids it; do not let other programs write "
+                "this file at the same time."
+            )
+        old = self._database.read(old_layout.tables_with_rows)
+        if old:
+            warnings.append(
+                f"The old application writes to this file: {', '.join(old)} hold rows, which "
+                "director-db does not see. Stop it."
+            )
+        return warnings
+
+    def _migrate(self, *, skip_invalid: bool) -> Migration:
+        return self._database.migrate(skip_invalid=skip_invalid)
+
+    def _close(self) -> None:
+        self._database.close(for_good=self.closed)
+
+    def _prepare_fork(self) -> None:
+        # SQLite remembers in the process which locks it holds, and a child inherits that memory but
+        # not the locks. So nothing may be open during a fork; both sides open again when they need
+        # it. What is in memory has no locks, and would be lost.
+        if self.db_path != MEMORY:
+            self._database.close()
+
+    def _abandon(self) -> None:
+        self._database.abandon(in_flight=not self._fork_ready)
+
+    def _translate(self, error: Exception) -> DirectorDBError | None:
+        return translate(error, self.place)
+
+    # --- Sessions -------------------------------------------------------------------------------
+
+    def _insert_session(self, row: SessionRow) -> None:
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute(sql.INSERT_SESSION, row)
+
+        self._database.write(insert, len(row.metadata))
+
+    def _select_session(self, session_id: str) -> SessionRow | None:
+        def select(connection: sqlite3.Connection) -> SessionRow | None:
+            row = connection.execute(sql.SELECT_SESSION, (session_id,)).fetchone()
+            return None if row is None else SessionRow._make(row)
+
+        return self._database.read(select)
+
+    def _select_sessions(self, query: SessionQuery) -> Sequence[SessionRow]:
+        statement = sql.select_sessions(
+            before=query.before is not None,
+            video=query.video_id is not None,
+            collection=query.collection_id is not None,
+        )
+        parameters: list[str | int] = [*(query.before or ())]
+        parameters += [text for text in (query.video_id, query.collection_id) if text is not None]
+        parameters.append(_NO_LIMIT if query.limit is None else query.limit)
+
+        def select(connection: sqlite3.Connection) -> list[SessionRow]:
+            return list(map(SessionRow._make, connection.execute(statement, parameters).fetchall()))
+
+        return self._database.read(select)
+
+    def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
+        metadata = changes.metadata
+        parameters: list[str | int | None] = []
+        for value in (changes.video_id, changes.collection_id, metadata):
+            parameters += (False, None) if value is UNSET else (True, value)
+        parameters += (changes.updated_at, session_id)
+
+        def update(connection: sqlite3.Connection) -> bool:
+            return connection.execute(sql.UPDATE_SESSION, parameters).rowcount > 0
+
+        return self._database.write(update, 0 if metadata is UNSET else payload_bytes(metadata))
+
+    def _delete_session(self, session_id: str) -> DeletedComponents:
+        def delete(connection: sqlite3.Connection) -> DeletedComponents:
+            return DeletedComponents(
+                conversation=_delete(connection, sql.DELETE_MESSAGES, session_id),
+                context=_delete(connection, sql.DELETE_CONTEXT, session_id),
+                session=_delete(connection, sql.DELETE_SESSION, session_id),
+            )
+
+        return self._database.write(delete, 0)
+
+    # --- Messages -------------------------------------------------------------------------------
+
+    def _upsert_messages(self, session_id: str, rows: Sequence[MessageRow]) -> bool:
+        if len(rows) == 1:
+            return self._upsert_message(session_id, rows[0])
+        latest = max(row.updated_at for row in rows)
+
+        def upsert(connection: sqlite3.Connection) -> bool:
+            taken = connection.execute(sql.TAKE_PLACES, (len(rows), latest, session_id)).fetchone()
+            if taken is None:
+                return False
+            first = taken[0] - len(rows) + 1
+            connection.executemany(
+                sql.UPSERT_MESSAGE,
+                [
+                    (session_id, place, *row.columns, row.created_at_given)
+                    for place, row in enumerate(rows, first)
+                ],
+            )
+            return True
+
+        return self._database.write(upsert, sum(map(message_bytes, rows)))
+
+    def _upsert_message(self, session_id: str, row: MessageRow) -> bool:
+        # The most frequent write of all. What can be done before the write lock is taken is.
+        *columns, created_at, created_at_given, updated_at, metadata = row
+        taking = (1, updated_at, session_id)
+        values = (*columns, created_at, updated_at, metadata, created_at_given)
+
+        def upsert(connection: sqlite3.Connection) -> bool:
+            execute = connection.execute
+            taken = execute(sql.TAKE_PLACES, taking).fetchone()
+            if taken is None:
+                return False
+            execute(sql.UPSERT_MESSAGE, (session_id, taken[0], *values))
+            return True
+
+        return self._database.write(upsert, message_bytes(row))
+
+    def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
+        cursor = query.after if query.before is None else query.before
+        forward = query.after is not None or (query.limit is None and query.before is None)
+        statement = sql.SELECT_FIRST_MESSAGES if forward else sql.SELECT_LAST_MESSAGES
+        limit = _NO_LIMIT if query.limit is None else query.limit
+
+        def select(connection: sqlite3.Connection) -> list[MessageColumns] | None:
+            place = _BEFORE_ALL if forward else _AFTER_ALL
+            if cursor is not None:
+                found = connection.execute(sql.SELECT_PLACE, (query.session_id, cursor)).fetchone()
+                if found is None:
+                    there = connection.execute(sql.SELECT_SESSION, (query.session_id,)).fetchone()
+                    return [] if there is None else None
+                # A place never changes, so the page may be read in a second statement.
+                place = found[0]
+            rows = connection.execute(statement, (query.session_id, place, limit)).fetchall()
+            if not forward:
+                rows.reverse()
+            return rows
+
+        return self._database.read(select)
+
+    def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
+        def select(connection: sqlite3.Connection) -> MessageColumns | None:
+            row = connection.execute(sql.SELECT_MESSAGE, (session_id, msg_id)).fetchone()
+            return cast("MessageColumns | None", row)
+
+        return self._database.read(select)
+
+    def _delete_message(self, session_id: str, msg_id: str) -> bool:
+        return self._database.write(
+            lambda connection: _delete(connection, sql.DELETE_MESSAGE, session_id, msg_id), 0
+        )
+
+    def _delete_messages(self, session_id: str) -> bool:
+        return self._database.write(
+            lambda connection: _delete(connection, sql.DELETE_MESSAGES, session_id), 0
+        )
+
+    # --- Context --------------------------------------------------------------------------------
+
+    def _save_context(self, row: ContextRow, *, if_version: int | None) -> SaveOutcome:
+        return self._save_context_change(whole_context(row, if_version))
+
+    def _save_context_change(self, change: ContextChange) -> SaveOutcome:
+        row, if_version = change.row, change.if_version
+
+        def save(connection: sqlite3.Connection) -> SaveOutcome:
+            found = connection.execute(sql.SELECT_CONTEXT_LIST, (row.session_id,)).fetchone()
+            version, _, list_len, _ = found or _NO_LIST
+            if if_version not in {None, version}:
+                return SaveOutcome.CONFLICT
+            if not _touch(connection, row.session_id, row.updated_at):
+                return SaveOutcome.NO_SESSION
+            connection.execute(
+                sql.UPSERT_CONTEXT,
+                (
+                    row.session_id,
+                    row.context,
+                    change.list_key,
+                    change.list_len,
+                    change.total_bytes,
+                    row.version,
+                    row.created_at,
+                    row.updated_at,
+                    row.metadata,
+                    change.rest_changed,
+                    row.created_at_given,
+                ),
+            )
+            if list_len > change.list_len:
+                connection.execute(sql.DELETE_ITEMS, (row.session_id, change.list_len))
+            items = zip(change.indexes, change.items, strict=True)
+            connection.executemany(
+                sql.UPSERT_ITEM, [(row.session_id, index, item) for index, item in items]
+            )
+            return SaveOutcome.SAVED
+
+        size = sum(map(payload_bytes, (row.context, row.metadata, *change.items)))
+        return self._database.write(save, size)
+
+    def _append_context(self, append: ContextAppend) -> Appended:
+        session_id, items = append.session_id, append.items
+
+        def add(connection: sqlite3.Connection) -> Appended:
+            found = connection.execute(sql.SELECT_CONTEXT_LIST, (session_id,)).fetchone()
+            version, list_key, list_len, stored_bytes = found or _NO_LIST
+            # A comma stands between two items, so that a list's first item comes without.
+            total_bytes = stored_bytes + append.added_bytes - (bool(items) and not list_len)
+            if found and (list_key != append.list_key or total_bytes > MAX_PAYLOAD_BYTES):
+                return Appended(SaveOutcome.CONFLICT)
+            if not _touch(connection, session_id, append.updated_at):
+                return Appended(SaveOutcome.NO_SESSION)
+            length = list_len + len(items)
+            if found:
+                connection.execute(
+                    sql.GROW_CONTEXT,
+                    (length, total_bytes, append.version, append.updated_at, session_id),
+                )
+            else:
+                connection.execute(
+                    sql.UPSERT_CONTEXT,
+                    (
+                        session_id,
+                        append.rest,
+                        append.list_key,
+                        length,
+                        append.alone_bytes,
+                        append.version,
+                        append.updated_at,
+                        append.updated_at,
+                        "{}",
+                        True,
+                        True,
+                    ),
+                )
+            connection.executemany(
+                sql.UPSERT_ITEM,
+                [(session_id, index, item) for index, item in enumerate(items, list_len)],
+            )
+            return Appended(SaveOutcome.SAVED, length, version)
+
+        return self._database.write(add, append.added_bytes)
+
+    def _select_context(self, session_id: str) -> StoredContext | None:
+        def select(connection: sqlite3.Connection) -> StoredContext | None:
+            # One state of both tables. A savepoint, as it can begin anywhere.
+            connection.execute("SAVEPOINT context")
+            try:
+                row = connection.execute(sql.SELECT_CONTEXT, (session_id,)).fetchone()
+                if row is None:
+                    return None
+                stored = StoredContext._make((*row, ()))
+                if stored.list_key is None:
+                    return stored
+                items = connection.execute(sql.SELECT_ITEMS, (session_id,)).fetchall()
+                return stored._replace(items=tuple([item for (item,) in items]))
+            finally:
+                connection.execute("RELEASE context")
+
+        return self._database.read(select)
+
+    def _delete_context(self, session_id: str) -> bool:
+        return self._database.write(
+            lambda connection: _delete(connection, sql.DELETE_CONTEXT, session_id), 0
+        )
+
+
+def _touch(connection: sqlite3.Connection, session_id: str, updated_at: int) -> bool:
+    """Move a session's time forward; False if there is no such session."""
+    return connection.execute(sql.TOUCH_SESSION, (updated_at, session_id)).rowcount > 0
+
+
+def _delete(connection: sqlite3.Connection, statement: str, *key: str) -> bool:
+    return connection.execute(statement, key).rowcount > 0
+
+
+def _synchronous(value: object, name: str) -> str:
+    """Return one of the two words, in whatever case it was written."""
+    word = value.lower() if isinstance(value, str) else None
+    if word not in {FULL, NORMAL}:
+        message = f"{name} is {FULL!r} or {NORMAL!r}, not {value!a}."
+        raise ConfigurationError(message)
+    return word
+
+
+def _can_be_a_name(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _path_of_url(url: str) -> str:
+    """Return the path in a URL, by the rules that SQLAlchemy made common.
+
+    Three slashes and a relative path, four and an absolute one; ``sqlite://`` alone and
+    ``sqlite:///:memory:`` are in memory. Nothing is percent-decoded.
+    """
+    rest = url.partition("://")[2]
+    if not rest or rest == "/":
+        return MEMORY
+    if not rest.startswith("/"):
+        message = (
+            "A SQLite URL has no host: sqlite:///relative/path.db or sqlite:////absolute/path.db."
+        )
+        raise ConfigurationError(message)
+    if "?" in rest or "#" in rest:
+        message = "A SQLite URL takes no parameters; pass a path with ? or # as SQLITE_DB_PATH."
+        raise ConfigurationError(message)
+    return rest[1:]

@@ -1,0 +1,81 @@
+"""Locks of this process, and patience with the locks of others."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+
+from director_db.errors import BackendUnavailableError
+from director_db_sqlite.errors import WAIT, primary_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+# Some of SQLite's answers (recovery of a log, the switch to WAL) come without any wait.
+_PAUSE: Final = 0.005
+
+
+class Lock(Protocol):
+    """A lock that knows which thread owns it: `threading.RLock`.
+
+    One that was interrupted between taking it and knowing that it did can give it back, and one
+    that does not own it cannot; see `locked`.
+    """
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...  # noqa: D102, FBT001, FBT002
+
+    def release(self) -> None: ...  # noqa: D102
+
+    def __enter__(self) -> bool: ...
+
+    def __exit__(self, *_exception: object) -> None: ...
+
+    def _is_owned(self) -> bool: ...
+
+
+def new_lock() -> Lock:
+    """Make a lock that nobody owns."""
+    return cast("Lock", threading.RLock())
+
+
+def in_use_by_this_thread(path: str) -> BackendUnavailableError:
+    """Return the error of a call that a signal's handler makes in the middle of another one."""
+    message = f"{path} is in use by this very thread, which was interrupted. Try again later."
+    return BackendUnavailableError(message, retryable=True)
+
+
+def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:
+    """Run something under a lock of this process, if it can be had in time.
+
+    Raises:
+        BackendUnavailableError: it cannot, or this thread itself holds it.
+    """
+    if lock._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
+        raise in_use_by_this_thread(path)
+    try:
+        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            message = f"{path} stayed locked by other threads of this process. Try again."
+            raise BackendUnavailableError(message, retryable=True)
+        return run()
+    finally:
+        # First of all, and without asking whether we own it: an exception between the question and
+        # the answer would leave it locked for good. After a time-out we do not.
+        try:  # noqa: SIM105 - to call suppress() would be the very gap
+            lock.release()
+        except RuntimeError:
+            pass
+
+
+def patiently(attempt: Callable[[], T], deadline: float) -> T:
+    """Repeat what failed because of somebody else's lock, until it works or the time is up."""
+    while True:
+        try:
+            return attempt()
+        except sqlite3.Error as error:
+            if primary_code(error) not in WAIT or time.monotonic() >= deadline:
+                raise
+        time.sleep(_PAUSE)

@@ -1,0 +1,167 @@
+"""The tables, and what kind of database a file turns out to be."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from director_db.errors import SchemaError
+from director_db_sqlite import old_layout
+from director_db_sqlite.sql import SELECT_SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    import sqlite3
+
+SCHEMA_VERSION: Final = 1
+
+# A message's place is `seq`, taken from its session's `last_seq`. A context's list may be kept item
+# by item (`list_key`, `list_len` and director_context_items); all else stays in `context_data`.
+CREATE: Final = (
+    """
+    CREATE TABLE director_meta (
+        key TEXT PRIMARY KEY NOT NULL,
+        value TEXT NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE director_sessions (
+        session_id TEXT PRIMARY KEY NOT NULL,
+        video_id TEXT,
+        collection_id TEXT,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL,
+        metadata TEXT NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE INDEX director_sessions_by_activity
+        ON director_sessions (updated_at, created_at, session_id)
+    """,
+    """
+    CREATE INDEX director_sessions_by_collection
+        ON director_sessions (collection_id, updated_at, created_at, session_id)
+    """,
+    """
+    CREATE INDEX director_sessions_by_video
+        ON director_sessions (video_id, updated_at, created_at, session_id)
+    """,
+    """
+    CREATE TABLE director_conversations (
+        session_id TEXT NOT NULL REFERENCES director_sessions ON DELETE CASCADE,
+        conv_id TEXT,
+        msg_id TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        msg_type TEXT NOT NULL,
+        agents TEXT NOT NULL,
+        actions TEXT NOT NULL,
+        content TEXT NOT NULL,
+        status TEXT,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        metadata TEXT NOT NULL,
+        PRIMARY KEY (session_id, msg_id),
+        UNIQUE (session_id, seq)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE director_context_messages (
+        session_id TEXT PRIMARY KEY NOT NULL REFERENCES director_sessions ON DELETE CASCADE,
+        context_data TEXT NOT NULL,
+        list_key TEXT,
+        list_len INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        metadata TEXT NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE director_context_items (
+        session_id TEXT NOT NULL REFERENCES director_context_messages ON DELETE CASCADE,
+        idx INTEGER NOT NULL,
+        item TEXT NOT NULL,
+        PRIMARY KEY (session_id, idx)
+    ) STRICT
+    """,
+    f"INSERT INTO director_meta (key, value) VALUES ('schema_version', '{SCHEMA_VERSION}')",
+)
+
+_SELECT_TABLES: Final = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+
+_OURS: Final = {
+    "director_sessions",
+    "director_conversations",
+    "director_context_messages",
+    "director_context_items",
+}
+
+
+class Layout(Enum):
+    """Whose tables a file holds."""
+
+    NONE = "neither ours nor the old system's"
+    OURS = "ours, in the version of this release"
+    OLD = "those of the system before director-db"
+
+
+def find_layout(connection: sqlite3.Connection, place: str) -> Layout:
+    """Return whose tables are there; changes nothing.
+
+    Raises:
+        SchemaError: tables of ours are there, but of another version, or not as we made them.
+    """
+    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    if encoding != "UTF-8":
+        # There, ids would be ordered by code unit, and some characters be replaced.
+        message = f"{place} stores text as {encoding}, not as UTF-8. Choose another file."
+        raise SchemaError(message)
+    tables = {name for (name,) in connection.execute(_SELECT_TABLES).fetchall()}
+    if "director_meta" in tables:
+        _check_version(connection, place, tables)
+        return Layout.OURS
+    taken = sorted(tables & _OURS)
+    if taken:
+        message = (
+            f"{place} has a table {taken[0]} but no director_meta, so it is not director-db's. "
+            "Choose another file."
+        )
+        raise SchemaError(message)
+    return Layout.OLD if old_layout.is_there(connection) else Layout.NONE
+
+
+def refuse_old_layout(place: str) -> NoReturn:
+    """Say what to do about a file of the old system."""
+    message = (
+        f"{place} holds the tables of the system before director-db (sessions, conversations, "
+        "context_messages). It was left as it is. Stop the old application, then run: "
+        "director-db migrate"
+    )
+    raise SchemaError(message)
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Create the tables, inside the caller's transaction."""
+    for statement in CREATE:
+        connection.execute(statement)
+
+
+def _check_version(connection: sqlite3.Connection, place: str, tables: set[str]) -> None:
+    row = connection.execute(SELECT_SCHEMA_VERSION).fetchone()
+    version = row[0] if row is not None else None
+    if version == str(SCHEMA_VERSION) and tables >= _OURS:
+        return
+    if isinstance(version, str) and version.isdecimal() and int(version) > SCHEMA_VERSION:
+        message = (
+            f"{place} has schema version {version}; this release of director-db knows "
+            f"{SCHEMA_VERSION}. Upgrade director-db."
+        )
+    elif version == str(SCHEMA_VERSION):
+        message = f"{place} lacks {', '.join(sorted(_OURS - tables))}. Restore it from a backup."
+    else:
+        message = (
+            f"{place} has a table director_meta with schema version {version!r}, which director-db "
+            "never wrote. Choose another file."
+        )
+    raise SchemaError(message)

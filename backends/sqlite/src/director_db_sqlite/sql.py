@@ -1,0 +1,156 @@
+"""The statements, one a name. Values are always parameters."""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+SELECT_SCHEMA_VERSION: Final = "SELECT value FROM director_meta WHERE key = 'schema_version'"
+
+# --- Sessions -----------------------------------------------------------------------------------
+
+INSERT_SESSION: Final = """
+    INSERT INTO director_sessions
+        (session_id, video_id, collection_id, created_at, updated_at, metadata, last_seq)
+    VALUES (?, ?, ?, ?, ?, ?, 0)
+    ON CONFLICT (session_id) DO NOTHING
+"""
+
+_SESSION_COLUMNS: Final = "session_id, video_id, collection_id, created_at, updated_at, metadata"
+
+SELECT_SESSION: Final = f"SELECT {_SESSION_COLUMNS} FROM director_sessions WHERE session_id = ?"
+
+# Each flag says whether the value after it is stored or the column stays.
+UPDATE_SESSION: Final = """
+    UPDATE director_sessions SET
+        video_id = CASE WHEN ? THEN ? ELSE video_id END,
+        collection_id = CASE WHEN ? THEN ? ELSE collection_id END,
+        metadata = CASE WHEN ? THEN ? ELSE metadata END,
+        updated_at = ?
+    WHERE session_id = ?
+"""
+
+# An assigned place is never given again, so the counter also counts updates: gaps are harmless.
+TAKE_PLACES: Final = """
+    UPDATE director_sessions
+    SET last_seq = last_seq + ?, updated_at = max(updated_at, ?)
+    WHERE session_id = ?
+    RETURNING last_seq
+"""
+
+TOUCH_SESSION: Final = """
+    UPDATE director_sessions SET updated_at = max(updated_at, ?) WHERE session_id = ?
+"""
+
+DELETE_SESSION: Final = "DELETE FROM director_sessions WHERE session_id = ?"
+
+
+@functools.cache
+def select_sessions(*, before: bool, video: bool, collection: bool) -> str:
+    """Return the statement of a page of sessions; its parameters in the order of the arguments."""
+    conditions = [
+        text
+        for text, wanted in (
+            ("(updated_at, created_at, session_id) < (?, ?, ?)", before),
+            ("video_id = ?", video),
+            ("collection_id = ?", collection),
+        )
+        if wanted
+    ]
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"""
+        SELECT {_SESSION_COLUMNS} FROM director_sessions {where}
+        ORDER BY updated_at DESC, created_at DESC, session_id DESC
+        LIMIT ?
+    """
+
+
+# --- Messages -----------------------------------------------------------------------------------
+
+UPSERT_MESSAGE: Final = """
+    INSERT INTO director_conversations
+        (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
+         created_at, updated_at, metadata)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (session_id, msg_id) DO UPDATE SET
+        conv_id = excluded.conv_id,
+        msg_type = excluded.msg_type,
+        agents = excluded.agents,
+        actions = excluded.actions,
+        content = excluded.content,
+        status = excluded.status,
+        created_at = CASE WHEN ? THEN excluded.created_at ELSE created_at END,
+        updated_at = excluded.updated_at,
+        metadata = excluded.metadata
+"""
+
+_MESSAGE_COLUMNS: Final = """
+    session_id, conv_id, msg_id, msg_type, agents, actions, content, status, created_at,
+    updated_at, metadata
+"""
+
+SELECT_MESSAGE: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM director_conversations WHERE session_id = ? AND msg_id = ?
+"""
+
+SELECT_PLACE: Final = "SELECT seq FROM director_conversations WHERE session_id = ? AND msg_id = ?"
+
+SELECT_FIRST_MESSAGES: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM director_conversations
+    WHERE session_id = ? AND seq > ? ORDER BY seq LIMIT ?
+"""
+
+SELECT_LAST_MESSAGES: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM director_conversations
+    WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?
+"""
+
+DELETE_MESSAGE: Final = "DELETE FROM director_conversations WHERE session_id = ? AND msg_id = ?"
+
+DELETE_MESSAGES: Final = "DELETE FROM director_conversations WHERE session_id = ?"
+
+# --- Context ------------------------------------------------------------------------------------
+
+SELECT_CONTEXT_LIST: Final = """
+    SELECT version, list_key, list_len, bytes FROM director_context_messages WHERE session_id = ?
+"""
+
+# Each flag says whether the value that was given is stored or the column stays.
+UPSERT_CONTEXT: Final = """
+    INSERT INTO director_context_messages
+        (session_id, context_data, list_key, list_len, bytes, version, created_at, updated_at,
+         metadata)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (session_id) DO UPDATE SET
+        context_data = CASE WHEN ? THEN excluded.context_data ELSE context_data END,
+        list_key = excluded.list_key,
+        list_len = excluded.list_len,
+        bytes = excluded.bytes,
+        version = excluded.version,
+        created_at = CASE WHEN ? THEN excluded.created_at ELSE created_at END,
+        updated_at = excluded.updated_at,
+        metadata = excluded.metadata
+"""
+
+# An item that is stored already is not written, so that a whole save costs what it changes.
+UPSERT_ITEM: Final = """
+    INSERT INTO director_context_items (session_id, idx, item) VALUES (?, ?, ?)
+    ON CONFLICT (session_id, idx) DO UPDATE SET item = excluded.item
+    WHERE item <> excluded.item
+"""
+
+DELETE_ITEMS: Final = "DELETE FROM director_context_items WHERE session_id = ? AND idx >= ?"
+
+GROW_CONTEXT: Final = """
+    UPDATE director_context_messages SET list_len = ?, bytes = ?, version = ?, updated_at = ?
+    WHERE session_id = ?
+"""
+
+SELECT_CONTEXT: Final = """
+    SELECT session_id, context_data, version, created_at, updated_at, metadata, list_key
+    FROM director_context_messages WHERE session_id = ?
+"""
+
+SELECT_ITEMS: Final = "SELECT item FROM director_context_items WHERE session_id = ? ORDER BY idx"
+
+DELETE_CONTEXT: Final = "DELETE FROM director_context_messages WHERE session_id = ?"
