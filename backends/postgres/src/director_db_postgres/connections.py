@@ -1,0 +1,420 @@
+"""Connections to a Postgres server: the pool, and trying again what a lost connection broke off."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import math
+import random
+import sys
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from director_db.errors import BackendUnavailableError, ConfigurationError, DirectorDBError
+from director_db.records import Migration
+from director_db_postgres import schema
+from director_db_postgres.arrays import ADAPTERS
+from director_db_postgres.errors import READ_ONLY, explain, is_worth_retrying, sqlstate
+from director_db_postgres.refusal import refusal_state
+from director_db_postgres.settings import DSN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director_db_postgres.settings import Settings
+    from director_db_postgres.sql import Statements
+
+    Operation = Callable[["Connection"], "T"]
+
+T = TypeVar("T")
+
+# Waiting for the pool is cut into pieces, in seconds, as it does not tell that connecting fails;
+# short ones after a failure, else long ones, since each piece puts the caller last in the queue.
+_WAIT: Final = 1.0
+_WAIT_AFTER_FAILURE: Final = 0.1
+
+# How long the server may take to hear of a cancelled statement, in seconds.
+_CANCEL_PATIENCE: Final = 2.0
+
+_CLOSE_PATIENCE: Final = 5.0
+_REFUSAL_PATIENCE: Final = 5.0
+# libpq takes 1 for 2.
+_SHORTEST_CONNECT_TIMEOUT: Final = 2
+_EXIT_PATIENCE: Final = 1.0
+
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 1.0
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A connection as the pool makes it."""
+
+    @classmethod
+    def connect(  # type: ignore[override]
+        cls, conninfo: str = "", *, connector: Connector, **kwargs: Any
+    ) -> Self:
+        """Connect, or hand over the connection that was made to look at the schema."""
+        with contextlib.suppress(IndexError):
+            return connector.ready.pop()  # type: ignore[return-value]
+        try:
+            connection = super().connect(conninfo, **kwargs)
+        except psycopg.OperationalError as error:
+            text, timed_out = str(error), isinstance(error, psycopg.errors.ConnectionTimeout)
+        else:
+            connector.failure = None
+            return connection
+        state = None if timed_out else refusal_state(conninfo, connector.patience)
+        connector.failure = Failure(text, state)
+        raise connector.failure.error()
+
+    def run(self, statement: bytes, parameters: Any = None) -> psycopg.Cursor[TupleRow]:
+        """Execute a statement, prepared from its first time on where that is allowed."""
+        return self.execute(statement, parameters, prepare=True)
+
+    def run_locked(
+        self, lock: bytes, session_id: str, statement: bytes, parameters: Any
+    ) -> tuple[bool, psycopg.Cursor[TupleRow]]:
+        """Lock a session's row, then execute a statement that sees all that was written before.
+
+        One round trip and one transaction: that of a pipeline, which needs no BEGIN and COMMIT.
+
+        Returns:
+            Whether the session exists, and the statement's cursor.
+        """
+        outer = sys.exception()
+        try:
+            with self.pipeline():
+                locked = self.run(lock, (session_id,))
+                cursor = self.run(statement, parameters)
+        except psycopg.Error as error:
+            interruption = _interruption(error, outer)
+            if interruption is None:
+                raise
+            raise interruption from None
+        return locked.rowcount > 0, cursor
+
+    def abort(self) -> None:
+        """Close this connection, which was interrupted and may be in the middle of a statement.
+
+        That is cancelled first: one that waits for a lock would be applied when nobody expects it
+        any more, even after later writes.
+        """
+        try:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                with contextlib.suppress(psycopg.Error):
+                    self.cancel_safe(timeout=_CANCEL_PATIENCE)
+        finally:
+            self.close()
+
+    def is_alive(self) -> bool:
+        """Whether the server has not ended this idle connection, as far as can be known for free.
+
+        Reads what has arrived already, no more. So a server's restart or an administrator's
+        command costs no statement, and no doubt about one. The farewell and the end of the stream
+        are two reads.
+        """
+        try:
+            self.pgconn.consume_input()
+            self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return False
+        return not self.closed
+
+
+def _interruption(error: BaseException, outer: BaseException | None) -> BaseException | None:
+    """Return what interrupted a pipeline, such as a timeout that a signal raised, None if nothing.
+
+    psycopg then raises that it cannot end the pipeline, which hides the interruption and would be
+    taken for a lost connection. `outer` was being handled before, and is none of ours.
+    """
+    found = error.__context__
+    while found is not None and found is not outer:
+        if not isinstance(found, psycopg.Error):
+            return found
+        found = found.__context__
+    return None
+
+
+class Failure:
+    """Why a connection could not be made."""
+
+    def __init__(self, text: str, state: str | None) -> None:
+        """Take libpq's message and the server's SQLSTATE."""
+        self._text = text
+        self._state = state
+
+    def error(self) -> psycopg.OperationalError:
+        """Return an exception, a new one for each who raises it.
+
+        It carries less than psycopg's own, which knows the connection with its password.
+        """
+        error = psycopg.OperationalError(self._text)
+        error.sqlstate = self._state
+        error.is_refusal = True  # type: ignore[attr-defined]
+        return error
+
+
+class Connector:
+    """What the pool's connections share with those who wait for them."""
+
+    def __init__(self, patience: float) -> None:
+        """Start with nothing known; `patience` is for asking why a connection failed, seconds."""
+        self.patience = patience
+        self.ready: list[Connection] = []
+        self.failure: Failure | None = None
+
+
+_opened: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    # From Python 3.13 on, the end of the interpreter waits in vain for the threads of a pool that
+    # nobody closed. Those of an instance that load_db() shares are closed by now or soon.
+    for database in list(_opened):
+        database.close(_EXIT_PATIENCE)
+
+
+class Database:
+    """Runs operations on pooled connections, and again if a connection was lost."""
+
+    def __init__(
+        self, settings: Settings, statements: Statements, *, migrates: bool = False
+    ) -> None:
+        """Take the settings; nothing is opened yet.
+
+        With `migrates`, the first use carries the old system's tables over.
+        """
+        self._migrates = migrates
+        self._settings = settings
+        self._statements = statements
+        self._conninfo = DSN(make_conninfo(**settings.parameters))
+        self.place = settings.place
+        self.utf8 = True
+        self._reset()
+
+    def _reset(self) -> None:
+        self._opening = threading.RLock()
+        # The operations that hold a connection; what the pool has given out beyond them is lost.
+        self._holding: dict[object, None] = {}
+        self._pool: ConnectionPool[Connection] | None = None
+        self._connector = self._new_connector()
+
+    def _new_connector(self) -> Connector:
+        return Connector(min(_REFUSAL_PATIENCE, self._settings.retry_deadline))
+
+    def read(self, operation: Operation[T]) -> T:
+        """Run an operation that changes nothing."""
+        return self._run(operation, once=False, writes=False)[0]
+
+    def write(self, operation: Operation[T]) -> T:
+        """Run an operation that may be applied twice without harm."""
+        return self._run(operation, once=False, writes=True)[0]
+
+    def write_in_doubt(self, operation: Operation[T]) -> tuple[T, bool]:
+        """Run as `write`; the second result is whether an earlier try may have been applied."""
+        return self._run(operation, once=False, writes=True)
+
+    def write_once(self, operation: Operation[T]) -> T:
+        """Run an operation that is tried again only if it is known not to have been applied."""
+        return self._run(operation, once=True, writes=True)[0]
+
+    def migrate(self, *, skip_invalid: bool) -> Migration:
+        """Create what is missing, carrying the old system's tables over; tried once."""
+        # Beside the pool, which could not be opened: the old tables would be refused.
+        options = {**self._options(), "connector": self._new_connector()}
+        connection = Connection.connect(self._conninfo, **options)
+        try:
+            migration = schema.ensure(
+                connection,
+                self._statements,
+                self.place,
+                migrating=True,
+                skip_invalid=skip_invalid,
+            )
+        except psycopg.Error as error:
+            # Not tried again: a second try could not tell whether the first one did it all.
+            raise explain(error, self.place, maybe_applied=connection.closed) from error
+        finally:
+            connection.abort()
+        return migration or Migration(0, 0, 0, 0, [])
+
+    def close(self, patience: float = _CLOSE_PATIENCE) -> None:
+        """Close every connection; the next operation opens new ones.
+
+        Args:
+            patience: how long to wait for a connection that is being made, in seconds.
+        """
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(patience)
+        self._close_ready()
+
+    def abandon(self) -> None:
+        """Forget every connection without closing it: this is a forked child."""
+        for inherited in (self._pool, self._connector):
+            # Closing, which the garbage collector would do too, says good-bye to the server on the
+            # parent's socket. Keep it for good.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+        self._reset()
+
+    # --- Trying, and trying again ---------------------------------------------------------------
+
+    def _run(self, operation: Operation[T], *, once: bool, writes: bool) -> tuple[T, bool]:
+        deadline = time.monotonic() + self._settings.retry_deadline
+        pause = _FIRST_PAUSE
+        in_doubt = False
+        while True:
+            token = object()
+            try:
+                pool, connection = self._acquire(deadline, token)
+            except psycopg.Error as error:
+                failure = error
+            except BackendUnavailableError as error:
+                error.maybe_applied |= in_doubt
+                raise
+            else:
+                try:
+                    return operation(connection), in_doubt
+                except psycopg.Error as error:
+                    failure = error
+                    # An answer on a connection that is still good says that nothing was applied.
+                    in_doubt |= writes and connection.closed
+                    if sqlstate(error) == READ_ONLY:
+                        connection.close()
+                except BaseException:
+                    connection.abort()
+                    raise
+                finally:
+                    self._holding.pop(token, None)
+                    pool.putconn(connection)
+            if (
+                (once and in_doubt)
+                or not is_worth_retrying(failure)
+                or time.monotonic() + pause > deadline
+            ):
+                raise explain(failure, self.place, maybe_applied=in_doubt) from failure
+            # Random, lest all who were cut off come back at the same moments.
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _acquire(
+        self, deadline: float, token: object
+    ) -> tuple[ConnectionPool[Connection], Connection]:
+        pool = self._pool or self._open(deadline)
+        known = self._connector.failure
+        while True:
+            piece = _WAIT if self._connector.failure is None else _WAIT_AFTER_FAILURE
+            try:
+                connection = pool.getconn(max(0.001, min(piece, deadline - time.monotonic())))
+            except PoolTimeout:
+                failure = self._connector.failure
+                late = time.monotonic() >= deadline
+                if failure is not None and (late or failure is not known):
+                    raise failure.error() from None
+                if late:
+                    raise self._busy() from None
+                if failure is None and len(self._holding) < self._settings.pool_size:
+                    # Nobody has them: exceptions of a signal's handler struck between the pool and
+                    # us. It cannot be told, so that all who wait start over with a new one.
+                    self._discard(pool)
+                    pool = self._open(deadline)
+            except Exception:
+                raise
+            except BaseException:
+                # The pool does not know that this caller has left, and may give it a connection.
+                self._discard(pool)
+                raise
+            else:
+                if connection.is_alive():
+                    self._holding[token] = None
+                    return pool, connection
+                pool.putconn(connection)
+
+    def _busy(self) -> DirectorDBError:
+        message = (
+            f"All {self._settings.pool_size} connections to {self.place} stayed busy for "
+            f"{self._settings.retry_deadline:g} s. Try again, or raise POSTGRES_POOL_SIZE."
+        )
+        return BackendUnavailableError(message, retryable=True)
+
+    def _discard(self, pool: ConnectionPool[Connection]) -> None:
+        if self._pool is pool:
+            self._pool = None
+        pool.close(timeout=0)
+
+    # --- Opening --------------------------------------------------------------------------------
+
+    def _open(self, deadline: float) -> ConnectionPool[Connection]:
+        """Connect, see to it that our tables are there, and start the pool."""
+        try:
+            if not self._opening.acquire(timeout=max(0.001, deadline - time.monotonic())):
+                message = f"{self.place} could not be opened by another thread in time. Try again."
+                raise BackendUnavailableError(message, retryable=True)
+            if self._pool is not None:
+                return self._pool
+            if not psycopg.Pipeline.is_supported():
+                message = (
+                    "psycopg uses a libpq older than version 14, which has no pipelines. Install a "
+                    "newer one, or psycopg-binary."
+                )
+                raise ConfigurationError(message)
+            # Here, not in the pool's background: the caller gets the reason of a failure.
+            options = self._options()
+            patience = min(
+                int(self._settings.parameters["connect_timeout"]),
+                max(_SHORTEST_CONNECT_TIMEOUT, math.ceil(deadline - time.monotonic())),
+            )
+            connection = Connection.connect(self._conninfo, connect_timeout=patience, **options)
+            try:
+                schema.ensure(connection, self._statements, self.place, migrating=self._migrates)
+                self.utf8 = connection.pgconn.parameter_status(b"server_encoding") == b"UTF8"
+            except BaseException:
+                connection.close()
+                raise
+            self._close_ready()
+            self._connector.ready.append(connection)
+            pool = ConnectionPool(
+                self._conninfo,
+                connection_class=Connection,
+                kwargs=options,
+                min_size=0,
+                max_size=self._settings.pool_size,
+                open=False,
+                name="director-db",
+                num_workers=2,
+                # Whoever waits asks again; an attempt that waits for its turn would be in the way.
+                reconnect_timeout=0,
+            )
+            pool.open()
+            self._pool = pool
+            _opened.add(self)
+            return pool
+        finally:
+            # First of all, and without asking whether it is ours, which it is not after a time-out:
+            # an exception that a signal's handler raises before it would leave it locked for good.
+            try:  # noqa: SIM105
+                self._opening.release()
+            except RuntimeError:
+                pass
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "connector": self._connector,
+            "autocommit": True,
+            "context": ADAPTERS,
+            "cursor_factory": psycopg.RawCursor,
+            "prepare_threshold": None if self._settings.pooler else 5,
+        }
+
+    def _close_ready(self) -> None:
+        while self._connector.ready:
+            self._connector.ready.pop().close()

@@ -1,0 +1,457 @@
+"""The Postgres backend: the storage operations of the contract, each one round trip."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+
+from director_db import CONTRACT_VERSION, BaseDB, __version__
+from director_db.errors import BackendUnavailableError, DirectorDBError, InvalidRecordError
+from director_db.payload import MAX_PAYLOAD_BYTES
+from director_db.records import (
+    NO_CONTEXT,
+    UNSET,
+    Appended,
+    DeletedComponents,
+    Health,
+    MessageRow,
+    SaveOutcome,
+    SessionRow,
+    StoredContext,
+    whole_context,
+)
+from director_db_postgres import __version__ as plugin_version
+from director_db_postgres import old_layout, schema, settings, sql
+from director_db_postgres.arrays import BigintArray, BooleanArray, TextArray
+from director_db_postgres.connections import Database
+from director_db_postgres.encoding import message_in_ascii, to_ascii
+from director_db_postgres.errors import translate
+from director_db_postgres.settings import DSN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    from director_db.records import (
+        ContextAppend,
+        ContextChange,
+        ContextRow,
+        MessageColumns,
+        MessageQuery,
+        Migration,
+        SessionChanges,
+        SessionQuery,
+    )
+    from director_db_postgres.connections import Connection
+
+    T = TypeVar("T")
+
+DEFAULT_DSN: Final = "postgresql://postgres:postgres@localhost:5432/postgres"
+
+MIN_SERVER: Final = 15
+"""The oldest major version of the server that is tested."""
+
+_NO_LIMIT: Final = 2**63 - 1
+
+_ANY_VERSION: Final = -1
+
+
+class PostgresDB(BaseDB, db_type="postgres"):
+    """Stores everything in one schema of a Postgres database.
+
+    Any number of processes and machines may use it. A write is as durable on return as the server's
+    ``synchronous_commit`` says (LIF-2). What a lost connection or a failover broke off is tried
+    again; a delete only where it is known not to have happened.
+    """
+
+    incremental_contexts = True
+
+    def __init__(
+        self,
+        dsn: str = DEFAULT_DSN,
+        *,
+        schema: str | None = None,
+        pool_size: int = settings.DEFAULT_POOL_SIZE,
+        statement_timeout: float | None = None,
+        pooler: bool = False,
+        retry_deadline: float = settings.DEFAULT_RETRY_DEADLINE,
+        migrate: bool = False,
+    ) -> None:
+        """Take the settings; nothing is connected before the first operation.
+
+        Args:
+            dsn: a URL or connection string as libpq takes it, with any of its parameters. Of
+                several hosts, the one that takes writes is used.
+            schema: the schema of our tables, created if it is missing; None means the first in the
+                user's search path, usually ``public``.
+            pool_size: the most connections that this instance opens.
+            statement_timeout: how long one statement may take, in seconds; None means as long as
+                the server allows.
+            pooler: whether the server is reached through a pooler that gives each transaction
+                another connection, such as PgBouncer in transaction mode.
+            retry_deadline: how long an operation is tried again, and waits for a free connection,
+                in seconds, before `BackendUnavailableError`.
+            migrate: whether the first operation carries the tables of the system before director-db
+                over, as `migrate()` does, where it would refuse them otherwise.
+
+        Raises:
+            ConfigurationError: an argument is malformed, or a statement timeout is asked for
+                together with a pooler.
+        """
+        dsn = DSN(dsn)
+        self._settings_in_use = settings.check(
+            dsn,
+            schema,
+            pool_size,
+            statement_timeout,
+            pooler=pooler,
+            retry_deadline=retry_deadline,
+        )
+        self.schema = schema
+        self._sql = sql.Statements(schema)
+        self._database = Database(self._settings_in_use, self._sql, migrates=migrate)
+
+    @classmethod
+    def _settings(cls, environ: Mapping[str, str], url: str | None) -> dict[str, Hashable]:
+        return settings.from_environment(environ, url)
+
+    @property
+    def place(self) -> str:
+        """The server, database and schema as a URL, with the password masked."""
+        return self._database.place
+
+    def _check(self) -> Health:
+        def look(connection: Connection) -> tuple[tuple[Any, ...], list[str]]:
+            # Once more, as somebody may have dropped the tables since the first operation.
+            schema.ensure(connection, self._sql, self.place)
+            connection.run(self._sql.probe_tables)
+            row = connection.run(sql.SELECT_SERVER).fetchone()
+            assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
+            return row, old_layout.tables_with_rows(connection, self._sql)
+
+        server, old = self._database.read(look)
+        version, number, encoding, synchronous_commit, fsync = server
+        versions = {
+            "director-db": __version__,
+            "director-db-postgres": plugin_version,
+            "contract": CONTRACT_VERSION,
+            "schema": str(schema.SCHEMA_VERSION),
+            "PostgreSQL": version,
+            "psycopg": psycopg.__version__,
+            "libpq": _dotted(psycopg.pq.version()),
+        }
+        warnings = []
+        if synchronous_commit == "off":
+            warnings.append(
+                "synchronous_commit is off: a crash of the server loses the latest writes."
+            )
+        if fsync == "off":
+            warnings.append("fsync is off: a power cut may destroy the whole database.")
+        if encoding != "UTF8":
+            warnings.append(
+                f"The database's encoding is {encoding}: ids are limited to its characters, and "
+                "other text takes more space. Create databases with ENCODING 'UTF8'."
+            )
+        if number < MIN_SERVER * 10_000:
+            warnings.append(f"PostgreSQL {version} is older than {MIN_SERVER}, the oldest tested.")
+        if old:
+            warnings.append(
+                f"The old application writes to this database: {', '.join(old)} hold rows, which "
+                "director-db does not see. Stop it."
+            )
+        return Health(str(self.db_type), self.place, versions, warnings)
+
+    def _migrate(self, *, skip_invalid: bool) -> Migration:
+        return self._database.migrate(skip_invalid=skip_invalid)
+
+    def _close(self) -> None:
+        self._database.close()
+
+    def _abandon(self) -> None:
+        self._database.abandon()
+
+    def _translate(self, error: Exception) -> DirectorDBError | None:
+        return translate(error, self.place)
+
+    # --- Sessions -------------------------------------------------------------------------------
+
+    def _insert_session(self, row: SessionRow) -> None:
+        def insert(connection: Connection) -> None:
+            stored = row._replace(metadata=self._text(row.metadata))
+            connection.run(self._sql.insert_session, stored)
+
+        self._database.write(insert)
+
+    def _select_session(self, session_id: str) -> SessionRow | None:
+        row = self._select_one(self._sql.select_session, session_id)
+        return None if row is None else SessionRow._make(row)
+
+    def _select_sessions(self, query: SessionQuery) -> Sequence[SessionRow]:
+        statement = self._sql.select_sessions(
+            before=query.before is not None,
+            video=query.video_id is not None,
+            collection=query.collection_id is not None,
+        )
+        parameters: list[str | int] = [*(query.before or ())]
+        parameters += [text for text in (query.video_id, query.collection_id) if text is not None]
+        parameters.append(_NO_LIMIT if query.limit is None else query.limit)
+        return list(map(SessionRow._make, self._select(statement, parameters)))
+
+    def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
+        def update(connection: Connection) -> bool:
+            parameters: list[str | int | None] = [session_id, changes.updated_at]
+            for value in (changes.video_id, changes.collection_id):
+                parameters += (False, None) if value is UNSET else (True, value)
+            metadata = changes.metadata
+            parameters += (False, None) if metadata is UNSET else (True, self._text(metadata))
+            return connection.run(self._sql.update_session, parameters).rowcount > 0
+
+        return self._database.write(update)
+
+    def _delete_session(self, session_id: str) -> DeletedComponents:
+        def delete(connection: Connection) -> DeletedComponents:
+            _, cursor = connection.run_locked(
+                self._sql.lock_session, session_id, self._sql.delete_session, (session_id,)
+            )
+            return DeletedComponents._make(cursor.fetchall()[0])
+
+        nothing = DeletedComponents(conversation=False, context=False, session=False)
+        return _unless_impossible(lambda: self._database.write_once(delete), nothing)
+
+    # --- Messages -------------------------------------------------------------------------------
+
+    def _upsert_messages(self, session_id: str, rows: Sequence[MessageRow]) -> bool:
+        merged = rows if len(rows) == 1 else _merge(rows)
+        latest = max(row.updated_at for row in rows)
+
+        def upsert(connection: Connection) -> bool:
+            stored = merged if self._database.utf8 else list(map(message_in_ascii, merged))
+            if len(stored) == 1 and stored[0].updated_at == latest:
+                return _upsert(connection, self._sql.upsert_message, (session_id, *stored[0]))
+            parameters = (session_id, len(stored), latest, *_columns(stored))
+            return _upsert(connection, self._sql.upsert_messages, parameters)
+
+        return self._database.write(upsert)
+
+    def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
+        limit = _NO_LIMIT if query.limit is None else query.limit
+        cursor = query.after if query.before is None else query.before
+        parameters: list[str | int] = [query.session_id, limit]
+        if cursor is None:
+            backward = query.limit is not None
+            statement = (
+                self._sql.select_last_messages if backward else self._sql.select_first_messages
+            )
+        else:
+            parameters.insert(1, cursor)
+            backward = query.before is not None
+            statement = (
+                self._sql.select_messages_before if backward else self._sql.select_messages_after
+            )
+        try:
+            rows = self._rows(statement, parameters)
+        except InvalidRecordError:
+            # The server's encoding has no form for one of the ids.
+            there = cursor is not None and self._select_session(query.session_id) is not None
+            return None if there else []
+        if cursor is not None and len(rows) == 1 and rows[0][2] is None:
+            return None
+        if backward:
+            rows.reverse()
+        return rows
+
+    def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
+        return self._select_one(self._sql.select_message, session_id, msg_id)
+
+    def _delete_message(self, session_id: str, msg_id: str) -> bool:
+        return self._delete(self._sql.delete_message, session_id, msg_id)
+
+    def _delete_messages(self, session_id: str) -> bool:
+        return self._delete(self._sql.delete_messages, session_id)
+
+    # --- Context --------------------------------------------------------------------------------
+
+    def _save_context(self, row: ContextRow, *, if_version: int | None) -> SaveOutcome:
+        return self._save_context_change(whole_context(row, if_version))
+
+    def _save_context_change(self, change: ContextChange) -> SaveOutcome:
+        row = change.row
+
+        def save(connection: Connection) -> SaveOutcome:
+            found, cursor = connection.run_locked(
+                self._sql.lock_session,
+                row.session_id,
+                self._sql.save_context,
+                (
+                    row.session_id,
+                    _ANY_VERSION if change.if_version is None else change.if_version,
+                    self._text(row.context),
+                    change.rest_changed,
+                    None if change.list_key is None else self._text(change.list_key),
+                    change.list_len,
+                    change.total_bytes,
+                    row.version,
+                    row.created_at,
+                    row.created_at_given,
+                    row.updated_at,
+                    self._text(row.metadata),
+                    BigintArray(change.indexes),
+                    TextArray(map(self._text, change.items)),
+                ),
+            )
+            if not found:
+                return SaveOutcome.NO_SESSION
+            saved, version = cursor.fetchall()[0]
+            # Our own version was stored by a try whose answer got lost.
+            return SaveOutcome.SAVED if saved or version == row.version else SaveOutcome.CONFLICT
+
+        outcome, in_doubt = self._database.write_in_doubt(save)
+        # Either we were never applied, or we were and somebody has saved since.
+        return SaveOutcome.IN_DOUBT if outcome is SaveOutcome.CONFLICT and in_doubt else outcome
+
+    def _append_context(self, append: ContextAppend) -> Appended:
+        session_id = append.session_id
+
+        def add(connection: Connection) -> Appended:
+            found, cursor = connection.run_locked(
+                self._sql.lock_session,
+                session_id,
+                self._sql.append_to_context,
+                (
+                    session_id,
+                    self._text(append.list_key),
+                    self._text(append.rest),
+                    len(append.items),
+                    append.alone_bytes,
+                    append.added_bytes,
+                    append.version,
+                    append.updated_at,
+                    MAX_PAYLOAD_BYTES,
+                    TextArray(map(self._text, append.items)),
+                ),
+            )
+            if not found:
+                return Appended(SaveOutcome.NO_SESSION)
+            length, version = cursor.fetchall()[0]
+            if length is None:
+                return Appended(SaveOutcome.CONFLICT)
+            return Appended(SaveOutcome.SAVED, length, version or NO_CONTEXT)
+
+        try:
+            return self._database.write_once(add)
+        except BackendUnavailableError as error:
+            # It may not be sent again, but the version that it stored tells that it was applied.
+            length = self._length_at(session_id, append.version) if error.maybe_applied else None
+            if length is None:
+                raise
+            return Appended(SaveOutcome.SAVED, length)
+
+    def _length_at(self, session_id: str, version: int) -> int | None:
+        """Return the length of a context's list if that version is stored; None also if unknown."""
+        try:
+            rows = self._rows(self._sql.select_context_length, (session_id, version))
+        except DirectorDBError:
+            # Whatever it is, the caller has to hear that the append may have been applied.
+            return None
+        return rows[0][0] if rows else None
+
+    def _select_context(self, session_id: str) -> StoredContext | None:
+        rows = self._select(self._sql.select_context, (session_id,))
+        if not rows:
+            return None
+        rows.sort(key=itemgetter(0))
+        return StoredContext._make((*rows[0][1:], tuple([row[2] for row in rows[1:]])))
+
+    def _delete_context(self, session_id: str) -> bool:
+        return self._delete(self._sql.delete_context, session_id)
+
+    # --- Shared by the above --------------------------------------------------------------------
+
+    def _rows(self, statement: bytes, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
+        return self._database.read(
+            lambda connection: connection.run(statement, parameters).fetchall()
+        )
+
+    def _select(self, statement: bytes, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
+        return _unless_impossible(lambda: self._rows(statement, parameters), [])
+
+    def _select_one(self, statement: bytes, *key: str) -> tuple[Any, ...] | None:
+        rows = self._select(statement, key)
+        return rows[0] if rows else None
+
+    def _delete(self, statement: bytes, session_id: str, *key: str) -> bool:
+        def delete(connection: Connection) -> bool:
+            _, cursor = connection.run_locked(
+                self._sql.lock_session, session_id, statement, (session_id, *key)
+            )
+            return cursor.rowcount > 0
+
+        return _unless_impossible(lambda: self._database.write_once(delete), otherwise=False)
+
+    def _text(self, payload: str) -> str:
+        return payload if self._database.utf8 else to_ascii(payload)
+
+
+def _upsert(connection: Connection, statement: bytes, parameters: Sequence[object]) -> bool:
+    """Run a write of a part of a session; False if there is no such session."""
+    try:
+        return connection.run(statement, parameters).rowcount > 0
+    except psycopg.errors.ForeignKeyViolation:
+        # Something in the database, such as a trigger, deleted the session in our own transaction.
+        return False
+
+
+def _unless_impossible(attempt: Callable[[], T], otherwise: T) -> T:
+    """Return what is not found where the server's encoding has no form for an id (VAL-4)."""
+    try:
+        return attempt()
+    except InvalidRecordError:
+        return otherwise
+
+
+def _merge(rows: Sequence[MessageRow]) -> list[MessageRow]:
+    """Leave each id once, as if the rows had been stored one after another (MSG-7).
+
+    One statement cannot change a row twice. A row keeps the place of the first of its id and takes
+    the fields of the last; `created_at` is the last one given, else the first one's.
+    """
+    merged: dict[str, MessageRow] = {}
+    for row in rows:
+        before = merged.get(row.msg_id)
+        if before is not None and not row.created_at_given:
+            created_at, given = before.created_at, before.created_at_given
+            merged[row.msg_id] = row._replace(created_at=created_at, created_at_given=given)
+        else:
+            merged[row.msg_id] = row
+    return list(merged.values())
+
+
+def _columns(rows: Sequence[MessageRow]) -> tuple[object, ...]:
+    """Return the rows column by column, as the arrays that the statement takes."""
+    (
+        conv_ids,
+        msg_ids,
+        msg_types,
+        agents,
+        actions,
+        contents,
+        statuses,
+        created_at,
+        created_at_given,
+        updated_at,
+        metadata,
+    ) = zip(*rows, strict=True)
+    return (
+        *map(TextArray, (conv_ids, msg_ids, msg_types, agents, actions, contents, statuses)),
+        BigintArray(created_at),
+        BooleanArray(created_at_given),
+        BigintArray(updated_at),
+        TextArray(metadata),
+    )
+
+
+def _dotted(version: int) -> str:
+    """Write a version of libpq, such as 180006, as people do."""
+    return f"{version // 10_000}.{version % 10_000}"

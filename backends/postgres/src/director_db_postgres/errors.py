@@ -1,0 +1,145 @@
+"""Postgres's SQLSTATEs in terms of our errors; never by the text of a message."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+
+from director_db.errors import (
+    BackendUnavailableError,
+    ConfigurationError,
+    DirectorDBError,
+    InvalidRecordError,
+    SchemaError,
+)
+
+_UNTRANSLATABLE_CHARACTER: Final = "22P05"
+
+READ_ONLY: Final = "25006"
+"""The server became a standby: another connection may lead to the one that took over."""
+
+# Worth another try on the same server or the one that takes over. A whole class by its two letters.
+_RETRY: Final = frozenset(
+    {
+        "08",  # the connection failed; what a pooler says of a server that it lost, too
+        READ_ONLY,
+        "40001",  # could not serialize
+        "40P01",  # deadlock
+        "53300",  # too many connections
+        "57P01",  # terminated by an administrator, or by a shutdown
+        "57P02",  # terminated by the crash of another process
+        "57P03",  # starting up or shutting down
+        "57P05",  # idle for too long
+    }
+)
+
+# What the caller may try again, but not at once: waiting is what failed, or memory.
+_RETRYABLE: Final = frozenset(
+    {*_RETRY, "25P03", "25P04", "53200", "53400", "55006", "55P03", "57014"}
+)
+
+# What a pooler answers for all that it does not like; the server itself, for a broken protocol.
+_PROTOCOL_VIOLATION: Final = "08P01"
+
+_REFUSED: Final = {
+    "28": "the server refused this user; correct the user, the password or pg_hba.conf",
+    "3D000": "there is no such database; create it, or correct its name",
+    "3F000": "there is no such schema; create it, or correct POSTGRES_SCHEMA",
+    "42501": "this user lacks a right; grant it CONNECT on the database (and CREATE, if the schema "
+    "does not exist yet), USAGE and CREATE on the schema, and all on the tables director_*",
+    "42602": "that is no name for a schema; correct POSTGRES_SCHEMA",
+    "42939": "that name is reserved by Postgres; correct POSTGRES_SCHEMA",
+    "26000": "prepared statements got lost, as they do in a pooler; set POSTGRES_POOLER=1",
+    "42P05": "prepared statements got mixed up, as they do in a pooler; set POSTGRES_POOLER=1",
+}
+
+_UNAVAILABLE: Final = {
+    "08": "the connection failed; check the server and the network",
+    READ_ONLY: "it is read-only; connect to the primary, or list all hosts in the DSN",
+    "25P03": "the transaction was idle for longer than the server allows",
+    "25P04": "the transaction took longer than the server allows",
+    "40": "other transactions were in the way at every try",
+    "53100": "the disk is full; free some space on the server",
+    "53200": "the server is out of memory",
+    "53300": "it has too many connections; lower POSTGRES_POOL_SIZE, raise max_connections, or use "
+    "a pooler",
+    "53": "the server is out of resources",
+    "54": "a limit of the server was exceeded",
+    "55": "something it needs is in use, or not ready",
+    "55P03": "a lock was not available in time",
+    "57014": "the statement was cancelled or took longer than the statement timeout",
+    "57": "the server ended the connection; it may be starting up or shutting down",
+    "58": "the server's system failed; check its disk and its log",
+    "XX001": "the data is damaged; restore a backup",
+    "XX002": "an index is damaged; run REINDEX",
+    "XX": "the server failed; see its log",
+}
+
+_UNREACHABLE: Final = "it cannot be reached; check that the server runs and that the network is up"
+
+
+def sqlstate(error: psycopg.Error) -> str:
+    """Return the SQLSTATE of a driver's exception; empty if the server gave none."""
+    return error.sqlstate or ""
+
+
+def is_refusal(error: psycopg.Error) -> bool:
+    """Whether this is the answer to a try to connect."""
+    return getattr(error, "is_refusal", False)
+
+
+def is_worth_retrying(error: psycopg.Error) -> bool:
+    """Whether the same operation may succeed in a moment, on this server or on its successor."""
+    state = sqlstate(error)
+    if state == _PROTOCOL_VIOLATION and is_refusal(error):
+        return False
+    if not state:
+        # Nothing came from the server: no answer to a connection, or no more answers on one.
+        return isinstance(error, psycopg.OperationalError)
+    return state in _RETRY or state[:2] in _RETRY
+
+
+def translate(error: Exception, place: str) -> DirectorDBError | None:
+    """Return our error for an exception of the driver, None for any other exception."""
+    return explain(error, place) if isinstance(error, psycopg.Error) else None
+
+
+def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) -> DirectorDBError:
+    """Return our error for an exception of the driver, with what to do about it."""
+    state = sqlstate(error)
+    reason = _reason(error)
+    if state == _UNTRANSLATABLE_CHARACTER:
+        return InvalidRecordError(
+            "an id, msg_type or status",
+            "the encoding of the server's database has no form for one of its characters; create "
+            "the database with ENCODING 'UTF8'",
+        )
+    refused = _REFUSED.get(state) or _REFUSED.get(state[:2])
+    if is_refusal(error) and state == _PROTOCOL_VIOLATION:
+        refused = (
+            "the connection was refused, as a pooler does for a wrong password, database or "
+            "start-up option; behind PgBouncer, set POSTGRES_POOLER=1 and no statement timeout"
+        )
+    if refused is not None:
+        return ConfigurationError(f"{place} cannot be used: {refused} ({reason}).")
+    unavailable = _UNAVAILABLE.get(state) or _UNAVAILABLE.get(state[:2])
+    if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        unavailable = _UNREACHABLE
+    if unavailable is not None:
+        return BackendUnavailableError(
+            f"{place} cannot be used: {unavailable} ({reason}).",
+            retryable=not state or state in _RETRYABLE or state[:2] in _RETRYABLE,
+            maybe_applied=maybe_applied,
+        )
+    if is_refusal(error):
+        return ConfigurationError(f"{place} cannot be used: the connection was refused ({reason}).")
+    # What is left says that the tables are not as we made them: a missing table or column, a
+    # constraint or a trigger of somebody else's.
+    return SchemaError(f"{place} is not as director-db made it: {reason}.")
+
+
+def _reason(error: psycopg.Error) -> str:
+    """Return the driver's message in one line, without the details that may hold stored values."""
+    message = error.diag.message_primary or str(error)
+    return message.strip().partition("\n")[0].rstrip(".")
