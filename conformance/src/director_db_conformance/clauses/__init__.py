@@ -1,0 +1,57 @@
+"""The clauses, one file for each family of rules; ``MSG-3`` stands in ``messages.py``.
+
+A family that is long has files of its own for a part: ``MSG-6`` stands in ``messages_paging.py``.
+What many callers do at once is in ``messages_at_once.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from director_db_conformance.clauses.context import ContextClauses
+from director_db_conformance.clauses.context_appending import ContextAppendingClauses
+from director_db_conformance.clauses.contexts_at_once import ContextsAtOnceClauses
+from director_db_conformance.clauses.deleting import DeletingClauses
+from director_db_conformance.clauses.deleting_at_once import DeletingAtOnceClauses
+from director_db_conformance.clauses.durability import DurabilityClauses
+from director_db_conformance.clauses.everything import EverythingClauses
+from director_db_conformance.clauses.forks import ForkClauses
+from director_db_conformance.clauses.life import LifeClauses
+from director_db_conformance.clauses.life_at_once import LifeAtOnceClauses
+from director_db_conformance.clauses.life_visibility import VisibilityClauses
+from director_db_conformance.clauses.messages import MessageClauses
+from director_db_conformance.clauses.messages_at_once import MessagesAtOnceClauses
+from director_db_conformance.clauses.messages_bulk import MessageBulkClauses
+from director_db_conformance.clauses.messages_paging import MessagePagingClauses
+from director_db_conformance.clauses.sessions import SessionClauses
+from director_db_conformance.clauses.sessions_at_once import SessionsAtOnceClauses
+from director_db_conformance.clauses.sessions_listing import SessionListingClauses
+from director_db_conformance.clauses.values import ValueClauses
+from director_db_conformance.clauses.values_ownership import OwnershipClauses
+from director_db_conformance.clauses.values_payloads import PayloadClauses
+from director_db_conformance.clauses.values_refused import RefusedPayloadClauses
+
+ALL_CLAUSES: Final[tuple[type, ...]] = (
+    SessionClauses,
+    SessionListingClauses,
+    MessageClauses,
+    MessagePagingClauses,
+    MessageBulkClauses,
+    ContextClauses,
+    ContextAppendingClauses,
+    DeletingClauses,
+    ValueClauses,
+    OwnershipClauses,
+    PayloadClauses,
+    RefusedPayloadClauses,
+    LifeClauses,
+    VisibilityClauses,
+    EverythingClauses,
+    SessionsAtOnceClauses,
+    MessagesAtOnceClauses,
+    ContextsAtOnceClauses,
+    DeletingAtOnceClauses,
+    LifeAtOnceClauses,
+    ForkClauses,
+    DurabilityClauses,
+)

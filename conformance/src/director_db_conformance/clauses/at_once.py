@@ -1,0 +1,160 @@
+"""Callers at the same time: threads that start at one moment, and other processes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from director_db_conformance.expectation import NonconformityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from subprocess import Popen
+
+    from director_db_conformance.transcript import RecordedPlace
+
+THREADS: Final = 8
+"""More than most machines have cores free for a test, so that threads are interrupted anywhere."""
+
+PATIENCE: Final = 60.0
+"""How long anything may take that takes well under a second, in seconds."""
+
+# How far ahead the moment is for which processes wait to begin together, in seconds.
+_HEAD_START: Final = 0.05
+_GRACE: Final = 5.0
+_POLL: Final = 0.05
+
+# Of the interpreter, in seconds: threads then take turns a hundred times as often as usual, and
+# what happens between two statements of one has room to go wrong.
+_SWITCH_INTERVAL: Final = 1e-5
+
+
+def at_once(
+    works: Sequence[Callable[[], Any]], *, watched_by: Sequence[Callable[[], Any]] = ()
+) -> list[Any]:
+    """Run each work in a thread, all let go at one moment, and return their results.
+
+    Args:
+        works: what to run.
+        watched_by: what to run beside them, each in a thread and again and again, and once more
+            after all works have ended.
+
+    Raises:
+        NonconformityError: something did not end.
+        BaseException: the first that one of them has raised.
+    """
+    start = threading.Barrier(len(works) + len(watched_by))
+    results: dict[int, Any] = {}
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def run(number: int) -> None:
+        start.wait(PATIENCE)
+        results[number] = works[number]()
+
+    def watch(number: int) -> None:
+        start.wait(PATIENCE)
+        last = False
+        while not last and not failures:
+            last = done.is_set()
+            watched_by[number]()
+
+    def guarded(target: Callable[[int], None], number: int) -> None:
+        try:
+            target(number)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failures.append(error)
+
+    workers = [_thread(guarded, run, number) for number in range(len(works))]
+    watchers = [_thread(guarded, watch, number) for number in range(len(watched_by))]
+    with _eager_switches():
+        for thread in (*workers, *watchers):
+            thread.start()
+        _join(workers, failures)
+        done.set()
+        _join(watchers, failures)
+    if failures:
+        raise failures[0]
+    return [results[number] for number in range(len(works))]
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for what others are about to do.
+
+    Raises:
+        NonconformityError: they have not done it after a long time.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise NonconformityError(what, f"not after {PATIENCE:g} s")
+        time.sleep(0.0005)
+
+
+def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
+    # A daemon, so that a backend that blocks for ever fails its clause and not the interpreter.
+    return threading.Thread(target=target, args=args, daemon=True)
+
+
+def _join(threads: Sequence[threading.Thread], failures: Sequence[BaseException]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(_POLL)
+            if time.monotonic() > deadline:
+                expected = "every call returns"
+                raise NonconformityError(expected, f"one had not after {PATIENCE:g} s")
+            if failures:
+                # The others may wait in vain for what the failed one was to do.
+                thread.join(_GRACE)
+                raise failures[0]
+
+
+@contextmanager
+def _eager_switches() -> Iterator[None]:
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
+@contextmanager
+def processes(place: RecordedPlace, code: str, count: int) -> Iterator[list[Popen[str]]]:
+    """Run code in several processes; ``args[0]`` is the number of each.
+
+    The code prints a first line when it has come up, and then waits for a line, which `finish`
+    sends. None of them outlives the block.
+    """
+    started = [place.python(code, str(number)) for number in range(count)]
+    try:
+        for process in started:
+            assert process.stdout is not None  # noqa: S101 - for type checkers
+            if not process.stdout.readline():
+                expected = "another process comes up"
+                raise NonconformityError(expected, process.communicate()[1][-1000:])
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def finish_all(started: Sequence[Popen[str]]) -> list[str]:
+    """Let all go on at one moment, and wait as `finish` does."""
+    line = str(time.time() + _HEAD_START)
+    return at_once([partial(finish, process, line) for process in started])
+
+
+def finish(process: Popen[str], line: str = "0") -> str:
+    """Let a process go on, wait until it ends well, and return what it has printed."""
+    output, errors = process.communicate(line + "\n", timeout=PATIENCE)
+    if errors or process.returncode != 0:
+        expected = "another process ends without an error"
+        raise NonconformityError(expected, f"status {process.returncode}: {errors[-1000:]}")
+    return output

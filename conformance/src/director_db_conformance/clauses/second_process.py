@@ -1,0 +1,81 @@
+"""Another process that has the same place open, and does there what it is told."""
+
+from __future__ import annotations
+
+import ast
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from director_db_conformance.expectation import NonconformityError
+from director_db_conformance.transcript import shown, transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from director_db_conformance.transcript import RecordedPlace
+
+_PATIENCE: Final = 60.0
+
+# Everything in ASCII: the pipe's encoding is that of the system's language.
+_CODE: Final = """
+import ast
+for line in sys.stdin:
+    name, args, kwargs = ast.literal_eval(line)
+    answer = getattr(db, name)(*args, **kwargs)
+    print(ascii(tuple(answer) if isinstance(answer, tuple) else answer), flush=True)
+"""
+
+
+class SecondProcess:
+    """Calls operations in another process, one after another, and returns their results."""
+
+    def __init__(self, place: RecordedPlace) -> None:
+        """Start it; it opens the place when it is told to do something."""
+        self._process = place.python(_CODE)
+        self._reader = ThreadPoolExecutor(1)
+
+    def call(self, name: str, *args: object, **kwargs: object) -> Any:
+        """Call an operation there and return its result, a tuple without its names."""
+        process = self._process
+        assert process.stdin is not None  # noqa: S101 - Place.python makes the pipes
+        assert process.stdout is not None  # noqa: S101
+        with suppress(BrokenPipeError):
+            process.stdin.write(ascii((name, args, kwargs)) + "\n")
+            process.stdin.flush()
+        try:
+            line = self._reader.submit(process.stdout.readline).result(_PATIENCE)
+        except TimeoutError:
+            line = ""
+        text = f"(in another process) {name}{shown(args)}"
+        if not line:
+            process.kill()
+            errors = process.communicate()[1].strip()
+            transcript.add(f"{text}  failed")
+            expected = f"an answer of the other process within {_PATIENCE:.0f} seconds"
+            raise NonconformityError(expected, errors[-2000:] or "none")
+        answer = ast.literal_eval(line)
+        transcript.add(f"{text}  -> {shown(answer)}")
+        return answer
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        # So that it can stand wherever a handle can.
+        return partial(self.call, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._process.communicate(timeout=_PATIENCE)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._reader.shutdown()

@@ -1,0 +1,165 @@
+"""The command ``director-db-conformance``."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from director_db.console import CommandConsole
+from director_db_conformance.levels import Level
+from director_db_conformance.provision import why_unusable
+from director_db_conformance.suite import CLAUSES
+from director_db_conformance.version import __version__, disagreement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from director_db_conformance.run import Run
+
+_PAUSE: Final = 0.1
+_UNUSABLE: Final = 2
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("db_types", nargs=-1, metavar="DB_TYPE...")
+@click.option(
+    "--level",
+    type=click.Choice([level.value for level in Level]),
+    help="The level to judge at: core (one caller), concurrent (threads, handles, processes), "
+    "durable (kills and faults). Without it, the highest that applies to the place.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="F",
+    help="Write verdicts and clauses to F as JSON.",
+)  # fmt: skip
+@click.option(
+    "--junit", "junit_file", type=click.Path(dir_okay=False, path_type=Path), metavar="F",
+    help="Write the clauses to F as JUnit XML.",
+)  # fmt: skip
+@click.option(
+    "-k", "keyword", default="", metavar="EXPRESSION",
+    help="Run only the clauses that match, such as MSG-3. What was left out did not run, so no "
+    "backend is CONFORMANT then.",
+)  # fmt: skip
+@click.option(
+    "--time-limit", default=120.0, show_default=True, metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What takes one clause longer than this has failed.",
+)  # fmt: skip
+@click.option("--list", "lists", is_flag=True, help="List the clauses and run none.")
+@click.version_option(__version__, prog_name="director-db-conformance")
+def main(
+    db_types: tuple[str, ...],
+    level: str | None,
+    json_file: Path | None,
+    junit_file: Path | None,
+    keyword: str,
+    time_limit: float,
+    *,
+    lists: bool,
+) -> None:
+    """Prove that the backends of these DB types behave as the contract says.
+
+    The exit status is 0 only if every one is CONFORMANT, at the level asked for; 1 if one is not; 2
+    if one cannot be run at all.
+    """
+    keyword = keyword.removeprefix("=")  # As pytest takes it, and click does not.
+    problem = disagreement()
+    if problem is not None:
+        _give_up(problem)
+    if lists:
+        _list(keyword)
+        return
+    if not db_types:
+        _give_up("Name one DB type or more, such as: director-db-conformance sqlite")
+    names = list(dict.fromkeys(name.strip().lower() for name in db_types))
+    for file in (json_file, junit_file):
+        if file is not None and not file.parent.is_dir():
+            _give_up(f"There is no folder {file.parent} to write {file.name} to.")
+    with ThreadPoolExecutor() as pool:
+        for unusable in pool.map(lambda name: why_unusable(name, time_limit), names):
+            if unusable is not None:
+                _give_up(unusable)
+    asked = Level(level or Level.DURABLE.value)
+    from director_db_conformance import report  # noqa: PLC0415 - rich takes long to import
+
+    console = CommandConsole()
+    # pytest's own folder of places would be readable only to its owner; servers are others.
+    with tempfile.TemporaryDirectory(prefix="director_db_conformance_") as directory:
+        with _running(names, Path(directory), asked, keyword, time_limit) as runs:
+            _wait(console, runs)
+        refused = next((run.usage_error for run in runs if run.usage_error), None)
+        if refused is not None:
+            _give_up(refused)
+        report.show(console, runs, asked, strictly=level is not None)
+        if json_file is not None:
+            data = report.as_json(runs, strictly=level is not None)
+            json_file.write_text(data, encoding="utf-8")
+        if junit_file is not None:
+            junit_file.write_text(report.as_junit(runs), encoding="utf-8")
+        conformant = all(run.is_conformant(strictly=level is not None) for run in runs)
+    raise SystemExit(0 if conformant else 1)
+
+
+@contextlib.contextmanager
+def _running(
+    names: list[str], directory: Path, level: Level, keyword: str, time_limit: float
+) -> Iterator[list[Run]]:
+    """Start all at once: most of what a clause does is to wait for a disk or a server."""
+    from director_db_conformance.run import Run  # noqa: PLC0415 - imports pytest
+
+    runs: list[Run] = []
+    try:
+        for name in names:
+            own = directory / name
+            own.mkdir()
+            run = Run(name, own, level=level, keyword=keyword, time_limit=time_limit)
+            runs.append(run)
+        yield runs
+    finally:
+        for run in runs:
+            run.end()
+
+
+def _wait(console: CommandConsole, runs: list[Run]) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[dim]{task.fields[clause]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with progress:
+        tasks = [progress.add_task(run.db_type, total=run.total, clause="") for run in runs]
+        under_way = set(range(len(runs)))
+        while under_way:
+            for number in sorted(under_way):
+                if not runs[number].poll():
+                    under_way.discard(number)
+                progress.update(
+                    tasks[number],
+                    completed=len(runs[number].results),
+                    clause=runs[number].under_way or "",
+                )
+            time.sleep(_PAUSE)
+
+
+def _list(keyword: str) -> None:
+    for clause in CLAUSES.values():
+        if keyword.lower() in f"{clause.rule} {clause.name}".lower():
+            click.echo(f"{clause.level.value:<10}  {clause.title}")
+
+
+def _give_up(message: str) -> None:
+    click.echo(f"director-db-conformance: {message}", err=True)
+    raise SystemExit(_UNUSABLE)

@@ -1,0 +1,77 @@
+"""Fixtures of pytest that give tests a Postgres, for ``pytest_plugins`` in a conftest.
+
+The server starts when the first test asks for it. The header of the run names it and its version.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from director_db_conformance.servers import (
+    ConfiguredServerError,
+    NoServerError,
+    find_cluster,
+    find_postgres,
+    offered_postgres,
+)
+from director_db_conformance.servers.ladder import asked_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from director_db_conformance.servers import Cluster, Database, PostgresServer
+
+Server = TypeVar("Server", bound="PostgresServer")
+
+
+def pytest_report_header() -> str:
+    """Name the server that the tests will use."""
+    try:
+        return f"postgres: {offered_postgres(version=asked_version())}"
+    except NoServerError:
+        return f"postgres: none; tests that need one will {'fail' if _in_ci() else 'be skipped'}"
+    except ConfiguredServerError as error:
+        # It is for the tests that need the server to fail, not for all.
+        return f"postgres: none: {error}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A Postgres server, shared by the whole run."""
+    with _or_give_up(lambda: find_postgres(version=asked_version())) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer) -> Iterator[Database]:
+    """An empty database, dropped after the test."""
+    database = postgres_server.create_database()
+    yield database
+    postgres_server.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def postgres_cluster() -> Iterator[Cluster]:
+    """A throw-away cluster that the tests of one module may stop, kill and restart."""
+    with _or_give_up(lambda: find_cluster(version=asked_version())) as cluster:
+        yield cluster
+
+
+def _or_give_up(find: Callable[[], Server]) -> Server:
+    try:
+        return find()
+    except NoServerError as error:
+        if _in_ci():
+            # A run that skips what it should prove is green for nothing.
+            pytest.fail(f"CI is set, so nothing is skipped. {error}", pytrace=False)
+        pytest.skip(str(error))
+    except ConfiguredServerError as error:
+        # Without a traceback, which would show the settings and the password in them.
+        pytest.fail(str(error), pytrace=False)
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}

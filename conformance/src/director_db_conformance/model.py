@@ -1,0 +1,362 @@
+"""The contract once more, as plain Python in memory: what the machine compares a backend with.
+
+Shares no code with director-db but its errors, so that it does not share its mistakes either. What
+other clauses show and random calls cannot, such as bounds of many MiB, is left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any, Final, NamedTuple
+
+from director_db import DeleteResult, InvalidRecordError, SessionNotFoundError
+
+Record = dict[str, Any]
+
+ANY_PATH: Final = ""
+"""The path of a refusal that the contract does not name."""
+
+_LONGEST: Final = 255
+_SURROGATES: Final = range(0xD800, 0xE000)
+
+
+class Moment(NamedTuple):
+    """A time that is known only to lie within two: the call began and ended in other seconds."""
+
+    first: int
+    last: int
+
+
+class Model:
+    """Sessions, messages and contexts in dicts. The methods are those of `BaseDB`."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.now: int | Moment = 0
+        self.sessions: dict[str, Record] = {}
+        self.messages: dict[str, dict[str, Record]] = {}
+        self.contexts: dict[str, Record] = {}
+
+    def records(self, session_id: Any) -> list[Record]:
+        """Return the records of a session themselves: it, its messages in order, its context."""
+        if not self._has(session_id):
+            return []
+        context = self.contexts.get(session_id)
+        return [
+            self.sessions[session_id],
+            *self.messages[session_id].values(),
+            *([] if context is None else [context]),
+        ]
+
+    # --- Sessions -------------------------------------------------------------------------------
+
+    def create_session(
+        self,
+        session_id: Any,
+        video_id: Any = None,
+        collection_id: Any = None,
+        created_at: Any = None,
+        updated_at: Any = None,
+        metadata: Any = None,
+        **_ignored: object,
+    ) -> None:
+        """Keep SES-1 and SES-2."""
+        session = {
+            "session_id": _required(session_id, "session_id"),
+            "video_id": _optional(video_id, "video_id"),
+            "collection_id": _optional(collection_id, "collection_id"),
+            "created_at": self._time(created_at, "created_at"),
+            "updated_at": self._time(updated_at, "updated_at"),
+            "metadata": _metadata(metadata),
+        }
+        if session_id not in self.sessions:
+            self.sessions[session_id] = session
+            self.messages[session_id] = {}
+
+    def get_session(self, session_id: Any) -> Record:
+        """Keep SES-3."""
+        return copy.deepcopy(self.sessions[session_id]) if self._has(session_id) else {}
+
+    def get_sessions(
+        self,
+        *,
+        limit: Any = None,
+        before: Any = None,
+        video_id: Any = None,
+        collection_id: Any = None,
+    ) -> list[Record]:
+        """Keep SES-4."""
+        most = _limit(limit)
+        found = sorted(self.sessions.values(), key=_activity, reverse=True)
+        if before is not None:
+            found = [session for session in found if _activity(session) < _activity(before)]
+        for name, wanted in (("video_id", video_id), ("collection_id", collection_id)):
+            if wanted is not None:
+                found = [session for session in found if session[name] == wanted]
+        return copy.deepcopy(found[:most])
+
+    def update_session(self, session_id: Any, *, updated_at: Any = None, **changes: Any) -> None:
+        """Keep SES-5."""
+        for name in ("video_id", "collection_id"):
+            if name in changes:
+                changes[name] = _optional(changes[name], name)
+        if "metadata" in changes:
+            changes["metadata"] = _metadata(changes["metadata"])
+        changes["updated_at"] = self._time(updated_at, "updated_at")
+        self._session(session_id).update(changes)
+
+    def delete_session(self, session_id: Any) -> DeleteResult:
+        """Keep DEL-2."""
+        failed = []
+        if not self.delete_conversation(session_id):
+            failed.append("conversation")
+        if not self.delete_context(session_id):
+            failed.append("context")
+        if not self._has(session_id):
+            failed.append("session")
+        else:
+            del self.sessions[session_id], self.messages[session_id]
+        return DeleteResult(failed != ["conversation", "context", "session"], failed)
+
+    # --- Messages -------------------------------------------------------------------------------
+
+    def add_or_update_msg_to_conv(
+        self,
+        session_id: Any,
+        conv_id: Any,
+        msg_id: Any,
+        msg_type: Any,
+        agents: Any,
+        actions: Any,
+        content: Any,
+        status: Any = None,
+        created_at: Any = None,
+        updated_at: Any = None,
+        metadata: Any = None,
+        *,
+        path: str = "",
+        **_ignored: object,
+    ) -> None:
+        """Keep MSG-1 to MSG-5."""
+        message = {
+            "session_id": _required(session_id, "session_id"),
+            "conv_id": _optional(conv_id, f"{path}conv_id"),
+            "msg_id": _required(msg_id, f"{path}msg_id"),
+            "msg_type": _text(msg_type, f"{path}msg_type"),
+            "agents": plain(agents, f"{path}agents"),
+            "actions": plain(actions, f"{path}actions"),
+            "content": plain(content, f"{path}content"),
+            "status": _optional(status, f"{path}status"),
+            "created_at": self._time(created_at, f"{path}created_at"),
+            "updated_at": self._time(updated_at, f"{path}updated_at"),
+            "metadata": _metadata(metadata, f"{path}metadata"),
+        }
+        self._touch(session_id, message["updated_at"])
+        known = self.messages[session_id].get(msg_id)
+        if known is not None and created_at is None:
+            message["created_at"] = known["created_at"]
+        # A dict keeps the place of a key that is set again.
+        self.messages[session_id][msg_id] = message
+
+    def add_or_update_msgs_to_conv(self, session_id: Any, messages: Any) -> None:
+        """Keep MSG-7."""
+        # All or none: the calls are made on a copy, and take effect together.
+        trial = copy.deepcopy(self)
+        # A stand-in, since arguments are checked before the session is looked for.
+        trial.create_session(session_id)
+        for index, message in enumerate(messages):
+            own = {key: message[key] for key in message if key != "session_id"}
+            trial.add_or_update_msg_to_conv(session_id, **own, path=f"messages[{index}].")
+        self._session(session_id)
+        self.sessions, self.messages = trial.sessions, trial.messages
+
+    def get_conversations(
+        self, session_id: Any, *, limit: Any = None, before: Any = None, after: Any = None
+    ) -> list[Record]:
+        """Keep MSG-6."""
+        if not self._has(session_id):
+            return []
+        most = _limit(limit)
+        if before is not None and after is not None:
+            raise InvalidRecordError(ANY_PATH, "both")
+        found = copy.deepcopy(list(self.messages[session_id].values()))
+        ids = [message["msg_id"] for message in found]
+        for name, cursor in (("before", before), ("after", after)):
+            if cursor is not None and cursor not in ids:
+                raise InvalidRecordError(name, "unknown")
+        if after is not None:
+            return found[ids.index(after) + 1 :][:most]
+        if before is not None:
+            found = found[: ids.index(before)]
+        return found if most is None else found[-most:]
+
+    def get_message(self, session_id: Any, msg_id: Any) -> Record:
+        """Keep MSG-9."""
+        there = self._has_message(session_id, msg_id)
+        return copy.deepcopy(self.messages[session_id][msg_id]) if there else {}
+
+    def delete_message(self, session_id: Any, msg_id: Any) -> bool:
+        """Keep MSG-9."""
+        there = self._has_message(session_id, msg_id)
+        if there:
+            del self.messages[session_id][msg_id]
+        return there
+
+    def delete_conversation(self, session_id: Any) -> bool:
+        """Keep DEL-1."""
+        there = self._has(session_id) and bool(self.messages[session_id])
+        if there:
+            self.messages[session_id] = {}
+        return there
+
+    # --- Context --------------------------------------------------------------------------------
+
+    def add_or_update_context_msg(
+        self,
+        session_id: Any,
+        context_messages: Any,
+        created_at: Any = None,
+        updated_at: Any = None,
+        metadata: Any = None,
+        **_ignored: object,
+    ) -> None:
+        """Keep CTX-1."""
+        context = {
+            "session_id": _required(session_id, "session_id"),
+            "context": plain(context_messages, "context_messages"),
+            "created_at": self._time(created_at, "created_at"),
+            "updated_at": self._time(updated_at, "updated_at"),
+            "metadata": _metadata(metadata),
+        }
+        self._touch(session_id, context["updated_at"])
+        if created_at is None and session_id in self.contexts:
+            context["created_at"] = self.contexts[session_id]["created_at"]
+        self.contexts[session_id] = context
+
+    def append_context_messages(
+        self, session_id: Any, messages: Any, *, key: Any = "reasoning"
+    ) -> int:
+        """Keep CTX-4."""
+        _required(session_id, "session_id")
+        items = plain(messages, "messages")
+        if not isinstance(key, str):
+            raise InvalidRecordError("key", "no str")
+        self._session(session_id)
+        known = self.contexts.get(session_id, {"context": {}, "metadata": {}})
+        context = copy.deepcopy(known["context"])
+        if not isinstance(context, dict) or not isinstance(context.get(key, []), list):
+            raise InvalidRecordError(ANY_PATH, "no list")
+        items = [*context.get(key, []), *items]
+        self.add_or_update_context_msg(
+            session_id, {**context, key: items}, metadata=known["metadata"]
+        )
+        return len(items)
+
+    def get_context_messages(self, session_id: Any) -> Any:
+        """Keep CTX-2."""
+        return self.get_context(session_id).get("context", {})
+
+    def get_context(self, session_id: Any) -> Record:
+        """Keep CTX-2."""
+        there = isinstance(session_id, str) and session_id in self.contexts
+        return copy.deepcopy(self.contexts[session_id]) if there else {}
+
+    def delete_context(self, session_id: Any) -> bool:
+        """Keep DEL-1."""
+        there = isinstance(session_id, str) and session_id in self.contexts
+        if there:
+            del self.contexts[session_id]
+        return there
+
+    # --- Shared by the above --------------------------------------------------------------------
+
+    def _has(self, session_id: object) -> bool:
+        return isinstance(session_id, str) and session_id in self.sessions
+
+    def _has_message(self, session_id: Any, msg_id: object) -> bool:
+        return (
+            self._has(session_id)
+            and isinstance(msg_id, str)
+            and msg_id in self.messages[session_id]
+        )
+
+    def _session(self, session_id: object) -> Record:
+        name = _required(session_id, "session_id")
+        if name not in self.sessions:
+            raise SessionNotFoundError(name)
+        return self.sessions[name]
+
+    def _touch(self, session_id: str, updated_at: int | Moment) -> None:
+        session = self._session(session_id)
+        session["updated_at"] = _later(session["updated_at"], updated_at)
+
+    def _time(self, value: object, path: str) -> int | Moment:
+        if value is None:
+            return self.now
+        if type(value) is not int or not -(2**63) <= value < 2**63:
+            raise InvalidRecordError(path, "no time")
+        return value
+
+
+def plain(value: object, path: str) -> Any:
+    """Return a payload as it comes back (VAL-1 to VAL-3)."""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise InvalidRecordError(path, "a key that is no str")
+        return {str.__str__(key): plain(value[key], _member(path, key)) for key in value}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__index__(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float.__float__(value)
+    raise InvalidRecordError(path, "no form in JSON")
+
+
+def _member(path: str, key: str) -> str:
+    return f"{path}.{key}" if key.isidentifier() else f"{path}[{json.dumps(key)}]"
+
+
+def _metadata(value: object, path: str = "metadata") -> Any:
+    return {} if value is None else plain(value, path)
+
+
+def _text(value: object, path: str) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise InvalidRecordError(path, "no text of at most 255 characters")
+    if any(character == "\0" or ord(character) in _SURROGATES for character in value):
+        raise InvalidRecordError(path, "an impossible character")
+    return str.__str__(value)
+
+
+def _required(value: object, path: str) -> str:
+    if value == "":
+        raise InvalidRecordError(path, "empty")
+    return _text(value, path)
+
+
+def _optional(value: object, path: str) -> str | None:
+    return None if value is None else _text(value, path)
+
+
+def _limit(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise InvalidRecordError("limit", "below 1")
+    return value
+
+
+def _activity(session: Record) -> tuple[Any, ...]:
+    return session["updated_at"], session["created_at"], session["session_id"]
+
+
+def _later(one: int | Moment, other: int | Moment) -> int | Moment:
+    ones = one if isinstance(one, Moment) else (one, one)
+    others = other if isinstance(other, Moment) else (other, other)
+    first, last = map(max, zip(ones, others, strict=True))
+    return first if first == last else Moment(first, last)

@@ -1,0 +1,210 @@
+"""The plugin of pytest that turns the clauses of a run into verdicts.
+
+Loaded by itself wherever the suite is installed; it does nothing for other tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from director_db_conformance.clause import clause_of, completed
+from director_db_conformance.expectation import NonconformityError
+from director_db_conformance.levels import Clause, Level
+from director_db_conformance.suite import (
+    CLAUSES,
+    FIXTURES,
+    NOT_APPLICABLE,
+    ConformanceSuite,
+    replaced,
+)
+from director_db_conformance.transcript import shown_error, transcript
+from director_db_conformance.verdict import Outcome, Result, Word, judge
+from director_db_conformance.version import CHECKED, __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+LEVEL_OPTION: Final = "--conformance-level"
+EVENTS_OPTION: Final = "--conformance-events"
+CALLS_OPTION: Final = "--conformance-calls"
+
+_LAST_FRAMES: Final = 8
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the suite."""
+    group = parser.getgroup("director-db conformance")
+    group.addoption(
+        LEVEL_OPTION,
+        choices=[level.value for level in Level],
+        default=Level.DURABLE.value,
+        help="the highest level to run: core, concurrent or durable (default: all that apply)",
+    )
+    group.addoption(
+        EVENTS_OPTION,
+        metavar="FILE",
+        help="write what happens to each clause to this file, one JSON object a line",
+    )
+    group.addoption(
+        CALLS_OPTION,
+        metavar="FILE",
+        help="write the calls of the clause that is under way to this file, as they begin",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin to collect results."""
+    calls = config.getoption(CALLS_OPTION)
+    if calls is not None:
+        transcript.stream = os.open(calls, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    config.pluginmanager.register(_Run(config), "director-db-conformance-run")
+
+
+@pytest.hookimpl(tryfirst=True)  # Before -k chooses.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the clauses beyond the level, and let ``-k MSG-3`` find those of a rule."""
+    asked = Level(config.getoption(LEVEL_OPTION))
+    beyond = []
+    for item in items:
+        clause = _clause(item)
+        if clause is not None:
+            item.extra_keyword_matches.add(clause.rule)
+            if not asked.includes(clause.level):
+                beyond.append(item)
+    if beyond:
+        config.hook.pytest_deselected(items=beyond)
+        items[:] = [item for item in items if item not in beyond]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach the result of a clause to the report of its test."""
+    report = yield
+    clause = _clause(item)
+    if clause is None or item.parent is None:
+        return report
+    error = None if call.excinfo is None else call.excinfo.value
+    result = _result(report, error, item.stash.get(NOT_APPLICABLE, None))
+    if result is not None and result.outcome is Outcome.PASSED and clause.name not in completed:
+        result = Result(Outcome.NOT_RUN, report.duration, "its body did not run to its end")
+    if isinstance(error, NonconformityError) and report.outcome == "failed":
+        cause = error.__cause__
+        frames = [] if cause is None else traceback.format_exception(cause, limit=-_LAST_FRAMES)
+        report.longrepr = "\n".join([str(error), *(["", *frames] if frames else [])])
+    if result is not None:
+        # Simple data in an attribute: it also survives the way from a worker of pytest-xdist.
+        report.__dict__["director_db_conformance"] = {
+            "suite": item.parent.nodeid,
+            "clause": clause.name,
+            **result.as_json(),
+        }
+    return report
+
+
+class _Run:
+    """The results of one run of pytest."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._asked = Level(config.getoption(LEVEL_OPTION))
+        events = config.getoption(EVENTS_OPTION)
+        self._events = None if events is None else Path(events)
+        self._results: dict[str, dict[str, Result]] = {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Say which test is under way, so that somebody can tell that it never ends."""
+        self._tell({"started": nodeid.rpartition("::")[2]})
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Say that it has ended."""
+        self._tell({"finished": nodeid.rpartition("::")[2]})
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the result of a clause; a later phase of its test can only make it worse."""
+        if report.when == "setup" and report.passed:
+            self._tell({"placed": report.nodeid})
+        data: dict[str, Any] | None = report.__dict__.get("director_db_conformance")
+        if data is None:
+            return
+        own = self._results.setdefault(data["suite"], {})
+        before = own.get(data["clause"])
+        result = Result.of_json(data)
+        if before is None or before.outcome in {Outcome.PASSED, Outcome.NOT_APPLICABLE}:
+            own[data["clause"]] = result
+            self._tell(data)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the verdict on each suite."""
+        if not self._results:
+            return
+        title = f"director-db conformance: contract {CHECKED}, suite {__version__}"
+        terminalreporter.section(title)
+        for suite, results in self._results.items():
+            verdict = judge(CLAUSES.values(), results, self._asked)
+            outcomes = [result.outcome for result in results.values()]
+            counts = ", ".join(
+                f"{outcomes.count(outcome)} {outcome.value}"
+                for outcome in Outcome
+                if outcome in outcomes
+            )
+            good = verdict.word is Word.CONFORMANT
+            terminalreporter.write(f"{suite}  ")
+            terminalreporter.write(str(verdict), bold=True, green=good, red=not good)
+            terminalreporter.line(f"  ({counts})")
+            reasons = {r.reason for r in results.values() if r.outcome is Outcome.NOT_APPLICABLE}
+            for reason in sorted(reasons):
+                terminalreporter.line(f"    not applicable: {reason}")
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        if self._events is not None:
+            with self._events.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+
+
+def _clause(item: pytest.Item) -> Clause | None:
+    """Return the clause that a test is, if it is the suite's own and not put in its place."""
+    if not isinstance(item, pytest.Function) or item.cls is None:
+        return None
+    own = getattr(item.function, "__func__", item.function)
+    if not issubclass(item.cls, ConformanceSuite) or item.originalname not in CLAUSES:
+        return None
+    if any(replaced(item.cls, name) for name in FIXTURES):
+        return None
+    return clause_of(own) if own is getattr(ConformanceSuite, item.originalname) else None
+
+
+def _result(
+    report: pytest.TestReport, error: BaseException | None, not_applicable: str | None
+) -> Result | None:
+    seconds = report.duration
+    if report.outcome == "skipped" or hasattr(report, "wasxfail"):
+        if not_applicable is not None:
+            return Result(Outcome.NOT_APPLICABLE, seconds, not_applicable)
+        return Result(Outcome.NOT_RUN, seconds, f"skipped: {report.longreprtext or error}")
+    if report.outcome == "passed":
+        return Result(Outcome.PASSED, seconds) if report.when == "call" else None
+    if report.when == "setup":
+        # The clause has not begun, so nothing is known about its rule.
+        return Result(Outcome.NOT_RUN, seconds, f"no place: {_said(error)}")
+    if isinstance(error, NonconformityError) and error.clause is not None:
+        return Result(
+            Outcome.FAILED,
+            seconds,
+            error.clause.meaning,
+            error.rule or error.clause.rule,
+            error.expected,
+            error.actual,
+            tuple(error.calls),
+        )
+    return Result(Outcome.FAILED, seconds, f"in its {report.when}: {_said(error)}")
+
+
+def _said(error: BaseException | None) -> str:
+    return "" if error is None else shown_error(error)

@@ -1,0 +1,330 @@
+"""A throw-away cluster, run from the programs of some installation."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from director_db_conformance.dsn import url
+from director_db_conformance.ports import LOOPBACK, free_port
+from director_db_conformance.servers.account import give, run_as, server_account
+from director_db_conformance.servers.folder import ServerFolder
+from director_db_conformance.servers.reaper import processes
+from director_db_conformance.servers.server import PostgresServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from director_db_conformance.servers.installation import Installation
+    from director_db_conformance.servers.standby import Standby
+
+SUPERUSER: Final = "postgres"
+
+OWNER: Final = "director_db"
+"""The account that owns the databases. It is no superuser, as in a well-kept production."""
+
+# Without fsync, what was committed still survives the death of the server, since the system has it;
+# only a power cut would lose it. synchronous_commit stays on: off, a killed server forgets. And so
+# does full_page_writes: SIGKILL may end a write between the two halves of a page.
+_VOLATILE: Final = {"fsync": "off"}
+
+_SETTINGS: Final = {
+    "listen_addresses": LOOPBACK,
+    # Faults need a TCP proxy, and a socket's path has a limit that temporary folders exceed.
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "lc_messages": "C",
+}
+
+_CREATE_OWNER: Final = "CREATE ROLE {owner} LOGIN PASSWORD {password}"
+
+_TOO_EARLY: Final = re.compile(r"not yet accepting|recovery state has not|is starting up")
+
+_START_ATTEMPTS: Final = 5
+_PATIENCE: Final = 60.0
+_PAUSE: Final = 0.005
+
+
+class ServerFailedError(RuntimeError):
+    """A server, or a program that prepares one, ended by itself; the text has its last words."""
+
+
+class Cluster(PostgresServer):
+    """A cluster in a temporary folder; both go when it is closed, or its owner dies."""
+
+    can_restart = True
+
+    def __init__(self, source: str, installation: Installation, *, durable: bool = False) -> None:
+        """Make the cluster and start it.
+
+        Args:
+            source: where the programs come from, for people.
+            installation: the programs.
+            durable: keep fsync on, so that commits survive a power cut.
+        """
+        self._password = secrets.token_urlsafe(16)
+        # With what people put into passwords, and what URLs and connection strings must quote.
+        self._owner_password = f"{secrets.token_urlsafe(16)} @:/%'\"\\"
+        self._durable = durable
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(source, installation.version, "")
+        self._installation = installation
+        self._folder = ServerFolder(server_account())
+        try:
+            self._programs = self._unpack()
+            self._prepare()
+            self.start()
+            self._welcome()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def dsn(self) -> str:
+        """The URL of the superuser; it holds the password."""
+        return self._url(SUPERUSER, self._password)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server's first process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def process_id(self) -> int | None:
+        """The process id of the postmaster, None while there is none."""
+        return self._process.pid if self._process is not None and self.is_running else None
+
+    @property
+    def path(self) -> Path:
+        """The temporary folder."""
+        return self._folder.path
+
+    @property
+    def log(self) -> str:
+        """What the server has logged."""
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+    def start(self) -> None:
+        """Start it: at first on a free port, and on that same one ever after."""
+        if self.is_running:
+            return
+        for attempt in range(_START_ATTEMPTS):
+            port = self._port or free_port()
+            try:
+                self._launch(port)
+            except ServerFailedError:
+                # Somebody may have taken the port; after a restart, only for a moment.
+                if attempt == _START_ATTEMPTS - 1 or "Address already in use" not in self.log:
+                    raise
+                time.sleep(0.2 if self._port else 0)
+            else:
+                self._port = port
+                break
+        self._owner_dsn = self._url(OWNER, self._owner_password)
+
+    def stop(self) -> None:
+        """Stop it in order: sessions are ended, transactions in progress rolled back."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(_PATIENCE)
+            self._process = None
+
+    def kill(self) -> None:
+        """End all its processes with SIGKILL, as if the machine had crashed."""
+        if self._process is None:
+            return
+        # Held first, lest it notices that its children die and starts new ones.
+        self._process.send_signal(signal.SIGSTOP)
+        family = self._children()
+        self._process.kill()
+        self._process.wait(_PATIENCE)
+        self._process = None
+        for child in family:
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:  # as its parent did, a moment ago
+                continue
+        deadline = time.monotonic() + _PATIENCE
+        while family & {process.pid for process in processes()} and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+
+    def close(self) -> None:
+        """End it at once and remove all that it left; nothing happens in a forked child."""
+        if not self._folder.is_ours:
+            return
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            try:
+                self._process.wait(_PATIENCE)
+            finally:
+                self._process = None
+        self._folder.remove()
+
+    def create_standby(self, *, synchronous: bool = False) -> Standby:
+        """Make a second server that follows this one, and can take over.
+
+        Args:
+            synchronous: from now on, a commit here waits until the standby has it on disk. It then
+                waits for ever once the standby is gone.
+
+        Returns:
+            The standby, once it follows. Close it before this server.
+        """
+        # It is a Cluster itself.
+        from director_db_conformance.servers.standby import Standby  # noqa: PLC0415
+
+        return Standby(self, synchronous=synchronous)
+
+    def run(self, program: str, *arguments: str, **environment: str) -> None:
+        """Run one of the installation's programs under the server's account.
+
+        Raises:
+            ServerFailedError: it did not succeed.
+        """
+        result = subprocess.run(  # noqa: S603
+            [self._programs / program, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            env={**self._environment(), **environment},
+            **self._place(),
+        )
+        if result.returncode != 0:
+            message = f"{program} failed with status {result.returncode}:\n{result.stderr}"
+            raise ServerFailedError(message)
+
+    @property
+    def _data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def _log_path(self) -> Path:
+        return self.path / "server.log"
+
+    def _url(self, user: str, password: str) -> str:
+        return url(
+            {
+                "user": user,
+                "password": password,
+                "host": LOOPBACK,
+                "port": str(self._port),
+                "dbname": "postgres",
+            }
+        )
+
+    def _unpack(self) -> Path:
+        packed, programs = self._installation.packed, self._installation.programs
+        if packed is None:
+            return programs
+        copy = self.path / "programs"
+        # Only what runs: headers and static libraries are the better half.
+        shutil.copytree(
+            packed, copy, ignore=shutil.ignore_patterns("include", "*.a", "__pycache__")
+        )
+        for path in [copy, *copy.rglob("*")]:
+            give(path, self._folder.account)
+        return copy / programs.relative_to(packed)
+
+    def _prepare(self) -> None:
+        self._data.mkdir(mode=0o700)
+        give(self._data, self._folder.account)
+        password_file = self.path / "password"
+        password_file.touch(mode=0o600)
+        give(password_file, self._folder.account)
+        password_file.write_text(self._password)
+        arguments = [
+            *("-D", str(self._data), "-U", SUPERUSER, f"--pwfile={password_file}"),
+            *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"),
+            *("--no-sync", "--no-instructions"),
+        ]
+        # Most databases in production do not sort by code point; nor does ours, where the build can
+        # do otherwise. Tests then see where a query relies on its own order without saying so.
+        try:
+            self.run("initdb", *arguments, "--locale-provider=icu", "--icu-locale=en")
+        except ServerFailedError:
+            self.run("initdb", *arguments)
+        password_file.unlink()
+
+    def _welcome(self) -> None:
+        from psycopg import sql  # noqa: PLC0415 - an extra
+
+        with self.connect() as connection:
+            connection.execute(
+                sql.SQL(_CREATE_OWNER).format(
+                    owner=sql.Identifier(OWNER), password=sql.Literal(self._owner_password)
+                )
+            )
+
+    def _launch(self, port: int) -> None:
+        settings = {**_SETTINGS, "port": str(port), **({} if self._durable else _VOLATILE)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with self._log_path.open("ab") as log:
+            # Not through pg_ctl: a child of ours can be waited for and its death is seen at once.
+            # In a session of its own, since Ctrl-C would otherwise stop it in the middle of a test.
+            process = subprocess.Popen(  # noqa: S603
+                [self._programs / "postgres", "-D", str(self._data), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+                start_new_session=True,
+                **self._place(),
+            )
+        self._process = process
+        try:
+            self._wait_until_ready(process)
+        except ServerFailedError:
+            self._process = None
+            raise
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not self._says_ready(process.pid):
+            if process.poll() is not None:
+                message = f"The server ended with status {process.returncode}:\n{self._last_words}"
+                raise ServerFailedError(message)
+            if time.monotonic() > deadline:
+                process.kill()
+                process.wait(_PATIENCE)
+                message = f"The server was not ready in {_PATIENCE} s:\n{self._last_words}"
+                raise ServerFailedError(message)
+            time.sleep(_PAUSE)
+
+    @property
+    def _last_words(self) -> str:
+        """The end of the log, without what it said to clients that came too early."""
+        lines = self.log.splitlines()[-200:]
+        return "\n".join([line for line in lines if not _TOO_EARLY.search(line)][-12:])
+
+    def _says_ready(self, pid: int) -> bool:
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        # A server that was killed left the same file, with its own process id.
+        status_line = 7
+        return (
+            len(lines) > status_line
+            and lines[0] == str(pid)
+            and lines[status_line].strip() == "ready"
+        )
+
+    def _children(self) -> set[int]:
+        parent = self.process_id
+        return {process.pid for process in processes() if process.parent == parent}
+
+    def _environment(self) -> dict[str, str]:
+        # PGDATA, PGPORT and the like would speak of another server.
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+        return {**inherited, "LC_ALL": "C"}
+
+    def _place(self) -> dict[str, Any]:
+        return {"cwd": self.path, **run_as(self._folder.account)}

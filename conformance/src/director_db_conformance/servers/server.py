@@ -1,0 +1,152 @@
+"""A Postgres server that tests use, wherever it comes from."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple, Self
+
+from director_db_conformance.dsn import parts, replace
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import psycopg
+
+DATABASE_PREFIX: Final = "director_db_test_"
+
+# The server copies the empty template block by block; nothing of template1, which belongs to
+# whoever set up the server, gets into a test.
+_CREATE_DATABASE: Final = "CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"
+_DROP_DATABASE: Final = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+
+
+class Database(NamedTuple):
+    """A database of its own on a server of the tests.
+
+    Attributes:
+        name: its name.
+        dsn: the URL by which its owner connects; it holds the password.
+    """
+
+    name: str
+    dsn: str
+
+    def __repr__(self) -> str:
+        # Test frameworks show the arguments of what failed, and a server may be somebody's own.
+        return f"<Database {self.name}>"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings with which director-db opens it."""
+        return {"DB_TYPE": "postgres", "POSTGRES_DSN": self.dsn}
+
+
+class PostgresServer:
+    """A running server with an account that may create databases.
+
+    Attributes:
+        source: where it comes from, for people.
+        version: its version, such as ``15.18``.
+        can_restart: whether `stop`, `start`, `restart` and `kill` work.
+    """
+
+    can_restart: bool = False
+
+    def __init__(self, source: str, version: str, dsn: str, owner_dsn: str | None = None) -> None:
+        """Take a server that runs.
+
+        Args:
+            source: where it comes from.
+            version: its version.
+            dsn: how to connect to it and create databases.
+            owner_dsn: how the owner of those databases connects, if it is another account.
+        """
+        self.source = source
+        self.version = version
+        self._dsn = dsn
+        self._owner_dsn = owner_dsn or dsn
+        self._created: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.version} from {self.source}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def dsn(self) -> str:
+        """The URL of the account that may create databases; it holds the password."""
+        return self._dsn
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return parts(self.dsn).get("host", "localhost")
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        return int(parts(self.dsn).get("port", "5432"))
+
+    def create_database(self) -> Database:
+        """Create an empty database under a name that no other test has."""
+        name = f"{DATABASE_PREFIX}{secrets.token_hex(8)}"
+        owner = parts(self._owner_dsn).get("user", "")
+        self._administer(_CREATE_DATABASE, name=name, owner=owner)
+        self._created.add(name)
+        return Database(name, replace(self._owner_dsn, dbname=name))
+
+    def drop_database(self, database: Database) -> None:
+        """Drop a database, also from under those who use it."""
+        self._administer(_DROP_DATABASE, name=database.name)
+        self._created.discard(database.name)
+
+    def stop(self) -> None:
+        """Stop it in order: no new connections, transactions in progress rolled back."""
+        raise self._immovable()
+
+    def start(self) -> None:
+        """Start it again on the same port."""
+        raise self._immovable()
+
+    def kill(self) -> None:
+        """End all its processes with SIGKILL, as if the machine had crashed."""
+        raise self._immovable()
+
+    def restart(self) -> None:
+        """Stop it in order and start it again."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Give it up: drop the databases that are left and whatever was made for the tests."""
+        for name in list(self._created):
+            self.drop_database(Database(name, ""))
+
+    def connect(self) -> psycopg.Connection:
+        """Connect as the account that may create databases, in autocommit mode."""
+        import psycopg  # noqa: PLC0415 - an extra
+
+        # A connection for each task: one that is kept would not survive the restarts.
+        return psycopg.connect(self.dsn, autocommit=True, connect_timeout=10)
+
+    def _administer(self, statement: LiteralString, **names: str) -> None:
+        from psycopg import sql  # noqa: PLC0415 - an extra
+
+        identifiers = {key: sql.Identifier(value) for key, value in names.items()}
+        with self.connect() as connection:
+            connection.execute(sql.SQL(statement).format(**identifiers))
+
+    def _immovable(self) -> RuntimeError:
+        return RuntimeError(
+            f"The tests cannot stop or start the server from {self.source}. "
+            "Use find_cluster() for one that they can."
+        )

@@ -1,0 +1,136 @@
+"""The suite: subclass it, say where a place is, and pytest runs every clause there."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from director_db.testing import Place
+from director_db_conformance.clause import clause_of, completed
+from director_db_conformance.clauses import ALL_CLAUSES
+from director_db_conformance.levels import Clause, Level
+from director_db_conformance.transcript import RecordedDB, RecordedPlace, transcript
+from director_db_conformance.version import disagreement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOT_APPLICABLE: Final = pytest.StashKey[str]()
+"""Why a clause says nothing of a place; set on the test that is skipped for it."""
+
+
+class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
+    """All clauses of the contract.
+
+    A subclass writes `new_place` and nothing else. What overrides a clause or its fixtures is
+    refused when the class is made: a suite that leaves something out proves nothing.
+    """
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        problem = disagreement()
+        if problem is not None:
+            raise TypeError(problem)
+        for name in (*FIXTURES, *CLAUSES):
+            if replaced(cls, name):
+                found = CLAUSES.get(name)
+                what = f"the clause {found.title!r}" if found else f"the suite's {name!r}"
+                message = f"{cls.__qualname__} overrides {what}. A suite is run as it is."
+                raise TypeError(message)
+
+    def new_place(self, tmp_path_factory: pytest.TempPathFactory) -> Place:
+        """Return a new, empty place; called once for each test.
+
+        Args:
+            tmp_path_factory: makes folders for files that the place needs.
+        """
+        message = f"{type(self).__qualname__} writes new_place(self, tmp_path_factory) -> Place."
+        raise NotImplementedError(message)
+
+    @pytest.fixture
+    def place(
+        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[RecordedPlace]:
+        """A new, empty place."""
+        transcript.clear()
+        completed.clear()
+        place = RecordedPlace(_checked(type(self), self.new_place(tmp_path_factory)))
+        try:
+            wanted = clause_of(request.function)
+            reason = None if wanted is None else not_applicable(wanted, place.place)
+            if reason is not None:
+                request.node.stash[NOT_APPLICABLE] = reason
+                pytest.skip(reason)
+            yield place
+        finally:
+            place.close()
+
+    @pytest.fixture
+    def db(self, place: RecordedPlace) -> RecordedDB:
+        """A handle on the place."""
+        return place.open()
+
+
+def replaced(cls: type, name: str) -> bool:
+    """Say whether a subclass has something else in the place of one of the suite's own."""
+    own = inspect.getattr_static(cls, name)
+    return own is not inspect.getattr_static(ConformanceSuite, name)
+
+
+_first_places: Final[dict[type, Place]] = {}
+
+
+def _checked(cls: type, place: object) -> Place:
+    """Refuse what would make the verdict one on something else."""
+    what = f"{cls.__qualname__}.new_place"
+    if not isinstance(place, Place):
+        message = f"{what} returned {place!r}, which is no Place."
+        raise TypeError(message)
+    first = _first_places.setdefault(cls, place)
+    for name in ("db_type", "shared", "durable"):
+        now, then = getattr(place, name), getattr(first, name)
+        if now != then:
+            message = f"{what} returned a place with {name}={now!r}; the first had {then!r}."
+            raise ValueError(message)
+    if place is not first and place.shared and place.env == first.env:
+        # The same server may be offered again, emptied; but what is left there is not ours.
+        with place.open() as db:
+            left = len(db.get_sessions())
+        if left:
+            message = (
+                f"{what} returned a place that holds {left} sessions. Each test needs a new one."
+            )
+            raise ValueError(message)
+    return place
+
+
+def not_applicable(wanted: Clause, place: Place) -> str | None:
+    """Say why a clause says nothing of a place; None if it has to pass there."""
+    if not place.shared and wanted.level is not Level.CORE:
+        return f"the place is not shared: {place.reason}"
+    if not place.durable and wanted.level is Level.DURABLE:
+        return f"the place is not durable: {place.reason}"
+    if wanted.needs == "fork":
+        return None if hasattr(os, "fork") else "this system has no fork"
+    if wanted.needs is not None and getattr(place, wanted.needs) is None:
+        return f"the place offers no {wanted.needs}()"
+    return None
+
+
+def _clauses() -> dict[str, Clause]:
+    found: dict[str, Clause] = {}
+    for name in dir(ConformanceSuite):
+        marked = clause_of(getattr(ConformanceSuite, name))
+        if marked is not None:
+            found[name] = marked
+    return found
+
+
+FIXTURES: Final = ("place", "db")
+"""What else of the suite is not to be replaced."""
+
+CLAUSES: Final[dict[str, Clause]] = _clauses()
+"""Every clause, by the name of its method."""

@@ -1,0 +1,219 @@
+"""What a clause did to the backend, call by call, for the report of a failure."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from subprocess import Popen
+    from types import TracebackType
+
+    from director_db import BaseDB
+    from director_db.testing import Place
+
+_FIRST: Final = 30
+_LAST: Final = 50
+_LONGEST_TEXT: Final = 120
+_MOST_ITEMS: Final = 8
+_DEEPEST: Final = 4
+
+
+class Transcript:
+    """The calls since it was last cleared: the first and the last ones, if there are many.
+
+    A call stands here from its beginning on, so that one that never returns is seen, too.
+
+    Attributes:
+        stream: a file descriptor to which each call is also written as it begins, for whoever
+            has to tell afterwards what a process was doing; None for no such file.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.stream: int | None = None
+        self._first: list[_Line] = []
+        self._last: deque[_Line] = deque(maxlen=_LAST)
+        self._count = 0
+
+    def clear(self) -> None:
+        """Begin anew: whatever came before has no part in a failure from here on."""
+        self._first, self._last, self._count = [], deque(maxlen=_LAST), 0
+        if self.stream is not None:
+            os.ftruncate(self.stream, 0)
+
+    def add(self, text: str) -> _Line:
+        """Add a call; from any thread, so the order among threads is only roughly right."""
+        line = _Line(text)
+        self._count += 1
+        (self._first if len(self._first) < _FIRST else self._last).append(line)
+        if self.stream is not None:
+            os.write(self.stream, f"{text}\n".encode(errors="replace"))
+        return line
+
+    @property
+    def lines(self) -> list[str]:
+        """The calls, one a line."""
+        first, last = list(self._first), list(self._last)
+        hidden = self._count - len(first) - len(last)
+        more = [f"... {hidden} more calls ..."] if hidden > 0 else []
+        return [*map(str, first), *more, *map(str, last)]
+
+
+class _Line:
+    """A call, and what came of it so far."""
+
+    __slots__ = ("outcome", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.outcome = ""
+
+    def __str__(self) -> str:
+        return self.text + self.outcome
+
+
+transcript: Final = Transcript()
+"""Of the clause that runs now; clauses run one at a time."""
+
+
+class RecordedDB:
+    """A handle on a place that writes down every call. Otherwise it is the instance itself."""
+
+    def __init__(self, db: BaseDB, name: str) -> None:
+        """Take the instance, and what it is called in the transcript."""
+        self._db = db
+        self._name = name
+
+    @property
+    def instance(self) -> BaseDB:
+        """The instance behind it."""
+        return self._db
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._db, name)
+        return self._recorded(name, found) if callable(found) else found
+
+    def __repr__(self) -> str:
+        return repr(self._db)
+
+    def __enter__(self) -> Self:
+        self._recorded("__enter__", self._db.__enter__)()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._db.__exit__(kind, error, traceback)
+
+    def _recorded(self, name: str, method: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            line = transcript.add(f"{self._name}.{name}({_arguments(args, kwargs)})")
+            line.outcome = "  has not returned"
+            try:
+                result = method(*args, **kwargs)
+            except BaseException as error:
+                line.outcome = f"  raised {shown_error(error)}"
+                raise
+            line.outcome = "" if result is None else f"  -> {shown(result)}"
+            return result
+
+        return call
+
+
+class RecordedPlace:
+    """A place whose handles write down their calls, and are closed when the clause ends."""
+
+    def __init__(self, place: Place) -> None:
+        """Take the place."""
+        self.place = place
+        self._handles: list[RecordedDB] = []
+
+    @property
+    def db_type(self) -> str:
+        """The DB type of the backend."""
+        return self.place.db_type
+
+    def open(self) -> RecordedDB:
+        """Return a handle of its own; the first is ``db`` in the transcript, then ``db2``."""
+        number = len(self._handles) + 1
+        handle = RecordedDB(self.place.open(), "db" if number == 1 else f"db{number}")
+        self._handles.append(handle)
+        return handle
+
+    def python(self, code: str, *args: str) -> Popen[str]:
+        """Run code in another process; see `Place.python`."""
+        transcript.add(f"(in another process, {list(args)!r}) {code.strip()}")
+        return self.place.python(code, *args)
+
+    def restart(self) -> None:
+        """Kill the server and start it again."""
+        assert self.place.restart is not None  # noqa: S101 - such a clause does not run without
+        transcript.add("(the server is killed and started again)")
+        self.place.restart()
+
+    def cut(self) -> None:
+        """Break every connection."""
+        assert self.place.cut is not None  # noqa: S101 - such a clause does not run without
+        transcript.add("(every connection is cut)")
+        self.place.cut()
+
+    def close(self) -> None:
+        """Close the handles and destroy the place."""
+        try:
+            for handle in self._handles:
+                handle.instance.close()
+        finally:
+            if self.place.destroy is not None:
+                self.place.destroy()
+
+
+def shown(value: object, depth: int = 0) -> str:
+    """Return a text of a value that fits into a report, whatever its size."""
+    if isinstance(value, (str, bytes)):
+        if len(value) <= _LONGEST_TEXT:
+            return ascii(value)
+        return f"{value[: _LONGEST_TEXT // 2]!a}... ({len(value)} in all)"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _shown_int(value)
+    if type(value) in {list, tuple, dict, set} and depth == _DEEPEST:
+        return "..."
+    if type(value) is dict:
+        pairs = [
+            f"{shown(key, depth + 1)}: {shown(item, depth + 1)}"
+            for key, item in _some(value.items())
+        ]
+        return "{" + ", ".join(_with_rest(pairs, len(value))) + "}"
+    if type(value) in {list, tuple}:
+        items = [shown(item, depth + 1) for item in _some(value)]
+        inner = ", ".join(_with_rest(items, len(value)))  # type: ignore[arg-type]
+        return f"[{inner}]" if type(value) is list else f"({inner})"
+    return repr(value)[: 4 * _LONGEST_TEXT]
+
+
+def shown_error(error: BaseException) -> str:
+    """Return the type and the message of an error."""
+    return f"{type(error).__name__}: {str(error)[: 4 * _LONGEST_TEXT]}"
+
+
+def _shown_int(value: int) -> str:
+    if value.bit_length() <= 4 * _LONGEST_TEXT:
+        return repr(value)
+    return f"<an int of {value.bit_length()} bits>"
+
+
+def _some(items: Any) -> list[Any]:
+    return [item for item, _ in zip(items, range(_MOST_ITEMS), strict=False)]
+
+
+def _with_rest(texts: list[str], count: int) -> list[str]:
+    return texts if count <= _MOST_ITEMS else [*texts, f"... ({count} in all)"]
+
+
+def _arguments(args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+    return ", ".join([*map(shown, args), *(f"{key}={shown(kwargs[key])}" for key in kwargs)])
