@@ -1,0 +1,152 @@
+"""Trials of many mutants, each in a process of its own, two at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from director_db_conformance import CLAUSES
+from gallery import trial
+from gallery.mutants import mutant_named
+from gallery.plugin import SEARCH_PATH
+
+AT_ONCE: Final = 2
+"""How many run at a time: some clauses keep two cores busy on their own."""
+
+PATIENCE: Final = 240.0
+"""After so many seconds a trial is stopped; most kills take less than one, survivors a minute."""
+
+LEVEL: Final = "durable"
+
+_LONGEST_OUTPUT: Final = 1500
+_OK, _TESTS_FAILED = 0, 1
+
+
+class Verdict(NamedTuple):
+    """What became of a mutant.
+
+    Attributes:
+        mutant: its name.
+        rule: the rule that it breaks.
+        level: the level at which it has to be caught.
+        fate: ``killed``, ``survived``, ``hung`` (stopped for lack of time), or ``untried`` (the
+            trial itself failed, and said `actual`).
+        clause: the clause that killed it, empty if none did.
+        found_rule: the rule that the clause found broken.
+        expected: what the clause expected.
+        actual: what it found.
+        passed: how many clauses had passed by then.
+        seconds: how long it took.
+    """
+
+    mutant: str
+    rule: str
+    level: str
+    fate: str
+    clause: str
+    found_rule: str
+    expected: str
+    actual: str
+    passed: int
+    seconds: float
+
+
+class Trials:
+    """A run of trials; they begin in the order that they are asked for."""
+
+    def __init__(self):
+        # A trial takes some tenths of a second, to start Python and import everything as much
+        # again; so each is a fork of one clean process that has imported what they all need.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([trial.__name__, f"{__package__}.subject"])
+        with _search_path():
+            forkserver.ensure_running()
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._folder = tempfile.TemporaryDirectory(prefix="director-db-gallery-")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self._pool.shutdown(cancel_futures=True)
+        self._folder.cleanup()
+
+    def begin(self, name, level=LEVEL):
+        """Return the future verdict on a mutant, tried with the clauses up to a level."""
+        return self._pool.submit(self._try, name, level)
+
+    def _try(self, name, level):
+        mutant = mutant_named(name)
+        folder = Path(self._folder.name, name)
+        folder.mkdir()
+        began = time.monotonic()
+        in_time = self._run(name, folder, level)
+        seconds = time.monotonic() - began
+        result = folder / trial.RESULT
+        found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+        verdict = Verdict(
+            name,
+            mutant.rule,
+            mutant.level,
+            _fate(found) if in_time else "hung",
+            "",
+            "",
+            "",
+            "",
+            len(found.get("passed", ())),
+            seconds,
+        )
+        if verdict.fate == "killed":
+            killer = found["killer"]
+            return verdict._replace(
+                clause=killer["clause"],
+                found_rule=killer["rule"] or CLAUSES[killer["clause"]].rule,
+                expected=killer["expected"],
+                actual=killer["actual"] or killer["reason"],
+            )
+        if verdict.fate == "survived":
+            return verdict
+        output = folder / trial.OUTPUT
+        said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+        return verdict._replace(actual=said[-_LONGEST_OUTPUT:])
+
+    def _run(self, name, folder, level):
+        """Run a trial; False if it did not end in time."""
+        process = self._context.Process(target=trial.run, args=(name, str(folder), level))
+        process.start()
+        process.join(PATIENCE)
+        in_time = not process.is_alive()
+        # Also what a broken backend leaves behind: the children are of the trial's session.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        return in_time
+
+
+@contextlib.contextmanager
+def _search_path():
+    """Let a process that starts now find this package; how else it could be told has changed."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = SEARCH_PATH
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _fate(found):
+    if found.get("status") == _OK:
+        return "survived"
+    return "killed" if found.get("status") == _TESTS_FAILED and found["killer"] else "untried"

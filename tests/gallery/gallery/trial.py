@@ -1,0 +1,90 @@
+"""One mutant in a process of its own: its rule's clauses first, then others, until one kills it."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from director_db_conformance import CLAUSES, Level
+from director_db_conformance.plugin import LEVEL_OPTION
+from gallery.broken import VARIABLE
+from gallery.mutants import mutant_named
+from gallery.plugin import SEARCH_PATH
+
+SUBJECT: Final = Path(__file__).with_name("subject.py")
+OUTPUT: Final = "output.txt"
+MOST_MEMORY: Final = 6 * 1024**3
+RESULT: Final = "result.json"
+
+
+class Trial:
+    """The plugin of pytest that orders the clauses and keeps what they found."""
+
+    def __init__(self, mutant):
+        self._mutant = mutant
+        self.passed = []
+        self.killer = None
+
+    def pytest_collection_modifyitems(self, items):
+        """Put the most likely killers first."""
+        items.sort(key=self._turn)
+
+    def _turn(self, item):
+        clause = CLAUSES[item.originalname]
+        levels = [level.value for level in Level]
+        # A race is seen by the clauses of its level or by none, so they come before the lower ones.
+        far = abs(levels.index(clause.level.value) - levels.index(self._mutant.level))
+        takes_long = clause.rule == "ALL" or clause.level is Level.DURABLE
+        return clause.rule != self._mutant.rule, takes_long, far
+
+    def pytest_runtest_logreport(self, report):
+        """Keep the result that the suite's own plugin attached."""
+        data = report.__dict__.get("director_db_conformance")
+        if data is None or self.killer is not None:
+            return
+        if data["outcome"] == "failed":
+            self.killer = data
+        elif data["outcome"] == "passed" and report.when == "call":
+            self.passed.append(data["clause"])
+
+
+def run(name, folder, level):
+    """Try a mutant in this process, and write what came out into its folder."""
+    os.setsid()  # So that whoever stops it stops its children as well.
+    # What a mutant does with a value that has no end must not take the machine.
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    output = os.open(Path(folder, OUTPUT), os.O_CREAT | os.O_WRONLY, 0o600)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+    gc.freeze()  # All that was imported stays for good, and is not to be looked at.
+    os.environ[VARIABLE] = name
+    sys.path[:0] = SEARCH_PATH.split(os.pathsep)
+    # Other plugins of pytest that happen to be installed have no part in it, and take their time.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    trial = Trial(mutant_named(name))
+    status = pytest.main(
+        [
+            str(SUBJECT),
+            *("-x", "-v", "--assert=plain", "--import-mode=importlib", "--tb=native"),
+            *("-p", "no:cacheprovider", "-p", "no:doctest", "-p", "no:unittest"),
+            # It would collect garbage again and again, which takes longer than most trials.
+            *("-p", "no:unraisableexception"),
+            *("-p", "director_db_conformance.plugin", LEVEL_OPTION, level),
+            # What the project's own tests set and load is not for the suite.
+            *("--noconftest", "-c", os.devnull),
+            *("--rootdir", folder, "--basetemp", str(Path(folder, "places"))),
+        ],
+        plugins=[trial],
+    )
+    outcome = {"status": int(status), "passed": trial.passed, "killer": trial.killer}
+    Path(folder, RESULT).write_text(json.dumps(outcome), encoding="utf-8")
+    sys.stdout.flush()

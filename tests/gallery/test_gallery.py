@@ -1,0 +1,118 @@
+"""The suite catches every broken backend of the gallery, which leaves no rule out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from director_db_conformance import CLAUSES, Level
+from gallery.broken import GALLERY
+from gallery.mutants import HEALTHY
+from gallery.report import as_json, as_markdown, others
+from gallery.runner import Trials, Verdict
+
+CONTRACT = (Path(__file__).parents[2] / "CONTRACT.md").read_text(encoding="utf-8")
+RULES = re.findall(r"^### ([A-Z]{3}-\d+):", CONTRACT, re.MULTILINE)
+
+EVERYTHING = "ALL"
+"""The rule of the clauses that play random calls: they check all rules at once."""
+
+
+def by_construction():
+    """Return the rules in the table of what no portable test can show."""
+    text = CONTRACT.split("\n## Rules by construction\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| ([A-Z]{3}-\d+) \|", text, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def futures(request):
+    """The future verdicts on all that this run has tests for; the trials begin at once."""
+    names = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if item.path == request.path and hasattr(item, "callspec")
+    ]
+    with Trials() as trials:
+        yield {
+            name: trials.begin(name, *([Level.CORE.value] if name in HEALTHY else []))
+            for name in names
+        }
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_a_mutant_is_killed(futures, verdicts, name):
+    verdict = futures[name].result()
+    verdicts.append(verdict)
+    assert [] == others([verdict])
+    found_at = CLAUSES[verdict.clause].level
+    assert Level(GALLERY[name].level).includes(found_at), f"only found at level {found_at.value}"
+
+
+def test_each_rule_is_defended_by_its_own_clauses(futures):
+    """A rule whose own clauses catch no mutant of it is only checked by luck."""
+    found = [future.result() for name, future in futures.items() if name in GALLERY]
+    defended = {verdict.rule for verdict in found if verdict.found_rule == verdict.rule}
+    assert set() == {verdict.rule for verdict in found} - defended
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_the_machinery_alone_kills_nobody(futures, name):
+    verdict = futures[name].result()
+    assert "survived" == verdict.fate, verdict
+    of_core = [clause.name for clause in CLAUSES.values() if clause.level is Level.CORE]
+    assert len(of_core) == verdict.passed
+
+
+def test_the_mutants_are_many():
+    levels = [mutant.level for mutant in GALLERY.values()]
+    assert len(levels) >= 50
+    assert sum(level != "core" for level in levels) >= 8
+
+
+def test_every_rule_has_a_clause_and_a_mutant_or_says_why_not():
+    clauses = {clause.rule for clause in CLAUSES.values()}
+    mutants = {mutant.rule for mutant in GALLERY.values()}
+    assert len(RULES) > 30
+    unchecked = [rule for rule in RULES if rule not in clauses or rule not in mutants]
+    assert set() == {*unchecked} - by_construction()
+
+
+def test_no_clause_and_no_mutant_is_of_a_rule_that_does_not_exist():
+    assert [] == [name for name, found in CLAUSES.items() if found.rule not in {*RULES, EVERYTHING}]
+    assert [] == [name for name, mutant in GALLERY.items() if mutant.rule not in RULES]
+    assert set() == by_construction() - {*RULES}
+
+
+def test_every_mutant_tells_its_mistake():
+    assert [] == [name for name, mutant in GALLERY.items() if not mutant.mistake().endswith(".")]
+
+
+class TestReport:
+    KILLED = Verdict(
+        "ReplaceForUpsert", "MSG-3", "core", "killed", "test_msg_3_x", "MSG-3", "1", "2", 7, 0.5
+    )
+    ALIVE = KILLED._replace(fate="survived", clause="", found_rule="", expected="", actual="")
+
+    def test_a_survivor_is_told_with_its_mistake(self):
+        assert [] == others([self.KILLED])
+        (told,) = others([self.ALIVE])
+        assert told == (
+            "ReplaceForUpsert survived 7 clauses; it breaks MSG-3: INSERT OR REPLACE deletes the "
+            "row and inserts it anew: at the end."
+        )
+
+    def test_a_hung_trial_is_told_with_what_it_said(self):
+        hung = self.ALIVE._replace(fate="hung", actual="in clause x")
+        assert ["ReplaceForUpsert hung: in clause x"] == others([hung])
+
+    def test_the_table_names_the_clause(self):
+        table = as_markdown([self.KILLED, self.ALIVE])
+        assert "| `test_msg_3_x` | 0.5 |" in table
+        assert "| **survived** | 0.5 |" in table
+
+    def test_the_data_has_the_mistake(self):
+        (entry,) = as_json([self.KILLED])
+        assert ("killed", "test_msg_3_x", 7) == (entry["fate"], entry["clause"], entry["passed"])
+        assert entry["mistake"].startswith("INSERT OR REPLACE")
