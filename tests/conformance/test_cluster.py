@@ -1,0 +1,244 @@
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from director_db_conformance.dsn import replace
+from director_db_conformance.servers import find_cluster
+from director_db_conformance.servers.folder import ServerFolder
+from director_db_conformance.servers.reaper import processes, processes_in, reap
+
+OWNER = """
+import sys
+from director_db_conformance.servers import find_cluster
+with find_cluster() as cluster:
+    print(cluster.path, flush=True)
+    sys.stdin.read()
+"""
+
+FORK = """
+import os
+from director_db_conformance.servers import find_cluster
+with find_cluster() as cluster:
+    if os.fork() == 0:
+        cluster.close()
+        os._exit(0)
+    os.wait()
+    with cluster.connect() as connection:
+        print(connection.execute("SELECT 'still here'").fetchone()[0])
+"""
+
+FORGOTTEN_CHILD = """
+import os, sys, time
+from director_db_conformance.servers import find_cluster
+cluster = find_cluster()
+if os.fork() == 0:
+    os.close(1)
+    sys.stdin.read()
+    os._exit(0)
+print(cluster.path, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture(scope="module")
+def own_cluster():
+    with find_cluster() as cluster:
+        yield cluster
+
+
+def start(script):
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def first_line(process, patience=60):
+    readable, _, _ = select.select([process.stdout], [], [], patience)
+    assert readable, "the script said nothing"
+    return process.stdout.readline().strip()
+
+
+def wait_until_gone(path, patience=30):
+    deadline = time.monotonic() + patience
+    while (path.exists() or processes_in(path)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not path.exists() and not processes_in(path)
+
+
+def one(connection, query):
+    return connection.execute(query).fetchone()[0]
+
+
+class TestDatabases:
+    def test_are_empty_and_each_its_own(self, cluster):
+        first, second = cluster.create_database(), cluster.create_database()
+        with psycopg.connect(first.dsn) as connection:
+            connection.execute("CREATE TABLE t (i int)")
+        with psycopg.connect(second.dsn) as connection:
+            tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+            assert one(connection, tables) == 0
+        cluster.drop_database(first)
+        cluster.drop_database(second)
+        with pytest.raises(psycopg.OperationalError, match="does not exist"):
+            psycopg.connect(first.dsn)
+
+    def test_belong_to_an_account_that_is_no_superuser(self, database):
+        with psycopg.connect(database.dsn) as connection:
+            query = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+            assert one(connection, query) is False
+
+    def test_open_with_the_right_password_only(self, database):
+        wrong = replace(database.dsn, password="not it")  # noqa: S106 - the very point
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(wrong)
+
+    def test_go_from_under_their_users(self, cluster):
+        database = cluster.create_database()
+        with psycopg.connect(database.dsn) as connection:
+            cluster.drop_database(database)
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+
+    def test_show_no_password(self, database):
+        assert repr(database) == f"<Database {database.name}>"
+
+    def test_are_opened_by_settings(self, database):
+        assert database.environment == {"DB_TYPE": "postgres", "POSTGRES_DSN": database.dsn}
+
+
+class TestServer:
+    def test_listens_on_the_loopback_interface_only(self, cluster):
+        with cluster.connect() as connection:
+            assert one(connection, "SHOW listen_addresses") == "127.0.0.1"
+            assert one(connection, "SHOW unix_socket_directories") == ""
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
+    def test_does_not_run_as_root(self, cluster):
+        status = Path(f"/proc/{cluster.process_id}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        assert "0" not in fields["Uid"].split()
+        assert "0" not in fields["Gid"].split()
+        assert fields["Groups"].split() == []
+
+    def test_skips_fsync_but_never_forgets_a_commit(self, cluster):
+        with cluster.connect() as connection:
+            assert one(connection, "SHOW fsync") == "off"
+            assert one(connection, "SHOW synchronous_commit") == "on"
+
+    def test_keeps_fsync_where_it_must_be_durable(self):
+        with find_cluster(durable=True) as cluster, cluster.connect() as connection:
+            assert one(connection, "SHOW fsync") == "on"
+            assert one(connection, "SHOW full_page_writes") == "on"
+
+    def test_leaves_nothing(self):
+        with find_cluster() as cluster:
+            path = cluster.path
+            assert len(processes_in(path)) == 1
+        assert not path.exists()
+        assert processes_in(path) == []
+
+
+class TestFaults:
+    @pytest.fixture
+    def database(self, own_cluster):
+        database = own_cluster.create_database()
+        with psycopg.connect(database.dsn) as connection:
+            connection.execute("CREATE TABLE t (i int)")
+        return database
+
+    @pytest.mark.parametrize("crash", [True, False], ids=["kill", "stop"])
+    def test_what_was_committed_is_there_after(self, own_cluster, database, crash):
+        port = own_cluster.port
+        with psycopg.connect(database.dsn) as connection:
+            connection.execute("INSERT INTO t VALUES (1)")
+            connection.commit()
+            connection.execute("INSERT INTO t VALUES (2)")
+            own_cluster.kill() if crash else own_cluster.stop()
+            assert not own_cluster.is_running
+            with pytest.raises(psycopg.OperationalError):
+                connection.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError, match="refused"):
+            psycopg.connect(database.dsn)
+        logged = len(own_cluster.log)
+        own_cluster.start()
+        assert own_cluster.port == port
+        with psycopg.connect(database.dsn) as connection:
+            assert connection.execute("SELECT i FROM t").fetchall() == [(1,)]
+        assert ("not properly shut down" in own_cluster.log[logged:]) is crash
+
+    def test_kill_takes_every_process(self, own_cluster, database):
+        with psycopg.connect(database.dsn) as connection:
+            postmaster = own_cluster.process_id
+            family = {p.pid for p in processes() if p.parent == postmaster} | {postmaster}
+            assert connection.info.backend_pid in family
+            own_cluster.kill()
+        assert {p.pid for p in processes()} & family == set()
+        own_cluster.start()
+
+    def test_restart_is_a_new_server_at_the_same_place(self, own_cluster, database):
+        before = own_cluster.process_id
+        own_cluster.restart()
+        assert own_cluster.process_id != before
+        with psycopg.connect(database.dsn) as connection:
+            assert one(connection, "SELECT count(*) FROM t") == 0
+
+
+class TestOwner:
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    def test_that_dies_takes_its_server_with_it(self, number):
+        with start(OWNER) as owner:
+            path = Path(first_line(owner))
+            assert path.exists()
+            assert len(processes_in(path)) == 1
+            owner.send_signal(number)
+            owner.wait(60)
+        assert wait_until_gone(path)
+
+    def test_that_dies_together_with_its_reaper_is_swept_up_after(self):
+        with start(OWNER) as owner:
+            path = Path(first_line(owner))
+            reapers = [p.pid for p in processes() if p.arguments[-1] == str(path)]
+            assert len(reapers) == 1
+            os.kill(reapers[0], signal.SIGKILL)
+            owner.kill()
+            owner.wait(60)
+        assert path.exists()
+        assert len(processes_in(path)) == 1
+        ServerFolder(None).remove()
+        assert not path.exists()
+        assert processes_in(path) == []
+
+    def test_that_lives_is_left_alone(self, cluster):
+        ServerFolder(None).remove()
+        with cluster.connect() as connection:
+            assert one(connection, "SELECT 1") == 1
+
+    def test_closes_nothing_in_a_forked_child(self):
+        with start(FORK) as owner:
+            assert first_line(owner) == "still here"
+
+    def test_does_not_live_on_in_a_forked_child(self):
+        with start(FORGOTTEN_CHILD) as owner:
+            path = Path(first_line(owner))
+            owner.wait(60)
+            # The child still waits for its input.
+            assert wait_until_gone(path)
+
+
+def test_reaping_spares_what_only_looks_at_the_folder(tmp_path):
+    inside = tmp_path / "server.log"
+    inside.write_text("started\n")
+    with subprocess.Popen(["tail", "-f", str(inside)], stdout=subprocess.PIPE, text=True) as reader:
+        # It has the file open by now: reaping removes the folder.
+        assert first_line(reader) == "started"
+        reap(tmp_path)
+        assert reader.poll() is None
+        reader.kill()
+    assert not tmp_path.exists()

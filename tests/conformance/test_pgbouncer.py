@@ -1,0 +1,63 @@
+import os
+
+import psycopg
+import pytest
+
+from director_db_conformance import pgbouncer
+from director_db_conformance.dsn import replace
+from director_db_conformance.pgbouncer import NoPgBouncerError, PgBouncer
+from director_db_conformance.servers.reaper import processes_in
+
+
+@pytest.fixture(autouse=True)
+def installed(request):
+    if request.node.name == "test_says_how_to_install_it":
+        return
+    try:
+        pgbouncer.find_pgbouncer()
+    except NoPgBouncerError as error:
+        missing = str(error)
+    else:
+        return
+    if "CI" in os.environ:
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
+
+
+def test_passes_queries_on(database, cluster):
+    with PgBouncer(database) as pooler, psycopg.connect(pooler.dsn) as connection:
+        assert connection.info.port != cluster.port
+        row = connection.execute("SELECT current_database(), inet_server_port()").fetchone()
+        assert row == (database.name, cluster.port)
+
+
+def test_has_passwords_in_force(database):
+    with PgBouncer(database) as pooler:
+        wrong = replace(pooler.dsn, password="not it")  # noqa: S106 - the very point
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            psycopg.connect(wrong)
+
+
+def test_gives_a_connection_for_one_transaction_at_a_time(database):
+    with (
+        PgBouncer(database, pool_size=1) as pooler,
+        psycopg.connect(pooler.dsn, autocommit=True, prepare_threshold=None) as first,
+        psycopg.connect(pooler.dsn, autocommit=True, prepare_threshold=None) as second,
+    ):
+        backend = "SELECT pg_backend_pid()"
+        assert first.execute(backend).fetchone() == second.execute(backend).fetchone()
+
+
+def test_leaves_nothing(database):
+    with PgBouncer(database) as pooler:
+        path = pooler._folder.path
+        assert len(processes_in(path)) == 1
+    assert not path.exists()
+    assert processes_in(path) == []
+
+
+def test_says_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(pgbouncer, "_PLACES", ())
+    with pytest.raises(NoPgBouncerError, match="apt-get install pgbouncer"):
+        pgbouncer.find_pgbouncer()

@@ -1,0 +1,245 @@
+"""The frame of the suite: what a subclass may do, and what pytest says of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from director_db_conformance import CLAUSES, ConformanceSuite, Place
+from director_db_conformance.clause import clause, clause_of
+from director_db_conformance.clauses import ALL_CLAUSES
+from director_db_conformance.levels import Level
+
+FILE = """
+from director_db_conformance import ConformanceSuite, Place
+
+class TestMyBackend(ConformanceSuite):
+    def new_place(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("my") / "x.db"
+        return Place(db_type="sqlite", env={"SQLITE_DB_PATH": str(path)})
+"""
+RULE = "-k=SES-1 or SES-2"
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(text, *options):
+        (tmp_path / "test_mine.py").write_text(text)
+        (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+            cwd=tmp_path,
+            env={**os.environ, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def of_rules(*rules):
+    return [found for found in CLAUSES.values() if found.rule in rules]
+
+
+def test_a_whole_file_of_tests_gets_a_verdict(run):
+    status, output = run(FILE, "--conformance-level=core")
+    assert status == 0, output
+    passed = sum(found.level is Level.CORE for found in CLAUSES.values())
+    assert f"::TestMyBackend  CONFORMANT at core  ({passed} passed)" in output
+
+
+def test_what_was_left_out_did_not_run(run):
+    status, output = run(FILE, RULE)
+    assert status == 0, output
+    passed = len(of_rules("SES-1", "SES-2"))
+    assert f"::TestMyBackend  INCOMPLETE  ({passed} passed)" in output
+
+
+def test_a_place_that_cannot_be_made_is_no_verdict(run):
+    status, output = run(FILE.replace("path =", "path = missing ="), RULE)
+    assert status == 0, output
+    status, output = run(FILE.replace('/ "x.db"', "/ missing"), RULE)
+    assert status == 1
+    count = len(of_rules("SES-1", "SES-2"))
+    assert f"::TestMyBackend  NOT RUN  ({count} not run)" in output
+
+
+def test_an_empty_subclass_is_never_conformant(run):
+    empty = """
+from director_db_conformance import ConformanceSuite
+
+class TestEmpty(ConformanceSuite):
+    pass
+"""
+    status, output = run(empty, RULE)
+    assert status == 1
+    assert "TestEmpty  NOT RUN" in output
+    assert "TestEmpty writes new_place(self, tmp_path_factory) -> Place." in output
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        "@pytest.mark.skip",
+        "@pytest.mark.xfail(strict=False)",
+        "@pytest.mark.skipif(True, reason='x')",
+    ],
+)
+def test_marks_do_not_hide_a_clause(run, marks):
+    marked = FILE.replace("class Test", f"import pytest\n\n{marks}\nclass Test")
+    status, output = run(marked, RULE)
+    assert status == 0
+    assert "TestMyBackend  NOT RUN" in output
+    assert "CONFORMANT at" not in output
+
+
+def test_a_clause_that_is_put_in_the_place_of_another_does_not_count(run):
+    name = of_rules("SES-1")[0].name
+    status, output = run(f"{FILE}\nTestMyBackend.{name} = lambda self: None\n", f"-k={name}")
+    assert status == 0
+    assert "CONFORMANT" not in output
+
+
+def test_a_fixture_that_is_put_in_the_place_of_another_does_not_count(run):
+    replacement = "TestMyBackend.db = pytest.fixture(lambda self, place: place.open())"
+    replaced = f"{FILE}\nimport pytest\n{replacement}\n"
+    _, output = run(replaced, "-k=SES-1")
+    assert "CONFORMANT" not in output
+
+
+def test_a_test_whose_body_did_not_run_is_no_proof(run, tmp_path):
+    (tmp_path / "conftest.py").write_text("def pytest_pyfunc_call(pyfuncitem):\n    return True\n")
+    _, output = run(FILE, "--conformance-level=core")
+    assert "TestMyBackend  NOT RUN" in output
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("return None", "TestMyBackend.new_place returned None, which is no Place."),
+        (
+            (
+                "return Place('sqlite', {'SQLITE_DB_PATH': tmp_path_factory.mktemp('x') / 'x'}, "
+                "shared=next(NUMBERS) != 1, reason='odd')"
+            ),
+            "returned a place with shared=False; the first had True.",
+        ),
+        (
+            "return Place('sqlite', {'SQLITE_DB_PATH': tmp_path_factory.getbasetemp() / 'x'})",
+            "sessions. Each test needs a new one.",
+        ),
+    ],
+)
+def test_what_is_no_new_place_of_the_same_kind_is_refused(run, code, message):
+    head, _, _ = FILE.partition("        path = ")
+    file = f"import itertools\nNUMBERS = itertools.count()\n{head}        {code}\n"
+    status, output = run(file, "-k=SES-1")
+    assert status == 1
+    assert message in output
+    assert "CONFORMANT at" not in output
+
+
+def test_a_failure_says_rule_expected_actual_and_calls(run):
+    broken = (
+        FILE
+        + """
+from director_db import BaseDB
+type.__setattr__(BaseDB, "get_session", lambda self, session_id: {"session_id": "other"})
+"""
+    )
+    name = of_rules("SES-1")[0].name
+    status, output = run(broken, f"-k={name}")
+    assert status == 1
+    assert "TestMyBackend  NOT CONFORMANT  (1 failed)" in output
+    found = CLAUSES[name]
+    assert found.title in output
+    assert found.meaning in output
+    assert "expected: " in output
+    assert "actual:   " in output
+    assert "db.create_session(" in output
+    assert "db.get_session(" in output
+
+
+def test_overriding_a_clause_is_refused_when_the_class_is_made():
+    name, found = next(iter(CLAUSES.items()))
+    mixin = type("Mixin", (), {name: lambda self: None})
+    with pytest.raises(TypeError, match=f"TestMine overrides the clause '{found.title}'"):
+        type("TestMine", (ConformanceSuite,), {name: lambda self: None})
+    with pytest.raises(TypeError, match="TestMixed overrides the clause"):
+        type("TestMixed", (mixin, ConformanceSuite), {})
+    with pytest.raises(TypeError, match="TestNone overrides the clause"):
+        type("TestNone", (ConformanceSuite,), {name: None})
+    for fixture in ("place", "db"):
+        with pytest.raises(TypeError, match=f"overrides the suite's '{fixture}'"):
+            type("TestMine", (ConformanceSuite,), {fixture: None})
+
+
+def test_a_suite_refuses_a_contract_that_it_does_not_check(monkeypatch):
+    monkeypatch.setattr("director_db_conformance.version.CONTRACT_VERSION", "1.7")
+    with pytest.raises(TypeError, match=r"checks version 1\.0 .* has version 1\.7"):
+        type("TestMine", (ConformanceSuite,), {})
+
+
+def test_a_clause_says_what_its_rule_means():
+    with pytest.raises(TypeError, match="does not say what its rule means"):
+
+        @clause("SES-1")
+        def test_ses_1_nothing(self, db):
+            pass
+
+    for found in CLAUSES.values():
+        assert found.meaning.endswith((".", "?")), found.name
+        if found.rule != "ALL":
+            assert found.name.startswith(f"test_{found.rule.lower().replace('-', '_')}_"), (
+                found.name
+            )
+
+
+def test_the_readme_says_where_the_clauses_of_a_rule_are():
+    readme = (Path(__file__).parents[2] / "conformance/README.md").read_text(encoding="utf-8")
+    table = readme.split("## Where a clause is")[1].split("\n## ")[0]
+    told = set()
+    for rules, file in re.findall(r"^\| (.+?) \| `(\w+\.py)` \|", table, re.MULTILINE):
+        for first, last in re.findall(r"([A-Z]+(?:-\d+)?)(?: to ([A-Z]+-\d+))?", rules):
+            family, _, number = first.partition("-")
+            numbers = range(int(number), int((last or first).split("-")[1]) + 1) if number else ()
+            told |= {(f"{family}-{each}", file) for each in numbers} or {(first, file)}
+    actual = {
+        (found.rule, f"{clauses.__module__.rpartition('.')[2]}.py")
+        for clauses in ALL_CLAUSES
+        for found in map(clause_of, vars(clauses).values())
+        if found is not None
+    }
+    assert actual == told
+
+
+def test_a_place_says_why_it_is_not_shared_or_not_durable():
+    for flag in ("shared", "durable"):
+        with pytest.raises(ValueError, match="'my' gives no reason why"):
+            Place("my", {}, **{flag: False})
+    place = Place("my", {"MY": "1"}, shared=False, durable=False, reason="in memory")
+    assert {"MY": "1", "DB_TYPE": "my"} == place.env
+    assert (None, None, None) == (place.restart, place.cut, place.destroy)
+
+
+def test_a_place_is_text(tmp_path):
+    assert {"MY": str(tmp_path), "DB_TYPE": "my"} == Place("my", {"MY": tmp_path}).env
+    with pytest.raises(TypeError, match="The variable MY of a place is a str, not int"):
+        Place("my", {"MY": 5})
+
+
+def test_a_place_may_have_its_actions_as_methods():
+    class Mine(Place):
+        def restart(self):
+            return "restarted"
+
+    assert "restarted" == Mine("my", {}).restart()
+    assert "cut" == Mine("my", {}, cut=lambda: "cut").cut()

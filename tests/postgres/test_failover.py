@@ -1,0 +1,60 @@
+"""A primary that dies under load, and a standby that takes over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from director_db_postgres import PostgresDB
+
+THREADS = 4
+BEFORE = 1.5
+AFTER = 1.0
+"""Seconds of load on each server."""
+
+
+def test_a_failover_under_load_loses_nothing_and_costs_nobody_an_error(postgres_cluster):
+    with postgres_cluster.create_standby(synchronous=True) as standby:
+        database = standby.failover(postgres_cluster.create_database())
+        with PostgresDB(database.dsn) as db:
+            _fail_over_under_load(db, postgres_cluster, standby)
+
+
+def _fail_over_under_load(db, primary, standby):
+    sessions = [f"s{number}" for number in range(THREADS)]
+    for session in sessions:
+        db.create_session(session)
+    acknowledged = {session: [] for session in sessions}
+    stop = threading.Event()
+
+    def work(session):
+        count = 0
+        while not stop.is_set():
+            db.add_or_update_msg_to_conv(session, "c", f"m{count}", "output", [], [], [count])
+            acknowledged[session].append(f"m{count}")
+            count += 1
+
+    with ThreadPoolExecutor(THREADS) as executor:
+        workers = [executor.submit(work, session) for session in sessions]
+        try:
+            time.sleep(BEFORE)
+            primary.kill()
+            # Until the standby takes over, nothing more is acknowledged.
+            before = {session: len(ids) for session, ids in acknowledged.items()}
+            standby.promote()
+            time.sleep(AFTER)
+        finally:
+            stop.set()
+        for worker in workers:
+            worker.result()
+
+    for session in sessions:
+        # Some were written on each of the servers; each is there once, in the order of sending.
+        assert 0 < before[session] < len(acknowledged[session])
+        messages = db.get_conversations(session)
+        assert acknowledged[session] == [message["msg_id"] for message in messages]
+        assert [[number] for number in range(len(messages))] == [m["content"] for m in messages]
+    assert db.health_check()
+    assert (True, ["context"]) == db.delete_session(sessions[0])
+    assert [] == db.get_conversations(sessions[0])

@@ -1,0 +1,167 @@
+"""The statements of pages read a page, in tables of 100,000 rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from director_db_postgres import PostgresDB
+from director_db_postgres.sql import Statements
+
+ROWS = 100_000
+FILL = f"""
+    INSERT INTO director_sessions
+    SELECT 's' || n, 'v' || n % 10, 'c' || n % 10, n / 7, n / 50, 0, '{{}}'
+    FROM generate_series(1, {ROWS}) n;
+    INSERT INTO director_conversations
+    SELECT CASE WHEN n <= {ROWS // 2} THEN 's1' ELSE 's' || n % 1000 + 2 END, 'c', 'm' || n, n,
+        'output', '[]', '[]', '[]', NULL, 0, 0, '{{}}'
+    FROM generate_series(1, {ROWS}) n;
+    INSERT INTO director_context_messages
+    SELECT 's' || n, '[]', NULL, 0, 2, 1, 0, 0, '{{}}' FROM generate_series(1, {ROWS}) n;
+    INSERT INTO director_sessions
+    SELECT 'long' || n, NULL, NULL, 0, 0, 0, '{{}}' FROM generate_series(1, 100) n;
+    INSERT INTO director_context_messages
+    SELECT 'long' || n, '[]', 'null', 1000, 0, 1, 0, 0, '{{}}' FROM generate_series(1, 100) n;
+    INSERT INTO director_context_items
+    SELECT 'long' || n / 1000 + 1, n % 1000, '{{"n": 1}}' FROM generate_series(0, {ROWS - 1}) n;
+    ANALYZE;
+"""
+
+STATEMENTS = Statements(None)
+PAGE = 50
+CURSOR = (1000, 7000, "s50000")
+PLANS = {
+    "session": (STATEMENTS.select_session, ("s500",), 1),
+    "sessions": (
+        STATEMENTS.select_sessions(before=False, video=False, collection=False),
+        (PAGE,),
+        PAGE,
+    ),
+    "sessions before": (
+        STATEMENTS.select_sessions(before=True, video=False, collection=False),
+        (*CURSOR, PAGE),
+        PAGE,
+    ),
+    "sessions of a video": (
+        STATEMENTS.select_sessions(before=True, video=True, collection=False),
+        (*CURSOR, "v3", PAGE),
+        PAGE,
+    ),
+    "sessions of a collection": (
+        STATEMENTS.select_sessions(before=True, video=False, collection=True),
+        (*CURSOR, "c3", PAGE),
+        PAGE,
+    ),
+    "message": (STATEMENTS.select_message, ("s1", "m500"), 1),
+    "first messages": (STATEMENTS.select_first_messages, ("s1", PAGE), PAGE),
+    "last messages": (STATEMENTS.select_last_messages, ("s1", PAGE), PAGE),
+    "messages after": (STATEMENTS.select_messages_after, ("s1", "m500", PAGE), PAGE),
+    "messages before": (STATEMENTS.select_messages_before, ("s1", "m500", PAGE), PAGE),
+    "context": (STATEMENTS.select_context, ("s500",), 1),
+    "long context": (STATEMENTS.select_context, ("long50",), 1001),
+    "context's length": (STATEMENTS.select_context_length, ("long50", 1), 1),
+}
+
+
+@pytest.fixture(scope="module")
+def filled(server):
+    name = "plans"
+    with server.connect() as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    with PostgresDB(server.dsn(name)) as db:
+        db.get_session("s")
+        with server.connect(name) as connection:
+            connection.execute(FILL)
+            yield connection
+    with server.connect() as admin:
+        admin.execute(f"DROP DATABASE {name} (FORCE)")
+
+
+def _nodes(plan):
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+CASES = [
+    pytest.param(*plan, mode, id=f"{name}-{mode}")
+    for name, plan in PLANS.items()
+    for mode in ("force_custom_plan", "force_generic_plan", "auto")
+    # A plan for an unknown limit would scan, so the planner's own choice ("auto") is another one.
+    if not (mode == "force_generic_plan" and name.startswith("sessions"))
+]
+
+
+@pytest.mark.parametrize(("statement", "parameters", "rows", "mode"), CASES)
+def test_a_page_is_read_by_an_index(filled, statement, parameters, rows, mode):
+    numbers = ", ".join("unknown" if isinstance(p, str) else "bigint" for p in parameters)
+    values = ", ".join(f"'{p}'" if isinstance(p, str) else str(p) for p in parameters)
+    filled.execute(f"SET plan_cache_mode = {mode}")
+    filled.execute(f"PREPARE page ({numbers}) AS ".encode() + statement)
+    try:
+        for _ in range(7):
+            found = filled.execute(f"EXECUTE page ({values})").fetchall()
+        (explained,) = filled.execute(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE page ({values})"
+        ).fetchone()
+    finally:
+        filled.execute("DEALLOCATE page")
+    plan = (
+        explained[0]["Plan"] if not isinstance(explained, str) else json.loads(explained)[0]["Plan"]
+    )
+    scans = [node["Node Type"] for node in _nodes(plan)]
+    assert len(found) == rows
+    assert "Seq Scan" not in scans
+    assert "Sort" not in scans
+    read = [
+        node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+        for node in _nodes(plan)
+    ]
+    assert max(read) <= rows
+
+
+TEXT, NUMBER, FLAG = "text", "bigint", "boolean"
+SAVE = [TEXT, NUMBER, TEXT, FLAG, TEXT, *[NUMBER] * 4, FLAG, NUMBER, TEXT, "bigint[]", "text[]"]
+APPEND = [TEXT] * 3 + [NUMBER] * 6 + ["text[]"]
+CONTEXT_WRITES = {
+    "save": (
+        STATEMENTS.save_context,
+        SAVE,
+        "'long50', 1, '[]', true, 'null', 900, 9000, 7, 1, false, 1, '{}', '{5,1000}', '{a,b}'",
+    ),
+    "append": (
+        STATEMENTS.append_to_context,
+        APPEND,
+        "'long50', 'null', '[]', 2, 9, 9, 7, 1, 67108864, '{a,b}'",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", CONTEXT_WRITES)
+def test_a_write_of_a_context_reads_only_what_it_changes(filled, name, mode):
+    statement, types, values = CONTEXT_WRITES[name]
+    filled.execute(f"SET plan_cache_mode = {mode}")
+    # Not deallocated: psycopg does that with all of them after a ROLLBACK.
+    filled.execute(f"PREPARE {name}_{mode} ({', '.join(types)}) AS ".encode() + statement)
+    filled.execute("BEGIN")
+    try:
+        (explained,) = filled.execute(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {name}_{mode} ({values})"
+        ).fetchone()
+        written = filled.execute(
+            "SELECT item FROM director_context_items WHERE session_id = 'long50' ORDER BY idx"
+        ).fetchall()
+    finally:
+        filled.execute("ROLLBACK")
+    assert [("a",), ("b",)] == [row for row in written if len(row[0]) == 1]
+    nodes = list(_nodes(explained[0]["Plan"]))
+    assert "Seq Scan" not in [node["Node Type"] for node in nodes]
+    # 100 items go, and no other one is read but the one that is replaced.
+    assert 100 >= max(
+        node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+        for node in nodes
+        if node.get("Relation Name", "").startswith("director_")
+    )

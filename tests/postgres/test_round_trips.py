@@ -1,0 +1,153 @@
+"""One round trip for each operation, counted on the wire."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from director_db import SessionNotFoundError
+
+
+def message(number, **fields):
+    return {
+        "conv_id": "c",
+        "msg_id": f"m{number}",
+        "msg_type": "output",
+        "agents": ["a"],
+        "actions": [],
+        "content": [{"type": "text", "text": "x" * 1000}],
+        **fields,
+    }
+
+
+def append_in_vain(db):
+    with pytest.raises(SessionNotFoundError):
+        db.append_context_messages("none", [1])
+
+
+BULK = [message(number, status=None if number % 2 else "done") for number in range(50)]
+
+OPERATIONS = {
+    "create": lambda db: db.create_session("s2"),
+    "create again": lambda db: db.create_session("s"),
+    "session": lambda db: db.get_session("s"),
+    "no session": lambda db: db.get_session("none"),
+    "sessions": lambda db: db.get_sessions(),
+    "page of sessions": lambda db: db.get_sessions(
+        limit=1,
+        before={"updated_at": 2**40, "created_at": 0, "session_id": "x"},
+        video_id="v",
+        collection_id="c",
+    ),
+    "update session": lambda db: db.update_session("s", video_id="v", metadata={}),
+    "upsert": lambda db: db.add_or_update_msg_to_conv("s", **message(1)),
+    "upsert anew": lambda db: db.add_or_update_msg_to_conv("s", **message(99)),
+    "upsert with other types": lambda db: db.add_or_update_msg_to_conv(
+        "s", **message(1, conv_id=None, status="x", created_at=2**60, updated_at=-1)
+    ),
+    "bulk of 50": lambda db: db.add_or_update_msgs_to_conv("s", BULK),
+    "bulk of nulls": lambda db: db.add_or_update_msgs_to_conv(
+        "s", [message(number, conv_id=None, created_at=1) for number in range(3)]
+    ),
+    "bulk of nothing": lambda db: db.add_or_update_msgs_to_conv("s", []),
+    "conversation": lambda db: db.get_conversations("s"),
+    "first page": lambda db: db.get_conversations("s", limit=10),
+    "page before": lambda db: db.get_conversations("s", limit=10, before="m30"),
+    "page after": lambda db: db.get_conversations("s", limit=10, after="m30"),
+    "page of no session": lambda db: db.get_conversations("none", limit=10, after="m30"),
+    "message": lambda db: db.get_message("s", "m3"),
+    "save context": lambda db: db.add_or_update_context_msg("s", {"reasoning": [1, "x"]}),
+    "grow context": lambda db: db.add_or_update_context_msg(
+        "s", {"reasoning": [1, {"role": "user"}]}
+    ),
+    "save another list": lambda db: db.add_or_update_context_msg("s", [1, 2, 3]),
+    "save no list": lambda db: db.add_or_update_context_msg("s", 5),
+    "append": lambda db: db.append_context_messages("s", [{"role": "user"}, 2]),
+    "append nothing": lambda db: db.append_context_messages("s", []),
+    "append to no session": append_in_vain,
+    "context": lambda db: db.get_context("s"),
+    "context messages": lambda db: db.get_context_messages("s"),
+    "delete message": lambda db: db.delete_message("s", "m3"),
+    "delete no message": lambda db: db.delete_message("s", "none"),
+    "delete conversation": lambda db: db.delete_conversation("s"),
+    "delete context": lambda db: db.delete_context("s"),
+    "delete session": lambda db: db.delete_session("s"),
+    "delete no session": lambda db: db.delete_session("none"),
+}
+
+
+@pytest.fixture(params=[{}, {"pooler": True}], ids=["prepared", "pooler"])
+def warm(request, place, proxy, new_db):
+    db = new_db(place.dsn_by(proxy.port), pool_size=1, **request.param)
+    db.create_session("s", "v", "c")
+    db.add_or_update_msgs_to_conv("s", BULK)
+    db.add_or_update_context_msg("s", {"reasoning": [1]})
+    return db
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
+def test_each_operation_takes_one_round_trip(warm, proxy, operation):
+    operation(warm)
+    warm.create_session("s", "v", "c")
+    warm.add_or_update_msgs_to_conv("s", BULK)
+    warm.add_or_update_context_msg("s", {"reasoning": [1]})
+    with proxy.count() as count:
+        operation(warm)
+    assert 1 == count.round_trips
+
+
+def test_a_first_append_and_a_long_list_take_one_round_trip(warm, proxy):
+    warm.delete_context("s")
+    warm.append_context_messages("s", [1])
+    warm.delete_context("s")
+    with proxy.count() as count:
+        assert 1 == warm.append_context_messages("s", [1])
+    assert 1 == count.round_trips
+    warm.append_context_messages("s", [{"n": number} for number in range(3_000)])
+    assert 3_001 == len(warm.get_context_messages("s")["reasoning"])
+    with proxy.count() as count:
+        assert 3_002 == warm.append_context_messages("s", [1])
+        assert 3_002 == len(warm.get_context_messages("s")["reasoning"])
+    assert 2 == count.round_trips
+
+
+def test_an_append_to_another_list_reads_and_saves_once(warm, proxy):
+    """It tries first, as the list may be the one that is kept item by item; then it is."""
+    # A statement's first time may take one more, to be prepared.
+    warm.append_context_messages("s", [1])
+    warm.get_context_messages("s")
+    for length, expected in ((1, 3), (2, 1)):
+        with proxy.count() as count:
+            assert length == warm.append_context_messages("s", [length], key="chat")
+        assert expected == count.round_trips
+
+
+def test_a_save_after_another_writer_takes_two(warm, proxy, place, new_db):
+    for expected in (2, 1):
+        if expected == 2:
+            new_db(place.dsn).append_context_messages("s", ["theirs"])
+        with proxy.count() as count:
+            warm.add_or_update_context_msg("s", {"reasoning": [1, 2]})
+        assert expected == count.round_trips
+
+
+def test_a_kind_of_operation_is_prepared_once(place, proxy, new_db):
+    db = new_db(place.dsn_by(proxy.port), pool_size=1)
+    db.create_session("s")
+    db.add_or_update_msg_to_conv("s", **message(1))
+    with proxy.count() as count:
+        for number in (1, 200, 70_000, 2**40):
+            db.add_or_update_msg_to_conv(
+                "s", **message(number, status=None if number % 2 else "x", created_at=number)
+            )
+    assert 4 == count.round_trips
+
+
+def test_opening_looks_at_the_schema_in_one_round_trip(place, proxy, new_db):
+    new_db(place.dsn).create_session("s")
+    with proxy.count() as opening:
+        new_db(place.dsn_by(proxy.port), pooler=True).get_session("s")
+    with proxy.count() as connecting:
+        psycopg.connect(place.dsn_by(proxy.port)).close()
+    # One statement looks at the schema, the other is the operation.
+    assert 2 == opening.round_trips - connecting.round_trips

@@ -1,0 +1,346 @@
+"""Locks, full disks, damage, and files that come and go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from director_db import (
+    BackendUnavailableError,
+    ConfigurationError,
+    DirectorDBError,
+    load_db,
+)
+from director_db_sqlite import SQLiteDB
+
+MESSAGE = {"conv_id": "c", "msg_type": "t", "agents": [], "actions": []}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "director.db"
+
+
+def test_a_locked_file_is_an_error_after_the_timeout_and_works_again(path):
+    with SQLiteDB(path, busy_timeout=0.3) as db:
+        db.create_session("s1")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(BackendUnavailableError, match="locked") as caught:
+                db.create_session("s2")
+            assert (True, False) == (caught.value.retryable, caught.value.maybe_applied)
+            assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+            assert "s1" == db.get_session("s1")["session_id"]
+            other.execute("ROLLBACK")
+        db.create_session("s2")
+        assert 2 == len(db.get_sessions())
+
+
+def test_a_locked_file_is_waited_for(path):
+    with (
+        SQLiteDB(path) as db,
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+    ):
+        db.create_session("s1")
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(1.5, other.execute, ["ROLLBACK"])
+        release.start()
+        db.create_session("s2")
+        release.join()
+        assert 2 == len(db.get_sessions())
+
+
+def test_many_callers_of_a_locked_file_wait_side_by_side(path):
+    with SQLiteDB(path, busy_timeout=0.5) as db:
+        db.create_session("s1")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            errors = []
+
+            def write():
+                try:
+                    db.create_session("s2")
+                except BackendUnavailableError as error:
+                    errors.append(error.retryable)
+
+            threads = [threading.Thread(target=write) for _ in range(12)]
+            start = time.monotonic()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            # One after another, they would take twelve times as long as one.
+            assert time.monotonic() - start < 12 * 0.5
+            assert [True] * 12 == errors
+
+
+@pytest.mark.parametrize("wrong", ["", "a\0b", "a\ud800b", b"x.db", 5, None], ids=ascii)
+def test_what_cannot_be_a_path_is_refused(wrong):
+    with pytest.raises(ConfigurationError, match="db_path"):
+        SQLiteDB(wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "5", None, float("inf"), float("nan"), 1e10])
+def test_what_cannot_be_a_timeout_is_refused(wrong):
+    with pytest.raises(ConfigurationError, match="busy_timeout"):
+        SQLiteDB("x.db", busy_timeout=wrong)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with SQLiteDB(tmp_path / "missing" / "x.db") as db:
+        with pytest.raises(ConfigurationError, match=r"no folder .*missing"):
+            db.get_sessions()
+        assert not db.health_check()
+        (tmp_path / "missing").mkdir()
+        assert [] == db.get_sessions()
+
+
+def test_a_path_that_no_system_takes(tmp_path):
+    with SQLiteDB(tmp_path / ("a" * 300) / "x.db") as db, pytest.raises(DirectorDBError):
+        db.get_sessions()
+    with SQLiteDB(tmp_path / ("a" * 300)) as db, pytest.raises(DirectorDBError):
+        db.get_sessions()
+
+
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigurationError, match="working directory"):
+        load_db()
+    with SQLiteDB("x.db") as db:
+        assert "x.db" in repr(db)
+        with pytest.raises(ConfigurationError, match="working directory"):
+            db.get_sessions()
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with SQLiteDB(tmp_path) as db:
+        with pytest.raises(DirectorDBError, match=str(tmp_path)):
+            db.get_sessions()
+        assert not db.health_check()
+
+
+def test_a_path_with_every_odd_character(tmp_path):
+    odd = tmp_path / "a b?c#d%20é\U0001f600'\".db"
+    with SQLiteDB(odd) as db:
+        db.create_session("s1")
+    assert odd.exists()
+
+
+def test_a_relative_path_is_fixed_by_the_first_operation(tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    with SQLiteDB("x.db") as db:
+        monkeypatch.chdir(tmp_path / "b")
+        db.create_session("s1")
+        monkeypatch.chdir(tmp_path / "c")
+        assert "s1" == db.get_session("s1")["session_id"]
+        assert str(tmp_path / "b" / "x.db") == db.place
+    assert "x.db" == db.db_path
+    assert [tmp_path / "b" / "x.db"] == list(tmp_path.glob("*/x.db"))
+
+
+def test_a_file_that_was_deleted_is_made_anew(path):
+    with SQLiteDB(path) as db:
+        db.create_session("old")
+        for file in path.parent.iterdir():
+            file.unlink()
+        db.create_session("new")
+        with SQLiteDB(path) as other:
+            assert ["new"] == [session["session_id"] for session in other.get_sessions()]
+
+
+def test_a_file_that_was_replaced_is_opened(path, tmp_path):
+    backup = tmp_path / "backup.db"
+    with SQLiteDB(backup) as other:
+        other.create_session("from the backup")
+    with SQLiteDB(path) as db:
+        db.create_session("old")
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink()
+        backup.rename(path)
+        assert ["from the backup"] == [session["session_id"] for session in db.get_sessions()]
+
+
+def test_a_damaged_file_is_told(path):
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+        for number in range(300):
+            db.add_or_update_msg_to_conv("s1", msg_id=f"m{number}", content="x" * 900, **MESSAGE)
+    content = bytearray(path.read_bytes())
+    content[4096:] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+    with SQLiteDB(path) as db:
+        for operation in (lambda: db.get_conversations("s1"), lambda: db.create_session("s2")):
+            with pytest.raises(DirectorDBError, match=str(path)) as caught:
+                operation()
+            assert isinstance(caught.value.__cause__, sqlite3.Error)
+        assert not db.health_check()
+
+
+def test_text_that_something_else_wrote_is_told(path):
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+        db.add_or_update_context_msg("s1", {})
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE director_context_messages SET context_data = '{not json'")
+            other.commit()
+        with pytest.raises(DirectorDBError, match="not JSON"):
+            db.get_context_messages("s1")
+        db.add_or_update_context_msg("s1", [1])
+        assert [1] == db.get_context_messages("s1")
+
+
+def test_an_interrupt_in_a_write_leaves_nothing_half_done(path):
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+
+        def interrupted(connection):
+            connection.execute("DELETE FROM director_sessions")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            db._database.write(interrupted, 0)
+        with pytest.raises(KeyboardInterrupt):
+            db._database.read(interrupted_read)
+        assert "s1" == db.get_session("s1")["session_id"]
+        db.create_session("s2")
+        assert 2 == len(db.get_sessions())
+
+
+def interrupted_read(connection):
+    connection.execute("SELECT * FROM director_sessions")
+    raise KeyboardInterrupt
+
+
+WRITER = """
+import sys
+from director_db_sqlite import SQLiteDB
+db = SQLiteDB(sys.argv[1])
+db.create_session("s")
+for number in range(100_000):
+    db.add_or_update_msgs_to_conv("s", [
+        {"conv_id": "c", "msg_id": f"{sys.argv[2]}.{number}.{part}", "msg_type": "t", "agents": [],
+         "actions": [], "content": "x" * 3000} for part in "ab"])
+    print(number, flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_kill(path):
+    for attempt in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, path, str(attempt)], stdout=subprocess.PIPE, text=True
+        )
+        assert "0\n" == process.stdout.readline()
+        time.sleep(0.05 * attempt)
+        process.send_signal(signal.SIGKILL)
+        acknowledged = len(process.stdout.read().split()) + 1
+        process.wait()
+        process.stdout.close()
+        with SQLiteDB(path) as db:
+            names = [message["msg_id"] for message in db.get_conversations("s")]
+            own = [name for name in names if name.startswith(f"{attempt}.")]
+            # The last write may be there without its acknowledgement, but never half of it.
+            assert len(own) // 2 in {acknowledged, acknowledged + 1}
+            assert [f"{attempt}.{n // 2}.{'ab'[n % 2]}" for n in range(len(own))] == own
+            assert 0 == len(own) % 2
+            db.create_session("after")
+    with closing(sqlite3.connect(path)) as connection:
+        assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+def test_the_log_is_emptied_while_it_is_written(path):
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+        for number in range(60):
+            content = "x" * 1024 * 1024
+            db.add_or_update_msg_to_conv("s1", msg_id=f"m{number % 3}", content=content, **MESSAGE)
+        log = path.with_name(path.name + "-wal").stat().st_size
+        assert log < 20 * 1024 * 1024
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a small file system cannot be mounted: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_loses_nothing_and_works_again(small_disk):
+    with SQLiteDB(small_disk / "x.db") as db:
+        db.create_session("s1")
+        stored = []
+
+        def fill():
+            for number in range(100):
+                name = f"m{number}"
+                db.add_or_update_msg_to_conv("s1", msg_id=name, content="x" * 90_000, **MESSAGE)
+                stored.append(name)
+
+        with pytest.raises(BackendUnavailableError, match=r"full|failed") as caught:
+            fill()
+        assert isinstance(caught.value.__cause__, sqlite3.Error)
+        assert stored == [message["msg_id"] for message in db.get_conversations("s1")]
+        with pytest.raises(BackendUnavailableError):
+            db.add_or_update_msg_to_conv("s1", msg_id="big", content="x" * 4_000_000, **MESSAGE)
+        assert stored == [message["msg_id"] for message in db.get_conversations("s1")]
+        subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+        db.add_or_update_msg_to_conv("s1", msg_id="after", content="", **MESSAGE)
+        assert [*stored, "after"] == [m["msg_id"] for m in db.get_conversations("s1")]
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A function that makes a folder's file system read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", folder]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a file system cannot be mounted: {mounted.stderr.decode().strip()}")
+    yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_read_only_disk(read_only):
+    folder, make_read_only = read_only
+    with SQLiteDB(folder / "x.db") as db:
+        db.create_session("s1")
+    make_read_only()
+    with SQLiteDB(folder / "x.db", busy_timeout=1) as db, pytest.raises(BackendUnavailableError):
+        db.create_session("s2")
+    with SQLiteDB(folder / "new.db") as db, pytest.raises(BackendUnavailableError):
+        db.create_session("s2")
+
+
+def test_the_package_needs_no_other_copy_of_a_live_file(path, tmp_path):
+    """The documented way to back up, while writes go on."""
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+        with (
+            closing(sqlite3.connect(path)) as source,
+            closing(sqlite3.connect(tmp_path / "copy.db")) as target,
+        ):
+            db.create_session("s2")
+            source.backup(target)
+    shutil.move(tmp_path / "copy.db", path)
+    with SQLiteDB(path) as db:
+        assert 2 == len(db.get_sessions())

@@ -1,0 +1,84 @@
+"""The public API as a type checker sees it; `make lint` checks this file, nobody runs it."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from director_db import (
+    UNSET,
+    BackendSpec,
+    BaseDB,
+    Context,
+    DBType,
+    DeleteResult,
+    Health,
+    Message,
+    Migration,
+    Session,
+    hookimpl,
+    load_db,
+)
+from director_db.testing import register
+from director_db_sqlite import SQLiteDB
+
+db = load_db()
+assert_type(db, BaseDB)
+assert_type(db.db_type, DBType)
+assert_type(DBType.SQLITE.value, str)
+assert_type(list(DBType), list[DBType])
+assert_type(db.place, str)
+assert_type(db.closed, bool)
+
+db.create_session("s", created_at=1, anything_else=object())
+assert_type(db.get_session("s"), Session | dict[str, Any])
+assert_type(db.get_sessions(limit=1), list[Session])
+assert_type(db.get_sessions(before=db.get_sessions()[-1]), list[Session])
+db.update_session("s", video_id=None, collection_id=UNSET)
+assert_type(db.delete_session("s"), DeleteResult)
+success, failed_components = db.delete_session("s")
+assert_type(success, bool)
+assert_type(failed_components, list[str])
+
+db.add_or_update_msg_to_conv("s", "c", "m", "input", [], [], [{"text": "hi"}], status="done")
+db.add_or_update_msgs_to_conv("s", db.get_conversations("s"))
+assert_type(db.get_conversations("s", limit=1, before="m"), list[Message])
+assert_type(db.get_message("s", "m"), Message | dict[str, Any])
+assert_type(db.delete_message("s", "m"), bool)
+assert_type(db.delete_conversation("s"), bool)
+
+db.add_or_update_context_msg("s", {"reasoning": []})
+assert_type(db.append_context_messages("s", [1], key="k"), int)
+assert_type(db.get_context("s"), Context | dict[str, Any])
+assert_type(db.delete_context("s"), bool)
+
+assert_type(db.health(), Health)
+assert_type(db.health_check(), bool)
+assert_type(db.migrate(), Migration)
+with SQLiteDB(db_path="x.db") as direct:
+    assert_type(direct, SQLiteDB)
+
+db.create_session(5)  # type: ignore[arg-type]
+db.get_sessions("s")  # type: ignore[call-arg, arg-type]
+db.get_conversations("s", limit="1")  # type: ignore[arg-type]
+
+
+class Plugin:
+    """A plugin, as a package would have it in a module."""
+
+    @staticmethod
+    @hookimpl
+    def director_db_backend() -> BackendSpec:
+        """Offer a backend."""
+        return BackendSpec("duck", SQLiteDB, "For type checkers", ("duck",))
+
+
+with register(Plugin) as spec:
+    assert_type(spec, BackendSpec)
+
+
+class Overriding(SQLiteDB):
+    """What type checkers and the class itself refuse."""
+
+    def get_session(self, session_id: str) -> Session | dict[str, Any]:  # type: ignore[misc]
+        """Override a final operation."""
+        return {"session_id": session_id}
