@@ -1,0 +1,30 @@
+"""What is measured: one file for each subject, one row or more for each case."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.cases import (
+    context,
+    conversation,
+    durability,
+    fairness,
+    sessions,
+    start,
+    threads,
+    writes,
+)
+from benchmarks.cases.case import Case
+
+__all__ = ["CASES", "Case"]
+
+CASES: Final = (
+    *start.CASES,
+    *writes.CASES,
+    *durability.CASES,
+    *threads.CASES,
+    *fairness.CASES,
+    *conversation.CASES,
+    *context.CASES,
+    *sessions.CASES,
+)

@@ -1,0 +1,154 @@
+"""Many threads that store messages at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.bench import DURABILITY, LABELS, open_ours, open_raw
+from benchmarks.cases.case import OURS, Case, figures, note
+from benchmarks.payloads import Stream
+from benchmarks.peers import installed_peers
+from benchmarks.results import Curve, Goal, Row
+from benchmarks.statistics import paired_ratios
+from benchmarks.timing import Crowd, FailedError, interleave_crowds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from benchmarks.bench import Bench
+    from director_db import BaseDB
+
+ONE_BY_ONE: Final = "ours, one by one"
+
+_GOAL: Final = Goal(4, f"x {ONE_BY_ONE}", at_least=True)
+_GOAL_FROM: Final = 32
+
+
+def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
+    """Store 1 KB messages from 1, 8 and 32 threads, each in a session of its own.
+
+    *Ours, one by one* (SQLite): the same, where no commit may take more than one call. Raw, SQLite:
+    one connection under a lock, one commit for each message. Raw, Postgres: one connection for each
+    thread, where ours has its pool of 10.
+
+    Peers: a store of its own for each thread, as they are used. What fails (a file that stays
+    locked) is left out and noted.
+    """
+    sizes = bench.scale.threads
+    rates: dict[str, list[tuple[float, float]]] = {}
+    peers: set[str] = set()
+    for threads in sizes:
+        with contextlib.ExitStack() as stack:
+            crowds = [*_ours_and_raw(bench, backend, threads, stack)]
+            crowds += _peers(bench, backend, threads, stack)
+            timings = interleave_crowds(
+                crowds, window=bench.scale.window, rounds=bench.scale.rounds
+            )
+            against = crowds[1].name
+            yield Row(
+                f"threads-{backend}",
+                f"{LABELS[backend]}: upserts, {threads} thread{'s' if threads > 1 else ''}",
+                "/s",
+                figures(crowds, timings),
+                paired_ratios(timings[OURS], timings[against]),
+                _GOAL if backend == "sqlite" and threads >= _GOAL_FROM else None,
+                {"ratio to": against},
+            )
+            for figure in figures(crowds, timings):
+                rates.setdefault(figure.name, []).append((threads, figure.spread.median))
+                if figure.is_peer:
+                    peers.add(figure.name)
+    for name, points in rates.items():
+        yield Curve("threads", backend, name, points, name in peers)
+
+
+def _ours_and_raw(
+    bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack
+) -> Iterator[Crowd]:
+    durability = DURABILITY[backend]
+    db = _new_db(bench, backend, threads, stack)
+    yield Crowd(OURS, [_storing(db, place) for place in range(threads)], durability)
+    if backend == "sqlite":
+        db = _new_db(bench, backend, threads, stack)
+        _one_by_one(db)
+        calls = [_storing(db, place) for place in range(threads)]
+        yield Crowd(ONE_BY_ONE, calls, durability)
+    yield Crowd("raw", _raw_calls(bench, backend, threads, stack), durability)
+
+
+def _one_by_one(db: BaseDB) -> None:
+    """Let no commit of an instance take more than one call: the path without group commit.
+
+    By the limit of its writer, so that all else stays the same.
+    """
+    inner: Any = db
+    inner._database._writer.max_batch_calls = 1  # noqa: SLF001 - nobody else needs to set it
+
+
+def _raw_calls(
+    bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack
+) -> Sequence[Callable[[], object]]:
+    place = stack.enter_context(bench.place(backend))
+    with contextlib.closing(open_ours(backend, place)) as db:
+        for number in range(threads):
+            db.create_session(f"s{number}")
+    lock = threading.Lock()
+    stores = []
+    for _ in range(threads if backend == "postgres" else 1):
+        store = open_raw(backend, place)
+        stores.append(stack.enter_context(contextlib.closing(store)))
+
+    def storing(number: int) -> Callable[[], object]:
+        store, stream, session = stores[number % len(stores)], Stream(), f"s{number}"
+        return lambda: store.upsert(session, stream())
+
+    calls = [storing(number) for number in range(threads)]
+    return calls if backend == "postgres" else [_under(lock, call) for call in calls]
+
+
+def _new_db(bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack) -> BaseDB:
+    place = stack.enter_context(bench.place(backend))
+    db = stack.enter_context(contextlib.closing(open_ours(backend, place)))
+    for number in range(threads):
+        db.create_session(f"s{number}")
+    return db
+
+
+def _storing(db: BaseDB, number: int) -> Callable[[], object]:
+    stream, session = Stream(), f"s{number}"
+    return lambda: db.add_or_update_msg_to_conv(session, **stream())
+
+
+def _under(lock: threading.Lock, call: Callable[[], object]) -> Callable[[], object]:
+    def locked() -> None:
+        with lock:
+            call()
+
+    return locked
+
+
+def _peers(
+    bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack
+) -> Iterator[Crowd]:
+    for peer in installed_peers(backend) if bench.use_peers else ():
+        place = stack.enter_context(bench.place(backend))
+        calls: list[Callable[[], object]] = []
+        try:
+            for _ in range(threads):
+                store = stack.enter_context(contextlib.closing(peer.open(place)))
+                store.fill(1)
+                calls.append(store.write)
+            crowd = Crowd(peer.name, calls, peer.durability, is_peer=True)
+            # Alone first: what fails among threads would end the whole comparison.
+            interleave_crowds([crowd], window=bench.scale.window, rounds=0)
+        except FailedError as error:
+            note(bench, f"{peer.name} with {threads} threads ({backend})", error.__cause__ or error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            note(bench, f"{peer.name} with {threads} threads ({backend})", error)
+        else:
+            yield crowd
+
+
+CASES: Final = tuple(Case(f"threads-{backend}", upserts, backend) for backend in LABELS)

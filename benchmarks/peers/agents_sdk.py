@@ -1,0 +1,55 @@
+"""The sessions of the OpenAI Agents SDK: a list of items that is appended to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents.extensions.memory import SQLAlchemySession
+from agents.memory import SQLiteSession
+
+from benchmarks.payloads import context_message
+from benchmarks.peers.event_loop import LoopedStore
+
+
+class SQLAlchemySessionStore(LoopedStore):
+    """``SQLAlchemySession``: a write is ``add_items`` with one item, and reading ``get_items``."""
+
+    def __init__(self, place: str) -> None:
+        """Create its tables."""
+        super().__init__(place)
+        self._count = 0
+        self._session: Any = self._open(place)
+        self.run(self._session.add_items([]))
+
+    def _open(self, _place: str) -> Any:
+        return SQLAlchemySession("s1", engine=self.engine(), create_tables=True)
+
+    def fill(self, count: int) -> None:
+        """Add what is missing."""
+        self.write_many(count - self._count)
+
+    def write(self) -> None:
+        """Add one item."""
+        self.write_many(1)
+
+    def write_many(self, count: int) -> None:
+        """Add items."""
+        items = [context_message(self._count + number) for number in range(count)]
+        self.run(self._session.add_items(items))
+        self._count += count
+
+    def read(self) -> object:
+        """Get all items."""
+        return self.run(self._session.get_items())
+
+
+class SQLiteSessionStore(SQLAlchemySessionStore):
+    """``SQLiteSession``: as above, on the ``sqlite3`` module in a thread."""
+
+    def _open(self, place: str) -> Any:
+        return SQLiteSession("s1", place)
+
+    def close(self) -> None:
+        """Close the session, too."""
+        self._session.close()
+        super().close()

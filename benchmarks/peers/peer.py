@@ -1,0 +1,136 @@
+"""Which peers there are, and what each must be able to do to be measured."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class PeerStore(Protocol):
+    """One conversation in a peer's own database."""
+
+    def fill(self, count: int) -> None:
+        """Make the conversation, at first empty, `count` messages long."""
+
+    def write(self) -> None:
+        """Store one message durably: a new one, or the newest text of the last one."""
+
+    def write_many(self, count: int) -> None:
+        """Store new messages durably, in one call."""
+
+    def read(self) -> object:
+        """Return the whole conversation."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class Peer(NamedTuple):
+    """A library that can be measured.
+
+    Attributes:
+        name: its class, as its users know it.
+        backend: ``sqlite`` or ``postgres``.
+        modules: what must be importable.
+        target: ``module:Class`` of the `PeerStore`, built with the place.
+        durability: what has happened when a write returns, and what we set to make it equal.
+        keeps_all: whether each write stores the whole conversation again.
+    """
+
+    name: str
+    backend: str
+    modules: tuple[str, ...]
+    target: str
+    durability: str
+    keeps_all: bool = False
+
+    def open(self, place: str) -> PeerStore:
+        """Open a place, a path or a DSN, that nobody has used before."""
+        module, _, name = self.target.partition(":")
+        store: PeerStore = getattr(importlib.import_module(module), name)(place)
+        return store
+
+
+_WAL: Final = "WAL (its own choice), synchronous=FULL (SQLite's default)"
+_MADE_WAL: Final = "rollback journal by default; WAL set for this run, synchronous=FULL"
+_SERVER: Final = "synchronous_commit=on, fsync=on"
+
+PEERS: Final = (
+    Peer(
+        "Agents SDK SQLiteSession",
+        "sqlite",
+        ("agents",),
+        "benchmarks.peers.agents_sdk:SQLiteSessionStore",
+        _WAL,
+    ),
+    Peer(
+        "Agents SDK SQLAlchemySession",
+        "sqlite",
+        ("agents", "sqlalchemy", "aiosqlite"),
+        "benchmarks.peers.agents_sdk:SQLAlchemySessionStore",
+        _WAL,
+    ),
+    Peer(
+        "LangGraph SqliteSaver",
+        "sqlite",
+        ("langgraph.checkpoint.sqlite",),
+        "benchmarks.peers.langgraph:SqliteSaverStore",
+        _WAL,
+        keeps_all=True,
+    ),
+    Peer(
+        "LlamaIndex SQLAlchemyChatStore",
+        "sqlite",
+        ("llama_index.core", "sqlalchemy", "aiosqlite"),
+        "benchmarks.peers.llama_index:ChatStoreStore",
+        _MADE_WAL,
+    ),
+    Peer(
+        "Agents SDK SQLAlchemySession",
+        "postgres",
+        ("agents", "sqlalchemy"),
+        "benchmarks.peers.agents_sdk:SQLAlchemySessionStore",
+        _SERVER,
+    ),
+    Peer(
+        "LangGraph PostgresSaver",
+        "postgres",
+        ("langgraph.checkpoint.postgres",),
+        "benchmarks.peers.langgraph:PostgresSaverStore",
+        _SERVER,
+        keeps_all=True,
+    ),
+    Peer(
+        "LlamaIndex SQLAlchemyChatStore",
+        "postgres",
+        ("llama_index.core", "sqlalchemy"),
+        "benchmarks.peers.llama_index:ChatStoreStore",
+        _SERVER,
+    ),
+)
+
+PACKAGES: Final = (
+    "openai-agents",
+    "langgraph-checkpoint-sqlite",
+    "langgraph-checkpoint-postgres",
+    "llama-index-core",
+    "SQLAlchemy",
+)
+"""The distributions whose versions a report names."""
+
+
+def installed_peers(backend: str) -> Iterator[Peer]:
+    """Yield the peers of a backend whose modules are there."""
+    for peer in PEERS:
+        if peer.backend == backend and all(map(_is_there, peer.modules)):
+            yield peer
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is missing
+        return False

@@ -1,0 +1,96 @@
+"""Bare psycopg on one connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from benchmarks.raw.store import columns, encode, now, records
+from director_db_postgres.arrays import ADAPTERS, BigintArray, BooleanArray, TextArray
+from director_db_postgres.sql import Statements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_APPEND_CONTEXT = b"""
+    WITH session AS (
+        UPDATE director_sessions SET updated_at = greatest(updated_at, $2)
+        WHERE session_id = $1 RETURNING session_id
+    ),
+    context AS (
+        UPDATE director_context_messages
+        SET list_len = list_len + 1, bytes = bytes + $3, version = $2, updated_at = $2
+        WHERE session_id = (SELECT session_id FROM session) RETURNING list_len
+    )
+    INSERT INTO director_context_items (session_id, idx, item)
+    SELECT $1, list_len - 1, $4 FROM context
+"""
+
+
+class RawPostgres:
+    """One connection in autocommit mode, every statement prepared at its first use.
+
+    Ints are sent as bigint, as we send them: psycopg's own choice by size would prepare each
+    statement several times.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        """Connect to a database that has our tables."""
+        self.connection = psycopg.connect(
+            dsn, autocommit=True, cursor_factory=psycopg.RawCursor, context=ADAPTERS
+        )
+        self._sql = Statements(None)
+
+    def upsert(self, session_id: str, message: dict[str, Any]) -> None:
+        """Send the one statement of our backend."""
+        time = now()
+        parameters = (
+            session_id,
+            *columns(message, time),
+            False,
+            time,
+            encode(message["metadata"]),
+        )
+        self.connection.execute(self._sql.upsert_message, parameters, prepare=True)
+
+    def bulk(self, session_id: str, messages: Sequence[dict[str, Any]]) -> None:
+        """Send the one statement of our backend, with arrays."""
+        time = now()
+        rows = [columns(message, time) for message in messages]
+        texts = zip(*(row[:7] for row in rows), strict=True)
+        count = len(messages)
+        parameters = (
+            session_id,
+            count,
+            time,
+            *map(TextArray, texts),
+            BigintArray([time] * count),
+            BooleanArray([False] * count),
+            BigintArray([time] * count),
+            TextArray([encode(message["metadata"]) for message in messages]),
+        )
+        self.connection.execute(self._sql.upsert_messages, parameters, prepare=True)
+
+    def read(self, session_id: str) -> list[dict[str, Any]]:
+        """Select with our statement, decode, build dicts."""
+        statement = self._sql.select_first_messages
+        cursor = self.connection.execute(statement, (session_id, 2**63 - 1), prepare=True)
+        return records(cursor.fetchall())
+
+    def append_context(self, session_id: str, item: Any) -> None:
+        """Touch the session and the context and insert one row, in one statement."""
+        time, text = now(), encode(item)
+        parameters = (session_id, time, len(text), text)
+        self.connection.execute(_APPEND_CONTEXT, parameters, prepare=True)
+
+    def delete_session(self, session_id: str) -> object:
+        """Lock the session's row and delete it in one pipeline; the cascade takes its parts."""
+        with self.connection.pipeline():
+            self.connection.execute(self._sql.lock_session, (session_id,), prepare=True)
+            cursor = self.connection.execute(self._sql.delete_session, (session_id,), prepare=True)
+        return cursor.fetchall()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()

@@ -1,0 +1,1 @@
+"""A report for people: on the terminal, as Markdown, as pictures."""

@@ -1,0 +1,198 @@
+"""Running contenders in turns, and timing them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+Item = TypeVar("Item")
+
+WARM_UP_CALLS: Final = 3
+"""Calls before anything is timed: they connect, prepare statements and fill caches."""
+
+MIN_ROUNDS: Final = 7
+MAX_ROUNDS: Final = 400
+
+
+class Contender(NamedTuple):
+    """One way to do the work.
+
+    Attributes:
+        name: for people.
+        call: does one unit of work, with all that must be durable on return.
+        before: makes ready for one call, untimed.
+        durability: what has happened to the data when `call` returns; empty for reads.
+        is_peer: whether it is somebody else's library.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    before: Callable[[], Any] | None = None
+    durability: str = ""
+    is_peer: bool = False
+
+
+class Crowd(NamedTuple):
+    """One way to do the work from many threads; each has a callable of its own."""
+
+    name: str
+    calls: Sequence[Callable[[], Any]]
+    durability: str = ""
+    is_peer: bool = False
+
+
+Timings = dict[str, list[float]]
+"""By contender, one figure for each round, the same rounds for all."""
+
+
+class FailedError(Exception):
+    """A contender did not do its work; the text says which one and why."""
+
+    def __init__(self, name: str, cause: BaseException) -> None:
+        """Take the contender's name and what it raised."""
+        super().__init__(f"{name}: {type(cause).__name__}: {cause}".splitlines()[0])
+        self.name = name
+
+
+def interleave(
+    contenders: Sequence[Contender],
+    *,
+    seconds: float,
+    turn: float,
+    max_rounds: int = MAX_ROUNDS,
+) -> Timings:
+    """Run contenders in turns and return the seconds for each call.
+
+    A round gives every contender one turn, in an order that changes from round to round, so that
+    neither a slow minute of the machine nor the place in the order favours anybody.
+
+    Args:
+        contenders: what to run.
+        seconds: about how long to go on; a few rounds are run even if that takes longer.
+        turn: about how long each runs before the next, in seconds; 0 for a single call, where calls
+            change the size of what is measured.
+        max_rounds: where to stop earlier.
+
+    Raises:
+        FailedError: a contender raised.
+    """
+    counts = {contender.name: _calls_in_a_turn(contender, turn) for contender in contenders}
+    timings: Timings = {contender.name: [] for contender in contenders}
+    with _quiet_collector():
+        deadline = time.perf_counter() + seconds
+        for number in range(max_rounds):
+            for contender in in_turn(contenders, number):
+                timings[contender.name].append(_time(contender, counts[contender.name]))
+            if number + 1 >= MIN_ROUNDS and time.perf_counter() >= deadline:
+                break
+    return timings
+
+
+def interleave_crowds(crowds: Sequence[Crowd], *, window: float, rounds: int) -> Timings:
+    """Run crowds of threads in turns and return their calls for each second.
+
+    Args:
+        crowds: what to run.
+        window: how long one turn is, in seconds.
+        rounds: how many turns each has, after one that does not count.
+
+    Raises:
+        FailedError: a call raised.
+    """
+    rates: Timings = {crowd.name: [] for crowd in crowds}
+    with _quiet_collector():
+        for number in range(-1, rounds):
+            for crowd in in_turn(crowds, number):
+                rate = _rate(crowd, window)
+                if number >= 0:
+                    rates[crowd.name].append(rate)
+    return rates
+
+
+def in_turn(items: Sequence[Item], number: int) -> list[Item]:
+    """Return the order of a round: each may be first, and each may follow each."""
+    start = number // 2 % len(items)
+    turned = [*items[start:], *items[:start]]
+    return turned[::-1] if number % 2 else turned
+
+
+def _calls_in_a_turn(contender: Contender, seconds: float) -> int:
+    for _ in range(WARM_UP_CALLS):
+        _time(contender, 1)
+    once = min(_time(contender, 1) for _ in range(WARM_UP_CALLS))
+    few = max(1, min(1000, int(seconds / max(once, 1e-7))))
+    # The first calls are the slow ones, so the count is taken from a few.
+    each = _time(contender, few)
+    return max(1, min(100_000, int(seconds / max(each, 1e-8))))
+
+
+def _time(contender: Contender, count: int) -> float:
+    """Return the seconds for each of `count` calls."""
+    call, before = contender.call, contender.before
+    clock = time.perf_counter
+    try:
+        if before is None:
+            repeat = range(count)
+            start = clock()
+            for _ in repeat:
+                call()
+            return (clock() - start) / count
+        total = 0.0
+        for _ in range(count):
+            before()
+            start = clock()
+            call()
+            total += clock() - start
+    except Exception as error:
+        raise FailedError(contender.name, error) from error
+    return total / count
+
+
+def _rate(crowd: Crowd, window: float) -> float:
+    counts = [0] * len(crowd.calls)
+    failures: list[Exception] = []
+    start_line = threading.Barrier(len(crowd.calls) + 1)
+    clock = time.perf_counter
+
+    def work(place: int, call: Callable[[], Any]) -> None:
+        done = 0
+        start_line.wait()
+        deadline = clock() + window
+        try:
+            while clock() < deadline and not failures:
+                call()
+                done += 1
+        except Exception as error:  # noqa: BLE001 - told below
+            failures.append(error)
+        counts[place] = done
+
+    threads = [
+        threading.Thread(target=work, args=(place, call)) for place, call in enumerate(crowd.calls)
+    ]
+    for thread in threads:
+        thread.start()
+    start_line.wait()
+    start = clock()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise FailedError(crowd.name, failures[0]) from failures[0]
+    # Until the last one ended: what was begun within the window counts, and so does its time.
+    return sum(counts) / (clock() - start)
+
+
+@contextlib.contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Keep what was there before out of the collector's way; it goes on collecting the rest."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
