@@ -362,11 +362,11 @@ def appended(
     """
     context = {} if stored is None else context_value(stored)
     if not isinstance(context, dict):
-        reason = f"the stored context is a {type(context).__name__}, not a dict"
+        reason = f"the stored context is of type {type(context).__name__}, not a dict"
         raise InvalidRecordError("context", reason)
     known = context.setdefault(key, [])
     if not isinstance(known, list):
-        reason = f"holds a {type(known).__name__}, not a list to append to"
+        reason = f"holds what is of type {type(known).__name__}, not a list to append to"
         raise InvalidRecordError(member_path("context", key), reason)
     known.extend(items)
     return context, len(known)
@@ -468,10 +468,9 @@ def _encode_item(item: Any, path: str, index: int, depth: int) -> tuple[str, byt
             text.encode()
     except UnicodeEncodeError:
         raise SurrogateError from None
-    except InvalidRecordError:
-        raise
     except (ValueError, TypeError):
-        # A subclass of a plain type, a very long integer, or NaN, which this refuses with its path.
+        # A subclass of a plain type, which has no image or that of its bytes (a number of numpy's),
+        # a very long integer, or what breaks a rule, which this refuses with its path.
         check_payload(item, here, depth=depth)
         text = encode_payload(item, here)
         if is_marked(text):

@@ -6,6 +6,7 @@ import copy
 from enum import Enum
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -201,3 +202,17 @@ def test_the_strategies_make_lists_that_are_kept_in_parts(site, db):
         db.add_or_update_context_msg("s", value)
         found.texts += site.check("s", value).list_key is None
     assert SimpleNamespace(parts=4, texts=6) == found
+
+
+@pytest.mark.parametrize("number", [np.float64(1.5), np.str_("é")])
+def test_a_subclass_with_a_buffer_comes_back_as_the_plain_type(site, db, session, number):
+    """`marshal` writes the bytes of its buffer and not the value."""
+    (base,) = {float, str} & set(type(number).__mro__)
+    value = {"reasoning": [{"n": number}, number], "beside": number}
+    for _ in range(2):
+        db.add_or_update_context_msg(session, value)
+        assert '"reasoning"' == site.check(session, value).list_key
+    assert 3 == db.append_context_messages(session, [number])
+    stored = db.get_context_messages(session)
+    assert {"reasoning": [{"n": number}, number, number], "beside": number} == stored
+    assert {base} == {type(item) for item in (*stored["reasoning"][1:], stored["beside"])}
