@@ -92,10 +92,10 @@ def append(db: BaseDB, session_id: object, messages: object, key: object) -> int
     encoded = encode_items(items, "messages") if db.incremental_contexts else None
     if encoded is None:
         encode_payload(items, "messages")
-    encode_payload(key, "key")
     if not isinstance(key, str):
         raise InvalidRecordError("key", f"a str, not {type(key).__name__}")
     key = str.__str__(key)
+    encode_payload(key, "key")
     length = None if encoded is None else _append_encoded(db, wanted, key, encoded)
     return _append_by_saving(db, wanted, key, items) if length is None else length
 

@@ -21,8 +21,6 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from director_db.errors import InvalidRecordError, SchemaError
 
 if TYPE_CHECKING:
@@ -47,7 +45,8 @@ _INT_DIGITS_ALWAYS_SAFE: Final = 600
 _LAST_OF_BMP: Final = 0xFFFF
 _SURROGATES: Final = range(0xD800, 0xE000)
 _MOST_BYTES: Final = 4  # of UTF-8 for a character
-_MARK: Final = "\t"
+MARK: Final = "\t"
+"""What the marked form begins with, and the plain form never does."""
 
 
 def _make_encoder() -> Callable[[object], str]:
@@ -68,9 +67,6 @@ def _make_encoder() -> Callable[[object], str]:
 
 
 _encode: Final = _make_encoder()
-# msgspec's and orjson's encoders write NaN as null, and orjson reads long integers as floats; only
-# msgspec's decoder is exact.
-_decode_strict: Callable[[str], Any] = msgspec.json.Decoder().decode
 
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ESCAPES = re.compile(r"((?:\\uD[89A-F][0-9A-F]{2})+)|\\.", re.DOTALL)
@@ -95,12 +91,13 @@ def encode_payload(value: object, path: str) -> str:
         InvalidRecordError: JSON has no exact form for something inside the value, an integer has
             more than 4,300 digits, it nests more than 200 deep, or its text is longer than 64 MiB.
     """
-    if not value:
-        # The commonest values by far: three of a message's four payloads are usually empty.
-        if type(value) is list:
-            return "[]"
-        if type(value) is dict:
-            return "{}"
+    # The commonest values by far: three of a message's four payloads are usually empty. The type
+    # comes first, as whether an object counts as true is its own code, which may raise.
+    kind = type(value)
+    if kind is list and not value:
+        return "[]"
+    if kind is dict and not value:
+        return "{}"
     check_payload(value, path)
     try:
         text = _encode(value)
@@ -155,6 +152,19 @@ def encode_plain(value: object) -> str:
     return _encode(value)
 
 
+@functools.cache
+def plain_decoder() -> tuple[Callable[[str], Any], tuple[type[Exception], ...]]:
+    """Return what decodes nearly every text that has no mark, and what it raises for the others.
+
+    `decode_payload` decodes all that it refuses; whoever has many texts at hand tries this first.
+    """
+    # msgspec's and orjson's encoders write NaN as null, and orjson reads long integers as floats;
+    # only msgspec's decoder is exact. It is a third of the time of importing director_db.
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.json.Decoder().decode, (msgspec.DecodeError, UnicodeEncodeError)
+
+
 def decode_payload(text: str) -> Any:
     """Return the value that a stored text stands for: equal, and the caller's own.
 
@@ -162,9 +172,10 @@ def decode_payload(text: str) -> Any:
         SchemaError: the text is not JSON, so something else wrote it.
     """
     if not is_marked(text):
+        decode, refusals = plain_decoder()
         try:
-            return _decode_strict(text)
-        except (msgspec.DecodeError, UnicodeEncodeError):
+            return decode(text)
+        except refusals:
             # Surrogate escapes and very long integers; or not JSON at all, which json tells.
             pass
     else:
@@ -178,7 +189,7 @@ def decode_payload(text: str) -> Any:
 
 def payload_bytes(text: str) -> int:
     """Return the length of an encoded payload in bytes of UTF-8; a mark is no part of its JSON."""
-    return (len(text) if text.isascii() else len(text.encode())) - text.startswith(_MARK)
+    return (len(text) if text.isascii() else len(text.encode())) - text.startswith(MARK)
 
 
 def too_long(path: str) -> InvalidRecordError:
@@ -188,7 +199,7 @@ def too_long(path: str) -> InvalidRecordError:
 
 def is_marked(text: str) -> bool:
     """Whether a stored text has the marked form, which cannot be a part of another payload."""
-    return text[:1] == _MARK
+    return text[:1] == MARK
 
 
 def _walk(root: object, deepest: int) -> None:
@@ -348,7 +359,7 @@ def _mark_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return _MARK + _NON_ASCII.sub(lambda run: "".join(map(_escape, run[0])), text)
+        return MARK + _NON_ASCII.sub(lambda run: "".join(map(_escape, run[0])), text)
     return text
 
 

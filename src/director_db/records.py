@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from director_db.errors import InvalidRecordError
 from director_db.payload import (
+    MARK,
     MAX_BULK_BYTES,
     decode_payload,
     encode_payload,
     payload_bytes,
+    plain_decoder,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 MAX_TEXT_CHARACTERS: Final = 255
 """The longest id, ``msg_type`` or ``status``, in characters (VAL-4, MSG-8)."""
@@ -349,9 +351,10 @@ def new_version() -> int:
 
 def lookup_id(value: object) -> str | None:
     """Return an id to look for, None if no record can have it (VAL-4)."""
-    if isinstance(value, str) and _fault_of_text(value) is None and value:
-        return str.__str__(value)
-    return None
+    if not isinstance(value, str):
+        return None
+    text = str.__str__(value)
+    return text if text and _fault_of_text(text) is None else None
 
 
 def required_id(value: object, path: str) -> str:
@@ -492,7 +495,8 @@ def message_rows(session_id: str, messages: object) -> list[MessageRow]:
         missing = [key for key in _REQUIRED_MESSAGE_KEYS if key not in message]
         if missing:
             raise InvalidRecordError(path, f"lacks {', '.join(missing)}")
-        if message.get("session_id", session_id) != session_id:
+        own = message.get("session_id", session_id)
+        if not isinstance(own, str) or str.__str__(own) != session_id:
             reason = f"belongs to another session, not to {session_id!r}"
             raise InvalidRecordError(f"{path}.session_id", reason)
         row = message_row(
@@ -561,27 +565,55 @@ def session_record(row: SessionRow) -> Session:
     }
 
 
-def message_records(rows: Iterable[MessageColumns]) -> list[Message]:
+def message_records(rows: Sequence[MessageColumns]) -> list[Message]:
     """Return the records of stored messages, in their order.
 
-    The commonest payloads by far are `[]` and `{}`, and to know them by their text takes a
-    fraction of what the decoder takes. To join the texts of a page and decode them in one call was
-    slower: it copies everything once more.
+    To join the texts of a page and decode them in one call was slower: it copies everything once
+    more.
     """
-    decode = decode_payload
+    decode, refusals = plain_decoder()
+    try:
+        return _message_records(rows, decode)
+    except refusals:
+        # One text is not as plain as it looks, and nothing says which.
+        return _message_records(rows, decode_payload)
+
+
+def _message_records(rows: Sequence[MessageColumns], decode: Callable[[str], Any]) -> list[Message]:
+    """Make the records with a decoder for payloads that have no mark.
+
+    The commonest payloads by far are `[]` and `{}`, and to know them by their text takes a
+    fraction of what the decoder takes. Everything stands in the loop, as a call for each payload
+    took a fifth of the time of reading.
+    """
+    other, mark = decode_payload, MARK
     return [
         {
             "session_id": session_id,
             "conv_id": conv_id,
             "msg_id": msg_id,
             "msg_type": msg_type,
-            "agents": [] if agents == "[]" else decode(agents),
-            "actions": [] if actions == "[]" else decode(actions),
-            "content": decode(content),
+            "agents": (
+                [] if agents == "[]" else decode(agents) if agents[:1] != mark else other(agents)
+            ),
+            "actions": (
+                []
+                if actions == "[]"
+                else decode(actions)
+                if actions[:1] != mark
+                else other(actions)
+            ),
+            "content": decode(content) if content[:1] != mark else other(content),
             "status": status,
             "created_at": created_at,
             "updated_at": updated_at,
-            "metadata": {} if metadata == "{}" else decode(metadata),
+            "metadata": (
+                {}
+                if metadata == "{}"
+                else decode(metadata)
+                if metadata[:1] != mark
+                else other(metadata)
+            ),
         }
         for (
             session_id,

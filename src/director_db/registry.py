@@ -7,7 +7,6 @@ What is wrong with one backend is an error only for who asks for it.
 from __future__ import annotations
 
 import atexit
-import difflib
 import importlib
 import os
 import re
@@ -305,6 +304,8 @@ def _unknown(name: str) -> UnknownDBTypeError:
     parts = [f"Unknown DB type {name!r}.", f"Installed: {', '.join(installed) or 'none'}."]
     wanted = _SCHEMES_OF_REQUIREMENTS.get(name, name)
     if wanted not in _REQUIREMENTS:
+        import difflib  # noqa: PLC0415 - as rarely needed as it is slow to import
+
         close = difflib.get_close_matches(name, [*installed, *_REQUIREMENTS], n=1)
         if close:
             wanted = close[0]
