@@ -41,7 +41,7 @@ class RawSQLite:
         execute = self.connection.execute
         time = now()
         execute("BEGIN IMMEDIATE")
-        (place,) = execute(sql.TAKE_PLACES, (1, time, session_id)).fetchone()
+        place = self._take_places(session_id, 1, time)
         execute(sql.UPSERT_MESSAGE, _row(session_id, place, message, time))
         execute("COMMIT")
 
@@ -50,8 +50,7 @@ class RawSQLite:
         execute = self.connection.execute
         time = now()
         execute("BEGIN IMMEDIATE")
-        (last,) = execute(sql.TAKE_PLACES, (len(messages), time, session_id)).fetchone()
-        first = last - len(messages) + 1
+        first = self._take_places(session_id, len(messages), time) - len(messages) + 1
         self.connection.executemany(
             sql.UPSERT_MESSAGE,
             [
@@ -70,7 +69,9 @@ class RawSQLite:
         execute = self.connection.execute
         time, text = now(), encode(item)
         execute("BEGIN IMMEDIATE")
-        execute(sql.TOUCH_SESSION, (time, session_id))
+        (updated_at, *_) = execute(sql.SELECT_CONTEXT_LIST, (session_id,)).fetchone()
+        if updated_at < time:
+            execute(sql.MOVE_SESSION, (time, session_id))
         (length,) = execute(_TOUCH_CONTEXT, (len(text), time, time, session_id)).fetchone()
         execute(_INSERT_ITEM, (session_id, length - 1, text))
         execute("COMMIT")
@@ -82,6 +83,13 @@ class RawSQLite:
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
+
+    def _take_places(self, session_id: str, count: int, time: int) -> int:
+        execute = self.connection.execute
+        taken = execute(sql.TAKE_PLACES, (count, session_id, time)).fetchone()
+        if taken is None:
+            taken = execute(sql.TAKE_PLACES_LATER, (count, time, session_id)).fetchone()
+        return int(taken[0])
 
 
 def _row(session_id: str, place: int, message: dict[str, Any], time: int) -> tuple[Any, ...]:

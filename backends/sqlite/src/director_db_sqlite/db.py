@@ -56,9 +56,6 @@ NORMAL: Final = "normal"
 
 _LONGEST_TIMEOUT: Final = 86_400
 
-# The columns of SELECT_CONTEXT_LIST where there is no context.
-_NO_LIST: Final = (NO_CONTEXT, None, 0, 0)
-
 _NO_LIMIT: Final = -1
 _BEFORE_ALL: Final = -1
 _AFTER_ALL: Final = 2**63 - 1
@@ -269,18 +266,16 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         if len(rows) == 1:
             return self._upsert_message(session_id, rows[0])
         latest = max(row.updated_at for row in rows)
+        values = [(*row.columns, row.created_at_given) for row in rows]
 
         def upsert(connection: sqlite3.Connection) -> bool:
-            taken = connection.execute(sql.TAKE_PLACES, (len(rows), latest, session_id)).fetchone()
-            if taken is None:
+            last = _take_places(connection, session_id, len(values), latest)
+            if last is None:
                 return False
-            first = taken[0] - len(rows) + 1
+            first = last - len(values) + 1
             connection.executemany(
                 sql.UPSERT_MESSAGE,
-                [
-                    (session_id, place, *row.columns, row.created_at_given)
-                    for place, row in enumerate(rows, first)
-                ],
+                ((session_id, place, *row) for place, row in enumerate(values, first)),
             )
             return True
 
@@ -289,15 +284,13 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
     def _upsert_message(self, session_id: str, row: MessageRow) -> bool:
         # The most frequent write of all. What can be done before the write lock is taken is.
         *columns, created_at, created_at_given, updated_at, metadata = row
-        taking = (1, updated_at, session_id)
         values = (*columns, created_at, updated_at, metadata, created_at_given)
 
         def upsert(connection: sqlite3.Connection) -> bool:
-            execute = connection.execute
-            taken = execute(sql.TAKE_PLACES, taking).fetchone()
-            if taken is None:
+            place = _take_places(connection, session_id, 1, updated_at)
+            if place is None:
                 return False
-            execute(sql.UPSERT_MESSAGE, (session_id, taken[0], *values))
+            connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *values))
             return True
 
         return self._database.write(upsert, message_bytes(row))
@@ -348,14 +341,17 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
 
     def _save_context_change(self, change: ContextChange) -> SaveOutcome:
         row, if_version = change.row, change.if_version
+        places = zip(change.indexes, change.items, strict=True)
+        items = [(row.session_id, index, item) for index, item in places]
 
         def save(connection: sqlite3.Connection) -> SaveOutcome:
             found = connection.execute(sql.SELECT_CONTEXT_LIST, (row.session_id,)).fetchone()
-            version, _, list_len, _ = found or _NO_LIST
-            if if_version not in {None, version}:
-                return SaveOutcome.CONFLICT
-            if not _touch(connection, row.session_id, row.updated_at):
+            if found is None:
                 return SaveOutcome.NO_SESSION
+            session_updated_at, version, _, list_len, _ = found
+            if if_version not in {None, version or NO_CONTEXT}:
+                return SaveOutcome.CONFLICT
+            _touch(connection, row.session_id, session_updated_at, row.updated_at)
             connection.execute(
                 sql.UPSERT_CONTEXT,
                 (
@@ -372,12 +368,9 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
                     row.created_at_given,
                 ),
             )
-            if list_len > change.list_len:
+            if version and list_len > change.list_len:
                 connection.execute(sql.DELETE_ITEMS, (row.session_id, change.list_len))
-            items = zip(change.indexes, change.items, strict=True)
-            connection.executemany(
-                sql.UPSERT_ITEM, [(row.session_id, index, item) for index, item in items]
-            )
+            connection.executemany(sql.UPSERT_ITEM, items)
             return SaveOutcome.SAVED
 
         size = sum(map(payload_bytes, (row.context, row.metadata, *change.items)))
@@ -388,15 +381,19 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
 
         def add(connection: sqlite3.Connection) -> Appended:
             found = connection.execute(sql.SELECT_CONTEXT_LIST, (session_id,)).fetchone()
-            version, list_key, list_len, stored_bytes = found or _NO_LIST
-            # A comma stands between two items, so that a list's first item comes without.
-            total_bytes = stored_bytes + append.added_bytes - (bool(items) and not list_len)
-            if found and (list_key != append.list_key or total_bytes > MAX_PAYLOAD_BYTES):
-                return Appended(SaveOutcome.CONFLICT)
-            if not _touch(connection, session_id, append.updated_at):
+            if found is None:
                 return Appended(SaveOutcome.NO_SESSION)
+            session_updated_at, version, list_key, list_len, stored_bytes = found
+            if version is None:
+                version, list_len, total_bytes = NO_CONTEXT, 0, append.alone_bytes
+            else:
+                # A comma stands between two items, so that a list's first item comes without.
+                total_bytes = stored_bytes + append.added_bytes - (bool(items) and not list_len)
+                if list_key != append.list_key or total_bytes > MAX_PAYLOAD_BYTES:
+                    return Appended(SaveOutcome.CONFLICT)
+            _touch(connection, session_id, session_updated_at, append.updated_at)
             length = list_len + len(items)
-            if found:
+            if version != NO_CONTEXT:
                 connection.execute(
                     sql.GROW_CONTEXT,
                     (length, total_bytes, append.version, append.updated_at, session_id),
@@ -409,7 +406,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
                         append.rest,
                         append.list_key,
                         length,
-                        append.alone_bytes,
+                        total_bytes,
                         append.version,
                         append.updated_at,
                         append.updated_at,
@@ -450,9 +447,21 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         )
 
 
-def _touch(connection: sqlite3.Connection, session_id: str, updated_at: int) -> bool:
-    """Move a session's time forward; False if there is no such session."""
-    return connection.execute(sql.TOUCH_SESSION, (updated_at, session_id)).rowcount > 0
+def _take_places(
+    connection: sqlite3.Connection, session_id: str, count: int, updated_at: int
+) -> int | None:
+    """Take places for messages of that time, and return the last; None if there is no session."""
+    taken = connection.execute(sql.TAKE_PLACES, (count, session_id, updated_at)).fetchone()
+    if taken is None:
+        later = (count, updated_at, session_id)
+        taken = connection.execute(sql.TAKE_PLACES_LATER, later).fetchone()
+    return None if taken is None else cast("int", taken[0])
+
+
+def _touch(connection: sqlite3.Connection, session_id: str, stored: int, updated_at: int) -> None:
+    """Move a session's stored time forward, where it is earlier."""
+    if updated_at > stored:
+        connection.execute(sql.MOVE_SESSION, (updated_at, session_id))
 
 
 def _delete(connection: sqlite3.Connection, statement: str, *key: str) -> bool:

@@ -180,7 +180,7 @@ class _Writer:
         self.contexts += 1
 
     def _take_place(self, session_id: str) -> int | None:
-        taken = self._execute(sql.TAKE_PLACES, (1, _BEFORE_ALL_TIMES, session_id)).fetchone()
+        taken = self._execute(sql.TAKE_PLACES, (1, session_id, _BEFORE_ALL_TIMES)).fetchone()
         return None if taken is None else int(taken[0])
 
     def _make_session(self, session_id: str, created_at: int, updated_at: int) -> None:

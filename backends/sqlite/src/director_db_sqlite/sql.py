@@ -31,16 +31,22 @@ UPDATE_SESSION: Final = """
 """
 
 # An assigned place is never given again, so the counter also counts updates: gaps are harmless.
+# `updated_at` stands in three indexes, and SQLite writes an index again for every column that is
+# set, to whatever value. Nearly always a session's is as late as the write's: both are counted in
+# seconds. So it is set only where the first statement finds that it has to be.
 TAKE_PLACES: Final = """
-    UPDATE director_sessions
-    SET last_seq = last_seq + ?, updated_at = max(updated_at, ?)
+    UPDATE director_sessions SET last_seq = last_seq + ?
+    WHERE session_id = ? AND updated_at >= ?
+    RETURNING last_seq
+"""
+
+TAKE_PLACES_LATER: Final = """
+    UPDATE director_sessions SET last_seq = last_seq + ?, updated_at = max(updated_at, ?)
     WHERE session_id = ?
     RETURNING last_seq
 """
 
-TOUCH_SESSION: Final = """
-    UPDATE director_sessions SET updated_at = max(updated_at, ?) WHERE session_id = ?
-"""
+MOVE_SESSION: Final = "UPDATE director_sessions SET updated_at = ? WHERE session_id = ?"
 
 DELETE_SESSION: Final = "DELETE FROM director_sessions WHERE session_id = ?"
 
@@ -111,8 +117,12 @@ DELETE_MESSAGES: Final = "DELETE FROM director_conversations WHERE session_id = 
 
 # --- Context ------------------------------------------------------------------------------------
 
+# One row where there is a session, with NULLs where it has no context.
 SELECT_CONTEXT_LIST: Final = """
-    SELECT version, list_key, list_len, bytes FROM director_context_messages WHERE session_id = ?
+    SELECT session.updated_at, context.version, list_key, list_len, bytes
+    FROM director_sessions AS session
+    LEFT JOIN director_context_messages AS context ON context.session_id = session.session_id
+    WHERE session.session_id = ?
 """
 
 # Each flag says whether the value that was given is stored or the column stays.
