@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from contextlib import closing
 
@@ -11,6 +12,7 @@ import pytest
 from director_db import SchemaError
 from director_db_sqlite import SQLiteDB
 from director_db_sqlite.checkpoint import CHECKPOINT_BYTES
+from director_db_sqlite.connections import MAX_IDLE_LOG_BYTES
 
 MIB = 1024 * 1024
 MESSAGE = {"conv_id": "c", "msg_type": "t", "agents": [], "actions": [], "content": []}
@@ -74,6 +76,49 @@ def test_deleted_rows_count(path):
         for session in sessions:
             db.delete_session(session)
         assert log_bytes(path) < 2 * CHECKPOINT_BYTES
+
+
+def test_processes_that_write_little_each_keep_the_log_short(path):
+    with SQLiteDB(path) as keeps_it_open:
+        keeps_it_open.create_session("s1")
+        longest = 0
+        for _ in range(60):
+            with SQLiteDB(path) as db:
+                db._database._writer._checkpointer._unchecked = 0
+                content = "x" * MIB
+                db.add_or_update_msg_to_conv("s1", msg_id="m", **MESSAGE | {"content": content})
+            longest = max(longest, log_bytes(path))
+        assert longest < 2 * MAX_IDLE_LOG_BYTES
+
+
+def test_readers_that_overlap_all_the_time_do_not_let_the_log_grow(path):
+    """One of them is always there, but each soon ends."""
+    stop = threading.Event()
+
+    def read():
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            while not stop.is_set():
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM director_sessions").fetchall()
+                time.sleep(0.03)
+                reader.execute("COMMIT")
+
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+            time.sleep(0.008)
+        try:
+            for number in range(120):
+                content = "x" * MIB
+                name = f"m{number % 2}"
+                db.add_or_update_msg_to_conv("s1", msg_id=name, **MESSAGE | {"content": content})
+            assert log_bytes(path) < 4 * MAX_IDLE_LOG_BYTES
+        finally:
+            stop.set()
+            for reader in readers:
+                reader.join()
 
 
 def test_no_checkpoint_beside_another_writer(path):

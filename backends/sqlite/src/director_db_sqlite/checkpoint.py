@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Final
 
-from director_db_sqlite.connections import forget
+from director_db_sqlite.connections import MAX_IDLE_LOG_BYTES, forget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,12 @@ _BYTES_PER_CALL: Final = 6 * 4096
 
 # What one of many rows costs in the log that a call deletes, or changes without saying its size.
 _BYTES_PER_CHANGE: Final = 1536
+
+
+# How long the readers of a long log are waited for, in seconds; see `run`. The longer it has grown,
+# the longer they take, it seems.
+_FIRST_WAIT_FOR_READERS: Final = 0.05
+_LONGEST_WAIT_FOR_READERS: Final = 0.25
 
 
 class Checkpointer:
@@ -61,23 +68,49 @@ class Checkpointer:
             written += call.size + _BYTES_PER_CALL
         self._unchecked += max(written, changes * _BYTES_PER_CHANGE)
 
+    def find_log(self, length: int) -> None:
+        """Take into account how long the log is that others have left, in bytes.
+
+        Processes that each write little would otherwise never come to a checkpoint.
+        """
+        if length > MAX_IDLE_LOG_BYTES:
+            self._unchecked = CHECKPOINT_BYTES
+
     @property
     def due(self) -> bool:
         """Whether enough was written since the last checkpoint."""
         return self._unchecked >= CHECKPOINT_BYTES
 
     def run(self) -> None:
-        """Move what can be moved; the caller's connection holds the write lock."""
+        """Move what can be moved; the caller's connection holds the write lock.
+
+        The log starts anew with a write that finds all of it moved and no reader in it. Where reads
+        overlap all the time that hardly ever happens by itself. So while nobody can write, wait
+        first for those who read an older state, which can then be moved, and then for those who
+        read what was moved: who comes after that reads the file itself.
+        """
         self._unchecked = CHECKPOINT_BYTES // 2
         try:
             if self.connection is None:
                 self.connection = self._connect()
-            checkpoint = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            _busy, pages, moved = checkpoint.fetchone()
+            moved, times_too_long = self._move(self.connection)
+            if times_too_long > 1:
+                wait = min(_FIRST_WAIT_FOR_READERS * times_too_long**2, _LONGEST_WAIT_FOR_READERS)
+                time.sleep(wait)
+                if not moved:
+                    moved, _ = self._move(self.connection)
+                    time.sleep(wait)
         except sqlite3.Error:
             return  # What is in the log is safe there; the next checkpoint will tell again.
-        if moved == pages:
+        if moved:
             self._unchecked = 0
+
+    def _move(self, connection: sqlite3.Connection) -> tuple[bool, float]:
+        """Return whether all was moved, and the log's length as a multiple of the longest idle."""
+        checkpoint = connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        _busy, pages, moved = checkpoint.fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        return moved == pages, pages * page_bytes / MAX_IDLE_LOG_BYTES
 
     def close(self) -> None:
         """Close the connection; a later checkpoint opens a new one."""

@@ -7,6 +7,7 @@ import ctypes
 import sqlite3
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from director_db.errors import BackendUnavailableError, ConfigurationError
@@ -25,7 +26,7 @@ T = TypeVar("T")
 MIN_SQLITE: Final = (3, 37, 0)
 """The oldest SQLite that has all we use: STRICT tables."""
 
-MAX_IDLE_LOG_BYTES: Final = 64 * 1024 * 1024
+MAX_IDLE_LOG_BYTES: Final = 16 * 1024 * 1024
 """What a log file that grew is cut back to when it starts anew, in bytes."""
 
 LOCK_WAIT: Final = 1.0
@@ -75,6 +76,16 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def connect_to_look(path: str, patience: float) -> sqlite3.Connection:
+    """Open a connection to a file that may turn out not to be ours, and change nothing in it.
+
+    Closing any other kind of connection empties a log that a crash has left.
+    """
+    return sqlite3.connect(
+        f"{Path(path).as_uri()}?mode=ro", uri=True, timeout=min(LOCK_WAIT, patience)
+    )
 
 
 def forget(connection: sqlite3.Connection | None) -> None:

@@ -36,6 +36,14 @@ def log_id(path: str) -> FileId | None:
     return file_id(path + _LOG_SUFFIX)
 
 
+def log_bytes(path: str) -> int:
+    """Return the length of the write-ahead log of the database at `path`, in bytes."""
+    try:
+        return os.stat(path + _LOG_SUFFIX).st_size  # noqa: PTH116 - as file_id
+    except OSError:
+        return 0
+
+
 def refuse_foreign_log(path: str, known: FileId | None) -> None:
     """Refuse a file that was put in the place of another one, whose log is still there.
 
