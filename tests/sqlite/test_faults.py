@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -189,6 +193,52 @@ def test_a_damaged_file_is_told(path):
         assert not db.health_check()
 
 
+def test_a_damaged_schema_is_told(path):
+    """SQLite quotes it in a message, which then is no text."""
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+    content = path.read_bytes()
+    assert content.count(b"CREATE TABLE director_sessions") == 1
+    path.write_bytes(content.replace(b"CREATE TABLE director_s", b"CREATE \xffABLE director_s"))
+    with SQLiteDB(path) as db:
+        for operation in (db.get_sessions, db.health, lambda: db.create_session("s2")):
+            with pytest.raises(BackendUnavailableError, match="is damaged"):
+                operation()
+        assert not db.health_check()
+
+
+def test_damage_anywhere_is_told_or_does_not_matter(path):
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+        for number in range(30):
+            db.add_or_update_msg_to_conv("s1", msg_id=f"m{number}", content="x" * 900, **MESSAGE)
+        db.append_context_messages("s1", [{"role": "user", "content": "x" * 300}] * 20)
+    whole = path.read_bytes()
+    chance = random.Random(1)
+    for number in range(120):
+        content = bytearray(whole)
+        for _ in range(chance.choice((1, 5, 50))):
+            place = chance.randrange(100 if number % 2 else 0, len(content))
+            content[place : place + 16] = chance.randbytes(16)[: len(content) - place]
+        path.write_bytes(content)
+        with SQLiteDB(path, busy_timeout=1) as db:
+            for operation in (
+                db.get_sessions,
+                lambda: db.get_conversations("s1"),
+                lambda: db.get_context("s1"),
+                lambda: db.add_or_update_msg_to_conv("s1", msg_id="m5", content=1, **MESSAGE),
+                lambda: db.append_context_messages("s1", [1]),
+                db.health,
+                lambda: db.delete_session("s1"),
+            ):
+                # Nothing but an error of ours may come of it.
+                with contextlib.suppress(DirectorDBError):
+                    operation()
+            assert db.health_check() in {True, False}
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 def test_text_that_something_else_wrote_is_told(path):
     with SQLiteDB(path) as db:
         db.create_session("s1")
@@ -329,6 +379,46 @@ def test_a_read_only_disk(read_only):
         db.create_session("s2")
     with SQLiteDB(folder / "new.db") as db, pytest.raises(BackendUnavailableError):
         db.create_session("s2")
+
+
+def read_only_for_a_while(path):
+    """What a user does who is not root, whom no mode stops; returns what came out."""
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+    path.chmod(0o400)
+    with SQLiteDB(path) as db:
+        try:
+            db.create_session("s2")
+        except BackendUnavailableError as error:
+            told = str(error)
+        warned = [any("read-only" in warning for warning in db.health().warnings)]
+        # Its log and the index of that took the mode that the file had.
+        for file in path.parent.iterdir():
+            file.chmod(0o600)
+        db.create_session("s2")
+        warned.append(any("read-only" in warning for warning in db.health().warnings))
+        return "it is read-only" in told, warned, len(db.get_sessions())
+
+
+def test_a_file_that_was_read_only_is_written_again():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        path = Path(folder) / "x.db"
+        if os.getuid() != 0:
+            assert (True, [True, False], 2) == read_only_for_a_while(path)
+            return
+        # A child that becomes somebody else, as another user may not find this interpreter.
+        child = os.fork()
+        if child == 0:
+            status = 2
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                status = int((True, [True, False], 2) != read_only_for_a_while(path))
+            finally:
+                os._exit(status)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_the_package_needs_no_other_copy_of_a_live_file(path, tmp_path):

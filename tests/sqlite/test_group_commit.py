@@ -214,8 +214,8 @@ def test_a_leader_that_fails_fails_alone(db, group):
     assert ["b", "c"] == stored(db)
 
 
-def test_an_interrupted_leader_tells_the_others_and_somebody_else_goes_on(db, group):
-    interrupt = KeyboardInterrupt()
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), TimeoutError("thrown in")], ids=repr)
+def test_an_interrupted_leader_tells_the_others_and_somebody_else_goes_on(db, group, interrupt):
     group.lead(insert("a"))
     group.queue(insert("b"), insert("c", interrupt), insert("d"))
     leader, b, c, d = group.outcomes()

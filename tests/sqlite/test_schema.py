@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -118,6 +120,43 @@ def test_a_part_of_the_old_layout_is_refused_too(path, table):
     refuse(path, "director-db migrate")
 
 
+def crash(path, statements):
+    """Leave the log of a process that was killed, with all that it has written."""
+    code = "import os, sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2]); "
+    subprocess.run([sys.executable, "-c", f"{code} os._exit(0)", path, statements], check=True)
+
+
+@pytest.mark.parametrize(
+    ("statements", "match"),
+    [
+        (OLD_TABLES, "director-db migrate"),
+        (f"{META} INSERT INTO director_meta VALUES ('schema_version', '2')", "Upgrade director-db"),
+        ("CREATE TABLE director_sessions (x)", "no table director_meta"),
+    ],
+)
+def test_the_log_that_a_crash_left_beside_others_tables_stays(path, statements, match):
+    crash(path, f"PRAGMA journal_mode = WAL; {statements}")
+    log = path.with_name(path.name + "-wal")
+    before = path.read_bytes(), log.read_bytes()
+    assert len(before[1]) > 4096
+    with SQLiteDB(path) as db:
+        for operation in (db.get_sessions, db.health, lambda: db.create_session("x")):
+            with pytest.raises(SchemaError, match=match):
+                operation()
+    assert before == (path.read_bytes(), log.read_bytes())
+
+
+def test_a_transaction_that_a_crash_left_half_done_is_undone(path):
+    """Before the log, there was a journal; only a connection that may write can play it back."""
+    script(path, "CREATE TABLE other (x); INSERT INTO other VALUES (1)")
+    many = "WITH RECURSIVE n(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n WHERE x < 90000) "
+    crash(path, f"PRAGMA cache_size = 1; BEGIN; {many} INSERT INTO other SELECT x FROM n")
+    assert path.with_name(path.name + "-journal").stat().st_size > 512
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+        assert [(1,)] == query(path, "SELECT x FROM other")
+
+
 def test_tables_of_other_frameworks_are_no_matter(path):
     script(
         path, "CREATE TABLE sessions (id TEXT, app_name TEXT); INSERT INTO sessions VALUES (1, 2)"
@@ -141,7 +180,14 @@ def test_a_newer_schema_is_refused(path):
 @pytest.mark.parametrize(
     ("statements", "match"),
     [
-        ("CREATE TABLE director_sessions (x)", "no director_meta"),
+        ("CREATE TABLE director_sessions (x)", "a table director_sessions but no table"),
+        ("CREATE TABLE Director_Context_Items (x)", "a table director_context_items but no table"),
+        ("CREATE VIEW director_conversations AS SELECT 1", "a view director_conversations but no"),
+        ("CREATE VIEW director_meta AS SELECT 1", "a view director_meta but no table"),
+        (
+            "CREATE TABLE x (y); CREATE INDEX director_sessions_by_video ON x (y)",
+            "an index director_sessions_by_video but no table",
+        ),
         ("CREATE TABLE director_meta (key, value)", "never wrote"),
         ("CREATE TABLE director_meta (a, b)", "not as director-db made it"),
         (

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from director_db.errors import BackendUnavailableError, ClosedError, ConfigurationError
 from director_db_sqlite import old_layout, schema
-from director_db_sqlite.connections import connect, transact
+from director_db_sqlite.connections import connect, connect_to_look, transact
+from director_db_sqlite.errors import primary_code
 from director_db_sqlite.file import absolute, create_file, file_id, log_id, refuse_foreign_log
 from director_db_sqlite.locks import locked, new_lock, patiently
 from director_db_sqlite.readers import Readers
 from director_db_sqlite.writer import Writer
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from director_db.records import Migration
     from director_db_sqlite.connections import Operation
     from director_db_sqlite.file import FileId
@@ -121,7 +122,15 @@ class FileDatabase:
         """Run an operation in a transaction, alone or together with those of other threads."""
         deadline = time.monotonic() + self._patience
         self._ensure_open(deadline)
-        result = self._writer.write(operation, size, deadline)
+        try:
+            result = self._writer.write(operation, size, deadline)
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_READONLY:
+                raise
+            # What was read-only when it was opened stays so for this process until all of its
+            # connections are closed, those that read included; it may not be so any more.
+            self.close()
+            result = self._writer.write(operation, size, deadline)
         if self._log is None:
             self._log = log_id(self.path)
         return result
@@ -188,11 +197,33 @@ class FileDatabase:
                 "that file was under way. Fork earlier, or start processes with spawn."
             )
             raise BackendUnavailableError(message)
+        else:
+            self._refuse_others_files(deadline, migrating=migrating or self._migrates)
         migration = self._create_or_check(
             deadline, migrating=migrating or self._migrates, skip_invalid=skip_invalid
         )
         self._file = file_id(self.path)
         return migration
+
+    def _refuse_others_files(self, deadline: float, *, migrating: bool) -> None:
+        """Look whose file it is before anything can change it.
+
+        Raises:
+            SchemaError: it is none that this release can use.
+        """
+
+        def look() -> schema.Layout:
+            with contextlib.closing(connect_to_look(self.path, self._patience)) as connection:
+                return schema.find_layout(connection, self.path)
+
+        try:
+            found = patiently(look, deadline)
+        except sqlite3.OperationalError:
+            # A transaction that a crash has left half done can be undone by a writer only, for one.
+            # Whatever else it is, the connection that comes next will tell.
+            return
+        if found is schema.Layout.OLD and not migrating:
+            schema.refuse_old_layout(self.path)
 
     def _create_or_check(
         self, deadline: float, *, migrating: bool, skip_invalid: bool

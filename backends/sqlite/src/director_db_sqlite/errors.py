@@ -20,7 +20,10 @@ WAIT: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQL
 
 _UNAVAILABLE: Final = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space",
-    sqlite3.SQLITE_READONLY: "it is read-only; give this user the right to write it and its folder",
+    sqlite3.SQLITE_READONLY: (
+        "it is read-only; give this user the right to write it, the files of its name that end in "
+        "-wal and -shm, and its folder"
+    ),
     sqlite3.SQLITE_PERM: "this user may not use it; correct its mode or owner",
     sqlite3.SQLITE_AUTH: "this user may not use it; correct its mode or owner",
     sqlite3.SQLITE_CANTOPEN: (
@@ -48,6 +51,9 @@ def translate(error: Exception, place: str) -> DirectorDBError | None:
     if isinstance(error, sqlite3.ProgrammingError):
         # A signal's handler called close() in the middle of this operation of its own thread.
         return ClosedError(f"{place} was closed during the operation.")
+    if isinstance(error, UnicodeDecodeError):
+        # A message of SQLite's that quotes the text of a damaged schema.
+        return _unavailable(sqlite3.SQLITE_CORRUPT, error, place)
     if not isinstance(error, sqlite3.Error):
         return None
     code = primary_code(error)
@@ -57,8 +63,12 @@ def translate(error: Exception, place: str) -> DirectorDBError | None:
         message = f"{place} stayed locked by another connection ({error}). Try again."
         return BackendUnavailableError(message, retryable=True)
     if code in _UNAVAILABLE:
-        message = f"{place} cannot be used: {_UNAVAILABLE[code]} ({error})."
-        return BackendUnavailableError(message, retryable=code in _RETRYABLE)
+        return _unavailable(code, error, place)
     # What is left says that the tables are not as we made them: a missing table or column, a
     # constraint of somebody else's, text that is not UTF-8.
     return SchemaError(f"{place} is not as director-db made it: {error}.")
+
+
+def _unavailable(code: int, error: Exception, place: str) -> BackendUnavailableError:
+    message = f"{place} cannot be used: {_UNAVAILABLE[code]} ({error})."
+    return BackendUnavailableError(message, retryable=code in _RETRYABLE)

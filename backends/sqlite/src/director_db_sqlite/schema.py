@@ -88,13 +88,19 @@ CREATE: Final = (
     f"INSERT INTO director_meta (key, value) VALUES ('schema_version', '{SCHEMA_VERSION}')",
 )
 
-_SELECT_TABLES: Final = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+# Tables, views and indexes share their names, in upper or lower case.
+_SELECT_NAMES: Final = "SELECT lower(name), type FROM sqlite_schema"
 
 _OURS: Final = {
     "director_sessions",
     "director_conversations",
     "director_context_messages",
     "director_context_items",
+}
+_INDEXES: Final = {
+    "director_sessions_by_activity",
+    "director_sessions_by_collection",
+    "director_sessions_by_video",
 }
 
 
@@ -117,18 +123,23 @@ def find_layout(connection: sqlite3.Connection, place: str) -> Layout:
         # There, ids would be ordered by code unit, and some characters be replaced.
         message = f"{place} stores text as {encoding}, not as UTF-8. Choose another file."
         raise SchemaError(message)
-    tables = {name for (name,) in connection.execute(_SELECT_TABLES).fetchall()}
-    if "director_meta" in tables:
+    types = dict(connection.execute(_SELECT_NAMES).fetchall())
+    if types.get("director_meta") == "table":
+        tables = {name for name, kind in types.items() if kind == "table"}
         _check_version(connection, place, tables)
         return Layout.OURS
-    taken = sorted(tables & _OURS)
+    taken = sorted(types.keys() & {"director_meta", *_OURS, *_INDEXES})
     if taken:
         message = (
-            f"{place} has a table {taken[0]} but no director_meta, so it is not director-db's. "
-            "Choose another file."
+            f"{place} has {_article(types[taken[0]])} {taken[0]} but no table director_meta, so it "
+            "is not director-db's. Choose another file."
         )
         raise SchemaError(message)
     return Layout.OLD if old_layout.is_there(connection) else Layout.NONE
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind == "index" else f"a {kind}"
 
 
 def refuse_old_layout(place: str) -> NoReturn:

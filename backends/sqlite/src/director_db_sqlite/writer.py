@@ -21,10 +21,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from director_db.errors import BackendUnavailableError
+from director_db.errors import BackendUnavailableError, DirectorDBError
 from director_db_sqlite.checkpoint import Checkpointer
 from director_db_sqlite.connections import failure, forget, roll_back
 from director_db_sqlite.errors import WAIT, primary_code
+from director_db_sqlite.file import log_bytes
 from director_db_sqlite.locks import in_use_by_this_thread, new_lock, patiently
 
 if TYPE_CHECKING:
@@ -39,6 +40,17 @@ MAX_BATCH_CALLS: Final = 64
 
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 """The payloads after which a transaction takes no more calls, in bytes."""
+
+# What an operation itself can raise. All else strikes the thread that leads, a time-out that
+# somebody has thrown into it for one, and is nothing to those whose calls it runs.
+_OF_OPERATIONS: Final = (
+    sqlite3.Error,
+    DirectorDBError,
+    ArithmeticError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
 
 # Between two looks of a sleeper that nobody woke, in seconds; see above.
 _LONGEST_SLEEP: Final = 0.1
@@ -226,12 +238,14 @@ class Writer:
             self._batch.append(first)
             try:
                 first.result = first.operation(connection)
-            except Exception as error:  # noqa: BLE001 - it is the caller's, whatever it is
+            except Exception as error:
+                if first is not own and not isinstance(error, _OF_OPERATIONS):
+                    raise
                 # It needs no savepoint: what is rolled back is its own.
                 first.error = error
                 self._end(connection)
             else:
-                if alone or not self._waiting or self._run_others(connection):
+                if alone or not self._waiting or self._run_others(connection, own):
                     self._commit(connection)
             self._settle()
         except BaseException:
@@ -267,7 +281,7 @@ class Writer:
             pause = max(_LAST_LONGEST_PAUSE, pause * _SHRINKING)
             self._crowded_until = time.monotonic() + _CROWDED
 
-    def _run_others(self, connection: sqlite3.Connection) -> bool:
+    def _run_others(self, connection: sqlite3.Connection, own: Call) -> bool:
         """Run what is queued; False if the transaction has ended meanwhile, and all have failed."""
         batch = self._batch
         size = batch[0].size
@@ -281,7 +295,9 @@ class Writer:
                 connection.execute("SAVEPOINT one_call")
                 call.result = call.operation(connection)
                 connection.execute("RELEASE one_call")
-            except Exception as error:  # noqa: BLE001 - the same
+            except Exception as error:
+                if call is not own and not isinstance(error, _OF_OPERATIONS):
+                    raise
                 call.error = error
                 if not self._undo(connection):
                     self._fail_all(error)
@@ -366,6 +382,7 @@ class Writer:
         """Write on a connection that was opened for something else, if there is none yet."""
         # A lock that cannot be had is told at once, and waited for by `_begin`.
         connection.execute("PRAGMA busy_timeout = 0")
+        self._checkpointer.find_log(log_bytes(self._path()))
         with self.leading:
             if self.connection is None:
                 self.connection = connection
