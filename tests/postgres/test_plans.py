@@ -148,6 +148,7 @@ def test_a_write_of_a_context_reads_only_what_it_changes(filled, name, mode):
     filled.execute(f"PREPARE {name}_{mode} ({', '.join(types)}) AS ".encode() + statement)
     filled.execute("BEGIN")
     try:
+        filled.execute("SELECT FROM director_sessions WHERE session_id = 'long50' FOR UPDATE")
         (explained,) = filled.execute(
             f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {name}_{mode} ({values})"
         ).fetchone()
@@ -165,3 +166,109 @@ def test_a_write_of_a_context_reads_only_what_it_changes(filled, name, mode):
         for node in nodes
         if node.get("Relation Name", "").startswith("director_")
     )
+
+
+# Few sessions, each long: what is sought in a session's rows is soon found by reading them all, or
+# so the planner thinks.
+FILL_LONG = f"""
+    INSERT INTO director_sessions
+    SELECT 's' || n, 'v', 'c', n, n, 0, '{{}}' FROM generate_series(0, 9) n;
+    INSERT INTO director_conversations
+    SELECT 's' || n % 10, 'c', 'm' || n, n, 'output', '[]', '[]', '[]', NULL, 0, 0, '{{}}'
+    FROM generate_series(1, {ROWS}) n;
+    INSERT INTO director_context_messages
+    SELECT 's' || n, '[]', 'null', {ROWS // 10}, 0, 1, 0, 0, '{{}}' FROM generate_series(0, 9) n;
+    INSERT INTO director_context_items
+    SELECT 's' || n % 10, n / 10, '{{"n": 1}}' FROM generate_series(0, {ROWS - 1}) n;
+    ANALYZE;
+"""
+LARGE = {
+    "plans": {
+        "director_sessions",
+        "director_conversations",
+        "director_context_messages",
+        "director_context_items",
+    },
+    "long": {"director_conversations", "director_context_items"},
+}
+ARRAYS = ["text[]"] * 7 + ["bigint[]", "boolean[]", "bigint[]", "text[]"]
+BULK = ", ".join(f"'{{{one},{one}}}'" for one in ("c", "m", "t", *["[]"] * 3, "x", 1, "f", 1, "7"))
+EVERY = {
+    "insert_session": ([TEXT] * 3 + [NUMBER] * 2 + [TEXT], "'s1', 'v', 'c', 1, 1, '{}'"),
+    "select_session": ([TEXT], "'s1'"),
+    "update_session": (
+        [TEXT, NUMBER, FLAG, TEXT, FLAG, TEXT, FLAG, TEXT],
+        "'s1', 1, true, 'v', true, 'c', true, '{}'",
+    ),
+    "lock_session": ([TEXT], "'s1'"),
+    "delete_session": ([TEXT], "'s1'"),
+    "upsert_message": (
+        [TEXT] * 8 + [NUMBER, FLAG, NUMBER, TEXT],
+        "'s1', 'c', 'm1', 't', '[]', '[]', '[]', 'x', 1, false, 1, '{}'",
+    ),
+    "upsert_messages": (
+        [TEXT, NUMBER, NUMBER, *ARRAYS],
+        f"'s1', 2, 1, {BULK}",
+    ),
+    "select_message": ([TEXT] * 2, "'s1', 'm1'"),
+    "select_first_messages": ([TEXT, NUMBER], "'s1', 50"),
+    "select_last_messages": ([TEXT, NUMBER], "'s1', 50"),
+    "select_messages_after": ([TEXT, TEXT, NUMBER], "'s1', 'm501', 50"),
+    "select_messages_before": ([TEXT, TEXT, NUMBER], "'s1', 'm501', 50"),
+    "delete_message": ([TEXT] * 2, "'s1', 'm1'"),
+    "delete_messages": ([TEXT], "'s1'"),
+    "save_context": (SAVE, "'s1', 1, '[]', true, 'null', 9, 9, 7, 1, false, 1, '{}', '{5}', '{a}'"),
+    "append_to_context": (APPEND, "'s1', 'null', '[]', 2, 9, 9, 7, 1, 67108864, '{a,b}'"),
+    "select_context_length": ([TEXT, NUMBER], "'s1', 1"),
+    "select_context": ([TEXT], "'s1'"),
+    "delete_context": ([TEXT], "'s1'"),
+}
+# They read a table of one row, and no row at all.
+WITHOUT_TABLES = {"select_schema_version", "probe_tables"}
+
+
+def test_every_statement_is_looked_at():
+    names = {name for name, value in vars(STATEMENTS).items() if isinstance(value, bytes)}
+    assert names == EVERY.keys() | WITHOUT_TABLES
+
+
+@pytest.fixture(scope="module")
+def long_sessions(server):
+    name = "long"
+    with server.connect() as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    with PostgresDB(server.dsn(name)) as db:
+        db.get_session("s")
+        with server.connect(name) as connection:
+            connection.execute(FILL_LONG)
+            yield connection
+    with server.connect() as admin:
+        admin.execute(f"DROP DATABASE {name} (FORCE)")
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan", "auto"])
+@pytest.mark.parametrize("tables", ["plans", "long"])
+@pytest.mark.parametrize("name", EVERY)
+def test_no_large_table_is_scanned(filled, long_sessions, name, tables, mode):
+    types, values = EVERY[name]
+    if tables == "plans":
+        connection, values = filled, values.replace("'s1'", "'s50'")
+    else:
+        connection = long_sessions
+    connection.execute(f"SET plan_cache_mode = {mode}")
+    prepare = f"PREPARE looked_at ({', '.join(types)}) AS ".encode()
+    connection.execute(prepare + getattr(STATEMENTS, name))
+    try:
+        # Of the first five the server plans each; then it may choose a plan for all.
+        for _ in range(7):
+            (explained,) = connection.execute(
+                f"EXPLAIN (FORMAT JSON) EXECUTE looked_at ({values})"
+            ).fetchone()
+            scanned = {
+                node["Relation Name"]
+                for node in _nodes(explained[0]["Plan"])
+                if node["Node Type"] == "Seq Scan"
+            }
+            assert set() == scanned & LARGE[tables]
+    finally:
+        connection.execute("DEALLOCATE looked_at")

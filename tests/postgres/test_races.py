@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from director_db import BackendUnavailableError, DeleteResult, SessionNotFoundError
+from director_db_postgres.connections import Connection
 
 LOCK = "SELECT FROM director_sessions WHERE session_id = 's' FOR UPDATE"
 INSERT_MESSAGE = """
@@ -36,11 +38,15 @@ def held_open(place, *statements, waiting):
         for statement in statements:
             connection.execute(statement)
         yield
-        deadline = time.monotonic() + 20
-        while watcher.execute(WAITING).fetchone()[0] < waiting:
-            assert time.monotonic() < deadline, "nobody came to wait for the lock"
-            time.sleep(0.01)
+        wait_for_locks(watcher, waiting)
         connection.execute("COMMIT")
+
+
+def wait_for_locks(watcher, waiting):
+    deadline = time.monotonic() + 20
+    while watcher.execute(WAITING).fetchone()[0] < waiting:
+        assert time.monotonic() < deadline, "nobody came to wait for the lock"
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -120,6 +126,110 @@ def test_a_delete_sees_what_was_written_while_it_waited(place, db, pool, delete,
         deleting = pool.submit(delete, db)
     assert deleting.result() is True
     assert delete(db) is False
+
+
+@pytest.fixture
+def between(place, db, pool, monkeypatch):
+    """Let something happen between the two statements of an operation that locks first."""
+    db.get_session("s")
+
+    def stopped(connection, lock, session_id, statement, parameters):
+        with connection.pipeline():
+            locked = connection.run(lock, (session_id,))
+            connection.execute("SELECT pg_advisory_xact_lock(7)")
+            cursor = connection.run(statement, parameters)
+        return locked.rowcount > 0, cursor
+
+    def play(operation, happen):
+        with held_open(place, "SELECT pg_advisory_xact_lock(7)", waiting=1):
+            with monkeypatch.context() as patch:
+                patch.setattr(Connection, "run_locked", stopped)
+                outcome = pool.submit(operation, db)
+                with place.connect() as watcher:
+                    wait_for_locks(watcher, 1)
+            happen()
+        return outcome
+
+    return play
+
+
+def save_mine(db):
+    db.add_or_update_context_msg("s", {"reasoning": ["mine"]})
+
+
+def append_mine(db):
+    db.append_context_messages("s", ["mine"])
+
+
+@pytest.mark.parametrize("write", [save_mine, append_mine])
+@pytest.mark.parametrize("theirs", [[], ["theirs"] * 3], ids=["empty", "with a context"])
+def test_a_session_that_appears_after_the_lock_is_not_written(
+    place, db, new_db, between, write, theirs
+):
+    other = new_db(place.dsn)
+    other.get_session("s")
+
+    def appear():
+        other.create_session("s", updated_at=5)
+        if theirs:
+            other.add_or_update_context_msg("s", {"reasoning": theirs}, updated_at=5)
+
+    outcome = between(write, appear)
+    with pytest.raises(SessionNotFoundError):
+        outcome.result()
+    assert other.get_context_messages("s") == ({"reasoning": theirs} if theirs else {})
+    assert other.get_session("s")["updated_at"] == 5
+    write(db)
+    before = theirs if write is append_mine else []
+    assert other.get_context_messages("s") == {"reasoning": [*before, "mine"]}
+
+
+def test_a_session_that_appears_after_the_lock_is_not_deleted(place, db, new_db, between):
+    other = new_db(place.dsn)
+    other.get_session("s")
+
+    def appear():
+        other.create_session("s")
+        upsert(other, "m1")
+        other.add_or_update_context_msg("s", [1])
+
+    outcome = between(lambda db: db.delete_session("s"), appear)
+    nothing = DeleteResult(success=False, failed_components=["conversation", "context", "session"])
+    assert outcome.result() == nothing
+    assert other.get_session("s")["session_id"] == "s"
+    assert len(other.get_conversations("s")) == 1
+    assert db.delete_session("s") == DeleteResult(success=True, failed_components=[])
+
+
+def test_contexts_of_a_session_that_comes_and_goes_are_never_mixed(place, new_db, pool):
+    """Each save is a list of one number; whoever reads another has seen two of them."""
+    stop = time.monotonic() + 4
+    numbers = itertools.count()
+
+    def play(act):
+        db = new_db(place.dsn)
+        found = []
+        while time.monotonic() < stop:
+            with contextlib.suppress(SessionNotFoundError):
+                found.append(act(db))
+        return found
+
+    def save(db):
+        number = next(numbers)
+        db.add_or_update_context_msg("s", {"reasoning": [number] * (number % 5 + 1)})
+
+    acts = [
+        lambda db: db.create_session("s"),
+        lambda db: db.delete_session("s"),
+        save,
+        save,
+        lambda db: db.get_context_messages("s").get("reasoning", []),
+    ]
+    players = [pool.submit(play, act) for act in acts]
+    *_, read = [player.result() for player in players]
+    assert len(read) > 10
+    assert [] == [items for items in read if len(set(items)) > 1]
+    assert [] == [items for items in read if items and len(items) != items[0] % 5 + 1]
 
 
 def test_of_two_deletes_at_once_one_finds_the_session(place, db, pool):

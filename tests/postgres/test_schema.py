@@ -205,28 +205,6 @@ def test_deleting_the_row_by_other_means_leaves_no_orphans(place, db):
     assert db.get_conversations("s") == []
 
 
-def test_nothing_stands_in_the_way_of_sharding(place, db):
-    """Every key and every reference carries the session; no triggers of ours, no sequences."""
-    db.create_session("s")
-    with place.connect() as connection:
-        keys = connection.execute(
-            """
-            SELECT c.conrelid::regclass::text, array_agg(a.attname::text)
-            FROM pg_constraint c
-            JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
-            WHERE c.connamespace = 'public'::regnamespace AND c.contype IN ('p', 'u', 'f')
-            GROUP BY c.oid, 1
-            """
-        ).fetchall()
-        triggers = connection.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
-        sequences = connection.execute("SELECT relname FROM pg_class WHERE relkind = 'S'")
-        assert triggers.fetchall() == []
-        assert sequences.fetchall() == []
-    without = [table for table, columns in keys if "session_id" not in columns]
-    assert without == ["director_meta"]
-    assert len(keys) == 9
-
-
 @pytest.mark.parametrize("first", ["public", "own"])
 def test_without_a_schemas_name_only_the_first_of_the_search_path_counts(place, new_db, first):
     """Two users of one database do not meet, whoever comes first."""

@@ -51,14 +51,28 @@ LOCK_SESSION: Final = """
     SELECT FROM {schema}director_sessions WHERE session_id = $1 FOR UPDATE
 """
 
-# What is selected is the state before the statement; the parts go with the session's row.
-DELETE_SESSION: Final = """
+# A session that appears between LOCK_SESSION and the statement after it is not locked, and what
+# that statement sees of it may be old when it writes; so for it there is no session. Who locks a
+# row leaves the transaction's own number in its xmax, whose age is 0, and that of no other number
+# is. `pg_current_xact_id()` would say it more plainly, but a sharded server asks itself and not the
+# shard. To fail in LOCK_SESSION instead, as by a division, would fill the server's log.
+_IS_LOCKED: Final = "age(xmax) = 0"
+
+# What is selected is the state before the statement; the parts go with the session's row. The first
+# message by its place, as an EXISTS is answered by reading the table where few sessions are long.
+DELETE_SESSION: Final = f"""
     WITH session AS (
-        DELETE FROM {schema}director_sessions WHERE session_id = $1 RETURNING session_id
+        DELETE FROM {{schema}}director_sessions WHERE session_id = $1 AND {_IS_LOCKED}
+        RETURNING session_id
     )
     SELECT
-        EXISTS (SELECT FROM {schema}director_conversations WHERE session_id = $1),
-        EXISTS (SELECT FROM {schema}director_context_messages WHERE session_id = $1),
+        EXISTS (SELECT FROM session) AND (
+            SELECT seq FROM {{schema}}director_conversations WHERE session_id = $1
+            ORDER BY seq LIMIT 1
+        ) IS NOT NULL,
+        EXISTS (SELECT FROM session) AND EXISTS (
+            SELECT FROM {{schema}}director_context_messages WHERE session_id = $1
+        ),
         EXISTS (SELECT FROM session)
 """
 
@@ -210,18 +224,19 @@ DELETE_MESSAGES: Final = "DELETE FROM {schema}director_conversations WHERE sessi
 # An item that is stored already is not written; one beyond the stored list need not be looked for.
 # That look is a subquery of its own for each item and not a join, which the planner might turn into
 # reading the whole list.
-SAVE_CONTEXT: Final = """
+SAVE_CONTEXT: Final = f"""
     WITH known AS (
-        SELECT version, list_len FROM {schema}director_context_messages WHERE session_id = $1
+        SELECT version, list_len FROM {{schema}}director_context_messages WHERE session_id = $1
     ),
     session AS (
-        UPDATE {schema}director_sessions
+        UPDATE {{schema}}director_sessions
         SET updated_at = greatest(updated_at, $11)
-        WHERE session_id = $1 AND ($2 < 0 OR $2 = coalesce((SELECT version FROM known), 0))
+        WHERE session_id = $1 AND {_IS_LOCKED}
+            AND ($2 < 0 OR $2 = coalesce((SELECT version FROM known), 0))
         RETURNING session_id
     ),
     context AS (
-        INSERT INTO {schema}director_context_messages AS stored
+        INSERT INTO {{schema}}director_context_messages AS stored
             (session_id, context_data, list_key, list_len, bytes, version, created_at, updated_at,
              metadata)
         SELECT session_id, $3, $5, $6, $7, $8, $9, $11, $12
@@ -238,18 +253,18 @@ SAVE_CONTEXT: Final = """
         RETURNING session_id
     ),
     deleted AS (
-        DELETE FROM {schema}director_context_items
+        DELETE FROM {{schema}}director_context_items
         WHERE session_id = $1 AND idx >= $6 AND $6 < (SELECT list_len FROM known)
             AND EXISTS (SELECT FROM context)
     ),
     written AS (
-        INSERT INTO {schema}director_context_items (session_id, idx, item)
+        INSERT INTO {{schema}}director_context_items (session_id, idx, item)
         SELECT session_id, new.idx, new.item
         FROM context CROSS JOIN unnest($13, $14) AS new (idx, item)
         WHERE context.session_id = $1 AND (
             new.idx >= coalesce((SELECT list_len FROM known), 0)
             OR new.item IS DISTINCT FROM (
-                SELECT stored.item FROM {schema}director_context_items AS stored
+                SELECT stored.item FROM {{schema}}director_context_items AS stored
                 WHERE stored.session_id = $1 AND stored.idx = new.idx
             )
         )
@@ -259,27 +274,27 @@ SAVE_CONTEXT: Final = """
 """
 
 # A comma stands between two items, so that a list's first item comes without.
-APPEND_TO_CONTEXT: Final = """
+APPEND_TO_CONTEXT: Final = f"""
     WITH known AS (
         SELECT version, list_key = $2 AS same_list,
             bytes + $6 - (list_len = 0 AND $4 > 0)::integer AS bytes
-        FROM {schema}director_context_messages
+        FROM {{schema}}director_context_messages
         WHERE session_id = $1
     ),
     session AS (
-        UPDATE {schema}director_sessions
+        UPDATE {{schema}}director_sessions
         SET updated_at = greatest(updated_at, $8)
-        WHERE session_id = $1 AND (
+        WHERE session_id = $1 AND {_IS_LOCKED} AND (
             NOT EXISTS (SELECT FROM known)
             OR coalesce((SELECT same_list AND bytes <= $9 FROM known), false)
         )
         RETURNING session_id
     ),
     context AS (
-        INSERT INTO {schema}director_context_messages AS stored
+        INSERT INTO {{schema}}director_context_messages AS stored
             (session_id, context_data, list_key, list_len, bytes, version, created_at, updated_at,
              metadata)
-        SELECT session_id, $3, $2, $4, $5, $7, $8, $8, '{{}}'
+        SELECT session_id, $3, $2, $4, $5, $7, $8, $8, '{{{{}}}}'
         FROM session
         ON CONFLICT (session_id) DO UPDATE SET
             list_len = stored.list_len + excluded.list_len,
@@ -289,7 +304,7 @@ APPEND_TO_CONTEXT: Final = """
         RETURNING session_id, list_len
     ),
     written AS (
-        INSERT INTO {schema}director_context_items (session_id, idx, item)
+        INSERT INTO {{schema}}director_context_items (session_id, idx, item)
         SELECT session_id, list_len - $4 + place - 1, item
         FROM context CROSS JOIN unnest($10) WITH ORDINALITY AS new (item, place)
     )
