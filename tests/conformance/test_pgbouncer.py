@@ -1,4 +1,6 @@
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -7,6 +9,7 @@ from director_db_conformance import pgbouncer
 from director_db_conformance.dsn import replace
 from director_db_conformance.pgbouncer import NoPgBouncerError, PgBouncer
 from director_db_conformance.servers.reaper import processes_in
+from director_db_postgres import PostgresDB
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,23 @@ def test_gives_a_connection_for_one_transaction_at_a_time(database):
     ):
         backend = "SELECT pg_backend_pid()"
         assert first.execute(backend).fetchone() == second.execute(backend).fetchone()
+
+
+def test_one_that_is_full_is_waited_for(database):
+    """It refuses in the way that it also refuses a wrong password in."""
+    with (
+        PgBouncer(database, max_clients=1) as pooler,
+        psycopg.connect(pooler.dsn, prepare_threshold=None) as only,
+        PostgresDB(pooler.dsn, pooler=True) as db,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        only.execute("SELECT 1")
+        creating = executor.submit(db.create_session, "s")
+        time.sleep(1)
+        assert not creating.done()
+        only.close()
+        creating.result()
+        assert "s" == db.get_session("s")["session_id"]
 
 
 def test_leaves_nothing(database):

@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import director_db
 import director_db_postgres
@@ -157,6 +159,35 @@ def test_one_thread_uses_one_connection(place, db):
     for number in range(20):
         upsert(db, "s", number)
     assert sessions_of(place) == 1
+
+
+def test_connections_that_take_long_to_make_are_waited_for(place, new_db):
+    """Whoever waits for the pool meanwhile does not take them for lost."""
+    new_db(place.dsn).create_session("s")
+    slow = make_conninfo(place.dsn, options="-c post_auth_delay=2")
+    db = new_db(slow, pool_size=3)
+    db.get_session("s")
+    pool = db._database._pool
+    with place.connect() as holder, ThreadPoolExecutor(6) as executor:
+        holder.execute("BEGIN")
+        holder.execute("SELECT FROM director_sessions FOR UPDATE")
+        writes = [executor.submit(upsert, db, "s", number) for number in range(6)]
+        time.sleep(4.5)
+        holder.execute("COMMIT")
+        for write in writes:
+            write.result()
+    assert db._database._pool is pool
+
+
+def test_a_table_that_is_altered_under_prepared_statements(place, db):
+    db.create_session("s")
+    for _ in range(7):
+        upsert(db, "s", 1)
+        db.get_session("s")
+    with place.connect() as admin:
+        admin.execute("ALTER TABLE director_sessions ALTER COLUMN metadata TYPE varchar(100000)")
+    assert db.get_session("s")["metadata"] == {}
+    assert db.delete_session("s").success
 
 
 def test_a_pool_grows_no_further_than_its_size(place, new_db):

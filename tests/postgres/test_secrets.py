@@ -115,6 +115,14 @@ def test_a_refused_password(server, new_db, logged):
     assert SECRET not in everything_about(caught.value)
 
 
+@pytest.mark.parametrize("host", ["a..b", f"{'x' * 64}.b"])
+def test_a_host_whose_name_cannot_be_looked_up(new_db, logged, host):
+    db = new_db(f"postgresql://u:{SECRET}@{host}/d")
+    with pytest.raises(ConfigurationError, match="cannot be looked up") as caught:
+        db.get_session("s")
+    assert SECRET not in everything_about(caught.value)
+
+
 def test_nobody_there(new_db, logged):
     db = new_db(f"postgresql://u:{SECRET}@127.0.0.1:1,127.0.0.1:2/d", retry_deadline=0.1)
     with pytest.raises(BackendUnavailableError) as caught:

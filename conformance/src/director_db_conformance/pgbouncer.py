@@ -33,7 +33,7 @@ auth_type = scram-sha-256
 auth_file = {folder}/users.txt
 pool_mode = transaction
 default_pool_size = {pool_size}
-max_client_conn = 500
+max_client_conn = {max_clients}
 logfile = {folder}/pgbouncer.log
 pidfile = {folder}/pgbouncer.pid
 """
@@ -73,13 +73,14 @@ class PgBouncer:
         database: the database, through the pooler.
     """
 
-    def __init__(self, database: Database, *, pool_size: int = 5) -> None:
+    def __init__(self, database: Database, *, pool_size: int = 5, max_clients: int = 500) -> None:
         """Start it in front of a database.
 
         Args:
             database: where to lead.
             pool_size: how many server connections all clients share. Few are better for tests: each
                 connection then really is a different one from one transaction to the next.
+            max_clients: how many clients it lets in.
 
         Raises:
             NoPgBouncerError: it is not installed, or did not start.
@@ -87,6 +88,7 @@ class PgBouncer:
         self._program = find_pgbouncer()
         self._upstream = parts(database.dsn)
         self._pool_size = pool_size
+        self._max_clients = max_clients
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = ServerFolder(server_account())
         try:
@@ -157,6 +159,7 @@ class PgBouncer:
                 listen_port=port,
                 folder=self._home,
                 pool_size=self._pool_size,
+                max_clients=self._max_clients,
             )
             configuration_file = self._write("pgbouncer.ini", configuration)
             self._process = subprocess.Popen(  # noqa: S603

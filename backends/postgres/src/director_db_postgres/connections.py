@@ -22,7 +22,7 @@ from director_db.errors import BackendUnavailableError, ConfigurationError, Dire
 from director_db.records import Migration
 from director_db_postgres import schema
 from director_db_postgres.arrays import ADAPTERS
-from director_db_postgres.errors import READ_ONLY, explain, is_worth_retrying, sqlstate
+from director_db_postgres.errors import READ_ONLY, STALE_PLAN, explain, is_worth_retrying, sqlstate
 from director_db_postgres.refusal import refusal_state
 from director_db_postgres.settings import DSN
 
@@ -64,13 +64,23 @@ class Connection(psycopg.Connection[TupleRow]):
         """Connect, or hand over the connection that was made to look at the schema."""
         with contextlib.suppress(IndexError):
             return connector.ready.pop()  # type: ignore[return-value]
+        token = object()
+        nameless = None
         try:
+            connector.connecting[token] = None
             connection = super().connect(conninfo, **kwargs)
         except psycopg.OperationalError as error:
             text, timed_out = str(error), isinstance(error, psycopg.errors.ConnectionTimeout)
+        except UnicodeError as error:
+            nameless = f"A Postgres host has a name that cannot be looked up: {error}."
         else:
             connector.failure = None
             return connection
+        finally:
+            connector.connecting.pop(token, None)
+        # Not while the other exception is handled: it would go along, and knows the password.
+        if nameless is not None:
+            raise ConfigurationError(nameless)
         state = None if timed_out else refusal_state(conninfo, connector.patience)
         connector.failure = Failure(text, state)
         raise connector.failure.error()
@@ -84,6 +94,7 @@ class Connection(psycopg.Connection[TupleRow]):
     ) -> tuple[bool, psycopg.Cursor[TupleRow]]:
         """Lock a session's row, then execute a statement that sees all that was written before.
 
+        Where there is no session the statement is executed all the same, and has to change nothing.
         One round trip and one transaction: that of a pipeline, which needs no BEGIN and COMMIT.
 
         Returns:
@@ -169,6 +180,8 @@ class Connector:
         """Start with nothing known; `patience` is for asking why a connection failed, seconds."""
         self.patience = patience
         self.ready: list[Connection] = []
+        # The attempts to connect that are under way.
+        self.connecting: dict[object, None] = {}
         self.failure: Failure | None = None
 
 
@@ -272,6 +285,8 @@ class Database:
         deadline = time.monotonic() + self._settings.retry_deadline
         pause = _FIRST_PAUSE
         in_doubt = False
+        # Each connection may have planned its statements for tables that were altered since.
+        stale_plans = self._settings.pool_size
         while True:
             token = object()
             try:
@@ -288,7 +303,7 @@ class Database:
                     failure = error
                     # An answer on a connection that is still good says that nothing was applied.
                     in_doubt |= writes and connection.closed
-                    if sqlstate(error) == READ_ONLY:
+                    if sqlstate(error) in {READ_ONLY, STALE_PLAN}:
                         connection.close()
                 except BaseException:
                     connection.abort()
@@ -296,9 +311,12 @@ class Database:
                 finally:
                     self._holding.pop(token, None)
                     pool.putconn(connection)
+            if sqlstate(failure) == STALE_PLAN and stale_plans:
+                stale_plans -= 1
+                continue
             if (
                 (once and in_doubt)
-                or not is_worth_retrying(failure)
+                or not is_worth_retrying(failure, pooler=self._settings.pooler)
                 or time.monotonic() + pause > deadline
             ):
                 raise explain(failure, self.place, maybe_applied=in_doubt) from failure
@@ -322,7 +340,7 @@ class Database:
                     raise failure.error() from None
                 if late:
                     raise self._busy() from None
-                if failure is None and len(self._holding) < self._settings.pool_size:
+                if failure is None and self._are_lost(pool):
                     # Nobody has them: exceptions of a signal's handler struck between the pool and
                     # us. It cannot be told, so that all who wait start over with a new one.
                     self._discard(pool)
@@ -338,6 +356,13 @@ class Database:
                     self._holding[token] = None
                     return pool, connection
                 pool.putconn(connection)
+
+    def _are_lost(self, pool: ConnectionPool[Connection]) -> bool:
+        """Whether the pool is full with connections that nobody holds, or is about to get."""
+        size = self._settings.pool_size
+        if len(self._holding) >= size or self._connector.connecting:
+            return False
+        return int(pool.get_stats()["pool_size"]) >= size
 
     def _busy(self) -> DirectorDBError:
         message = (

@@ -19,6 +19,9 @@ _UNTRANSLATABLE_CHARACTER: Final = "22P05"
 READ_ONLY: Final = "25006"
 """The server became a standby: another connection may lead to the one that took over."""
 
+STALE_PLAN: Final = "0A000"
+"""A prepared statement's result would have other types now: a new connection prepares it anew."""
+
 # Worth another try on the same server or the one that takes over. A whole class by its two letters.
 _RETRY: Final = frozenset(
     {
@@ -76,7 +79,10 @@ _UNAVAILABLE: Final = {
     "XX": "the server failed; see its log",
 }
 
-_UNREACHABLE: Final = "it cannot be reached; check that the server runs and that the network is up"
+_UNREACHABLE: Final = (
+    "it cannot be reached; check that the server runs, that the network is up, and the settings of "
+    "the connection, TLS's included"
+)
 
 
 def sqlstate(error: psycopg.Error) -> str:
@@ -89,11 +95,13 @@ def is_refusal(error: psycopg.Error) -> bool:
     return getattr(error, "is_refusal", False)
 
 
-def is_worth_retrying(error: psycopg.Error) -> bool:
+def is_worth_retrying(error: psycopg.Error, *, pooler: bool) -> bool:
     """Whether the same operation may succeed in a moment, on this server or on its successor."""
     state = sqlstate(error)
     if state == _PROTOCOL_VIOLATION and is_refusal(error):
-        return False
+        # Where a pooler is known to be, it may be for want of a server: one that starts up, or has
+        # too many connections.
+        return pooler
     if not state:
         # Nothing came from the server: no answer to a connection, or no more answers on one.
         return isinstance(error, psycopg.OperationalError)
@@ -119,7 +127,8 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
     if is_refusal(error) and state == _PROTOCOL_VIOLATION:
         refused = (
             "the connection was refused, as a pooler does for a wrong password, database or "
-            "start-up option; behind PgBouncer, set POSTGRES_POOLER=1 and no statement timeout"
+            "start-up option, or while it has no server; behind PgBouncer, set POSTGRES_POOLER=1 "
+            "and no statement timeout"
         )
     if refused is not None:
         return ConfigurationError(f"{place} cannot be used: {refused} ({reason}).")
