@@ -150,6 +150,13 @@ class TestUnknownTypes:
                 load_db(wrong)
             assert "hunter2" not in str(caught.value)
 
+    def test_a_url_that_lacks_its_slashes(self):
+        for wrong, scheme in (("sqlite:x.db", "sqlite"), ("postgresql:u:pw@h/db", "postgresql")):
+            with pytest.raises(UnknownDBTypeError) as caught:
+                load_db(wrong)
+            assert f"a URL begins with '{scheme}://'" in str(caught.value)
+            assert "Did you mean" not in str(caught.value)
+
     @pytest.mark.parametrize("wrong", [5, b"sqlite", ["sqlite"]])
     def test_what_is_no_text(self, wrong):
         with pytest.raises(ConfigurationError, match="str"):
@@ -239,6 +246,13 @@ class TestPlugins:
         assert "sqlite" == load_db("sqlite").db_type
         with pytest.raises((PluginError, UnknownDBTypeError), match=r"bad-duck|duck"):
             load_db("duck")
+
+    @pytest.mark.parametrize("name", ["", "a duck", "5", "dück"])
+    def test_what_is_no_name_is_ignored_and_told(self, install, name):
+        install("bad-duck", "duck", entry_point=f"{name} = x.plugin")
+        assert name not in list(DBType)
+        with pytest.raises(UnknownDBTypeError, match=r"Ignored: bad-duck: .* no name of a DB type"):
+            load_db("nope")
 
     def test_only_the_one_that_was_asked_for_is_imported(self, install):
         package = install("my-duck", "duck")

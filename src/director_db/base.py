@@ -566,7 +566,7 @@ class BaseDB(metaclass=_Registering):
     @final
     @_operation
     def health(self) -> Health:
-        """Create what is missing and describe the database, with the reason if it cannot be used.
+        """Create what is missing and describe the database, or raise why it cannot be used (LIF-4).
 
         Returns:
             The DB type, the place with any password masked, the versions of the parts, and
@@ -611,7 +611,7 @@ class BaseDB(metaclass=_Registering):
     @property
     @final
     def closed(self) -> bool:
-        """Whether ``close()`` was called."""
+        """Whether ``close()`` was called (LIF-5)."""
         return self._gate.closed
 
     @final

@@ -16,6 +16,10 @@ ENTRY_POINT_GROUP: Final = "director_db"
 """The entry-point group of backends; an entry point's name is its DB type."""
 
 
+NAME: Final = re.compile(r"[a-z][a-z0-9+._-]*")
+"""What a DB type and a URL scheme look like."""
+
+
 class Plugin(NamedTuple):
     """A backend that a distribution offers."""
 
@@ -63,6 +67,9 @@ def find_plugins() -> Installed:
             for entry_point in distribution.entry_points:
                 if entry_point.group == ENTRY_POINT_GROUP:
                     db_type = entry_point.name.lower()
+                    if NAME.fullmatch(db_type) is None:
+                        faults.append(f"{label}: {entry_point.name!r} is no name of a DB type")
+                        continue
                     found = Plugin(db_type, entry_point, label, distribution.version or "?")
                     plugins.setdefault(db_type, []).append(found)
         except Exception as error:  # noqa: BLE001 - malformed metadata raises anything

@@ -38,7 +38,6 @@ _REQUIREMENTS: Final = {"postgres": "director-db[postgres]"}
 _SCHEMES_OF_REQUIREMENTS: Final = {"postgresql": "postgres"}
 
 _EXIT_PATIENCE: Final = 5.0
-_NAME: Final = re.compile(r"[a-z][a-z0-9+._-]*")
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -159,8 +158,8 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
     """Return the database that the environment, or the argument, asks for.
 
     In one process there is one instance for each type and settings; it is thread-safe, works after
-    a fork, and is opened by its first operation. The environment is read at every call, so that a
-    changed setting takes effect. After the instance's ``close()`` the next call gives a new one.
+    a fork (LIF-1), and is opened by its first operation. The environment is read at every call, so that a
+    changed setting takes effect. After the instance's ``close()`` the next call gives a new one (LIF-5).
 
     Args:
         db_type_or_url: a DB type as ``"sqlite"``, or a URL as ``"sqlite:///path/to/file.db"``; None
@@ -300,10 +299,12 @@ def _find(name: str) -> tuple[object, str]:
 def _unknown(name: str) -> UnknownDBTypeError:
     installed = installed_types()
     # What was taken for a name may be a connection string with a password in it.
-    name = re.split("[:@/]", name)[0]
+    name, *rest = re.split("([:@/])", name, maxsplit=1)
     parts = [f"Unknown DB type {name!r}.", f"Installed: {', '.join(installed) or 'none'}."]
     wanted = _SCHEMES_OF_REQUIREMENTS.get(name, name)
-    if wanted not in _REQUIREMENTS:
+    if rest and rest[0] == ":" and wanted in {*installed, *_REQUIREMENTS}:
+        parts[0] = f"What begins with '{name}:' is no DB type, and a URL begins with '{name}://'."
+    elif wanted not in _REQUIREMENTS:
         import difflib  # noqa: PLC0415 - as rarely needed as it is slow to import
 
         close = difflib.get_close_matches(name, [*installed, *_REQUIREMENTS], n=1)
@@ -320,9 +321,7 @@ def _unknown(name: str) -> UnknownDBTypeError:
                 for known, requirement in _REQUIREMENTS.items()
                 if known not in installed
             )
-            parts.append(
-                "Install more with: " + (more or "pip install and the package of that backend")
-            )
+            parts.append("Install more with: " + (more or "pip install <a backend's package>"))
     parts.extend(f"Ignored: {fault}." for fault in _discovered().faults)
     return UnknownDBTypeError(" ".join(parts))
 
@@ -425,7 +424,7 @@ def _spec_of(hooks: pluggy.PluginManager, origin: str) -> BackendSpec:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+    return isinstance(value, str) and discovery.NAME.fullmatch(value) is not None
 
 
 def _shown(error: BaseException) -> str:
