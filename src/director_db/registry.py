@@ -158,8 +158,9 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
     """Return the database that the environment, or the argument, asks for.
 
     In one process there is one instance for each type and settings; it is thread-safe, works after
-    a fork (LIF-1), and is opened by its first operation. The environment is read at every call, so that a
-    changed setting takes effect. After the instance's ``close()`` the next call gives a new one (LIF-5).
+    a fork (LIF-1), and is opened by its first operation. The environment is read at every call, so
+    that a changed setting takes effect. After the instance's ``close()`` the next call gives a new
+    one (LIF-5).
 
     Args:
         db_type_or_url: a DB type as ``"sqlite"``, or a URL as ``"sqlite:///path/to/file.db"``; None
