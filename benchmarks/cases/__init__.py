@@ -12,6 +12,7 @@ from benchmarks.cases import (
     sessions,
     start,
     threads,
+    wire,
     writes,
 )
 from benchmarks.cases.case import Case
@@ -21,6 +22,7 @@ __all__ = ["CASES", "Case"]
 CASES: Final = (
     *start.CASES,
     *writes.CASES,
+    *wire.CASES,
     *durability.CASES,
     *threads.CASES,
     *fairness.CASES,

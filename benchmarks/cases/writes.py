@@ -7,10 +7,9 @@ import functools
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.bench import LABELS, SESSION, open_ours
-from benchmarks.cases.case import Case, compared, counted, kibibytes, ours, peers_with, raw
-from benchmarks.counters import CALLS, bytes_for_each
+from benchmarks.cases.case import Case, compared, kibibytes, ours, peers_with, raw
+from benchmarks.counters import bytes_for_each
 from benchmarks.payloads import PAGE, Stream, message
-from benchmarks.results import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,15 +21,12 @@ if TYPE_CHECKING:
 CONVERSATION: Final = 100
 """Messages that are there already."""
 
-_ONE_ROUND_TRIP: Final = Goal(1, "round trip")
-
 
 def upsert(bench: Bench, backend: str) -> Iterator[Row | Curve]:
     """Store 1 KB messages in a conversation of 100, one caller, one in ten new and nine updated.
 
     Raw: one warm connection, the same SQL, pragmas and prepared statements, JSON by the C encoder
     of ``json``, made once, one commit for each message. It checks nothing and tries nothing again.
-    On Postgres the round trips are counted by a proxy on the wire.
 
     Peers: they cannot update a message, so they add one; LangGraph stores its state, 100 messages.
     """
@@ -62,23 +58,6 @@ def upsert(bench: Bench, backend: str) -> Iterator[Row | Curve]:
             bound=1.15,
             facts=facts,
         )
-        if backend == "postgres":
-            yield _round_trips_of_an_upsert(bench, name, pair.ours_place)
-
-
-def _round_trips_of_an_upsert(bench: Bench, name: str, dsn: str) -> Row:
-    stream = Stream()
-    with bench.counted_on_the_wire(dsn) as (db, proxy):
-        db.add_or_update_msg_to_conv(SESSION, **stream())
-        with proxy.count() as count:
-            for _ in range(CALLS):
-                db.add_or_update_msg_to_conv(SESSION, **stream())
-        facts = {
-            "sent": kibibytes(count.bytes_sent / CALLS),
-            "received": kibibytes(count.bytes_received / CALLS),
-        }
-        trips = count.round_trips / CALLS
-    return counted(name, "Postgres: upsert, on the wire", trips, _ONE_ROUND_TRIP, facts)
 
 
 def bulk(bench: Bench, backend: str) -> Iterator[Row | Curve]:
@@ -150,17 +129,6 @@ def delete(bench: Bench, backend: str) -> Iterator[Row | Curve]:
             bench,
             bound=1.15 if backend == "postgres" else None,
         )
-        if backend == "postgres":
-            with bench.counted_on_the_wire(pair.ours_place) as (db, proxy):
-                fill(db, "first")
-                db.delete_session("first")
-                fill(db, "second")
-                with proxy.count() as count:
-                    db.delete_session("second")
-                trips = float(count.round_trips)
-            yield counted(
-                name, "Postgres: delete a session, on the wire", trips, _ONE_ROUND_TRIP, {}
-            )
 
 
 CASES: Final = (

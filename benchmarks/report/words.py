@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from benchmarks.results import Figure, Report, Row
 
 OURS: Final = "ours"
+RAW: Final = "raw"
 ABSENT: Final = "-"
 
 _NEARLY_ALL: Final = 0.9
@@ -39,10 +40,9 @@ def figure(row: Row, name: str) -> str:
 def limit(row: Row) -> str:
     """Write what ours is compared with: the bare driver, or what the goal names."""
     others = [each for each in row.figures if each.name != OURS and not each.is_peer]
-    return ", ".join(
-        f"{amount(each.spread.median, row.unit)}{'' if each.name == 'raw' else f' {each.name}'}"
-        for each in others
-    )
+    if [each.name for each in others] == [RAW]:
+        return amount(others[0].spread.median, row.unit)
+    return ", ".join(f"{amount(each.spread.median, row.unit)} {each.name}" for each in others)
 
 
 def measured(row: Row) -> str:
