@@ -202,7 +202,7 @@ def is_marked(text: str) -> bool:
     return text[:1] == MARK
 
 
-def _walk(root: object, deepest: int) -> None:
+def _walk(root: object, deepest: int) -> None:  # noqa: PLR0912 - a call for each would be slower
     """Refuse what cannot be stored exactly, as fast as Python can.
 
     The frames are kept in a list, since a caller may already be deep in recursion. `budget` is a
@@ -225,8 +225,22 @@ def _walk(root: object, deepest: int) -> None:
             ):
                 continue
             else:
-                cost, children = _look_at(item)
-                budget -= cost
+                if kind is list:
+                    budget -= 2 * len(item)  # "1,"
+                    children: Iterator[Any] | None = iter(item)
+                elif kind is dict:
+                    cost = 0
+                    for key in item:
+                        if type(key) is not str:
+                            cost, children = _look_at(item)
+                            break
+                        cost += len(key) + 5  # '"":1,'
+                    else:
+                        children = iter(item.values())
+                    budget -= cost
+                else:
+                    cost, children = _look_at(item)
+                    budget -= cost
                 if budget < 0:
                     raise _TooLongError
                 if children is not None:
@@ -245,6 +259,8 @@ def _walk(root: object, deepest: int) -> None:
 
 def _look_at(item: object) -> tuple[int, Iterator[object] | None]:
     """Return at least how long an item's own text is, and what is inside it, None for a scalar.
+
+    For all that is not so common that `_walk` knows it.
 
     Subclasses are looked at as the encoder does it, by the methods that they may override.
     """

@@ -177,6 +177,41 @@ def test_a_file_that_was_replaced_is_opened(path, tmp_path):
         assert ["from the backup"] == [session["session_id"] for session in db.get_sessions()]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_file_that_goes_before_the_commit_takes_no_write_with_it(path, fails):
+    sessions = []
+
+    def operation(connection):
+        sessions.append(connection.execute("SELECT count(*) FROM director_sessions").fetchone())
+        if len(sessions) == 1:
+            for file in path.parent.iterdir():
+                file.unlink()
+            if fails:
+                connection.execute("SELECT * FROM nowhere")
+        return "done"
+
+    with SQLiteDB(path) as db:
+        db.create_session("old")
+        assert "done" == db._database.write(operation, 0)
+        # In the old file, and once more in the new one.
+        assert [(1,), (0,)] == sessions
+        db.create_session("new")
+        with SQLiteDB(path) as other:
+            assert ["new"] == [session["session_id"] for session in other.get_sessions()]
+
+
+def test_a_file_that_goes_again_and_again_is_told(path):
+    def operation(connection):
+        for file in path.parent.iterdir():
+            file.unlink()
+
+    with SQLiteDB(path) as db:
+        with pytest.raises(BackendUnavailableError, match="again and again"):
+            db._database.write(operation, 0)
+        db.create_session("new")
+        assert ["new"] == [session["session_id"] for session in db.get_sessions()]
+
+
 def test_a_damaged_file_is_told(path):
     with SQLiteDB(path) as db:
         db.create_session("s1")

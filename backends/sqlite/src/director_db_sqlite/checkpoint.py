@@ -18,7 +18,7 @@ CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 """About how much this process writes to the log between checkpoints, in bytes."""
 
 # What a small write costs in the log besides its payload: some pages of tables and indexes.
-_BYTES_PER_CALL: Final = 6 * 4096
+_BYTES_PER_CALL: Final = 3 * 4096
 
 # What one of many rows costs in the log that a call deletes, or changes without saying its size.
 _BYTES_PER_CHANGE: Final = 1536

@@ -11,7 +11,14 @@ from director_db.errors import BackendUnavailableError, ClosedError, Configurati
 from director_db_sqlite import old_layout, schema
 from director_db_sqlite.connections import connect, connect_to_look, transact
 from director_db_sqlite.errors import primary_code
-from director_db_sqlite.file import absolute, create_file, file_id, log_id, refuse_foreign_log
+from director_db_sqlite.file import (
+    FileReplacedError,
+    absolute,
+    create_file,
+    file_id,
+    log_id,
+    refuse_foreign_log,
+)
 from director_db_sqlite.locks import locked, new_lock, patiently
 from director_db_sqlite.readers import Readers
 from director_db_sqlite.writer import Writer
@@ -88,7 +95,7 @@ class FileDatabase:
         self._migrates = migrates
         self._closed = False
         self._readers = Readers(lambda: self._connect(writable=False), lambda: self.path)
-        self._writer = Writer(self._connect, lambda: self.path)
+        self._writer = Writer(self._connect, lambda: self.path, self._is_there)
         self._reset()
 
     def _reset(self) -> None:
@@ -121,19 +128,38 @@ class FileDatabase:
     def write(self, operation: Operation[T], size: int) -> T:
         """Run an operation in a transaction, alone or together with those of other threads."""
         deadline = time.monotonic() + self._patience
-        self._ensure_open(deadline)
+        if self._file is None or self._writer.connection is None:
+            self._ensure_open(deadline)
         try:
-            result = self._writer.write(operation, size, deadline)
+            result = self._write(operation, size, deadline)
+        except (FileReplacedError, sqlite3.Error):
+            # Whatever went wrong with a file that is not there any more.
+            if self._is_there():
+                raise
+            self._ensure_open(deadline)
+            try:
+                result = self._write(operation, size, deadline)
+            except FileReplacedError:
+                message = f"{self.path} was replaced again and again. Try again."
+                raise BackendUnavailableError(message, retryable=True) from None
+        if self._log is None:
+            self._log = log_id(self.path)
+        return result
+
+    def _write(self, operation: Operation[T], size: int, deadline: float) -> T:
+        try:
+            return self._writer.write(operation, size, deadline)
         except sqlite3.OperationalError as error:
             if primary_code(error) != sqlite3.SQLITE_READONLY:
                 raise
             # What was read-only when it was opened stays so for this process until all of its
             # connections are closed, those that read included; it may not be so any more.
             self.close()
-            result = self._writer.write(operation, size, deadline)
-        if self._log is None:
-            self._log = log_id(self.path)
-        return result
+            return self._writer.write(operation, size, deadline)
+
+    def _is_there(self) -> bool:
+        """Whether the path still names the file that was opened."""
+        return self._file is not None and self._file == file_id(self._opened or self.path)
 
     def migrate(self, *, skip_invalid: bool) -> Migration:
         """Carry the old system's tables over; a file that has ours already stays as it is."""
@@ -165,12 +191,12 @@ class FileDatabase:
         """See to it that the file is there and has our tables; cheap when it is known.
 
         A file that was deleted or replaced would take every later write with it when the process
-        ends, so the path is looked at each time.
+        ends, so the path is looked at each time: here for a read, before its COMMIT for a write.
 
         Returns:
             What was migrated; None if nothing was.
         """
-        if self._file is not None and self._file == file_id(self._opened or self.path):
+        if self._is_there():
             return None
         return locked(
             self._opening,

@@ -21,7 +21,6 @@ from director_db.records import (
     SaveOutcome,
     SessionRow,
     StoredContext,
-    message_bytes,
     whole_context,
 )
 from director_db_sqlite import old_layout, sql
@@ -279,7 +278,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
             )
             return True
 
-        return self._database.write(upsert, sum(map(message_bytes, rows)))
+        return self._database.write(upsert, sum(map(_size, rows)))
 
     def _upsert_message(self, session_id: str, row: MessageRow) -> bool:
         # The most frequent write of all. What can be done before the write lock is taken is.
@@ -293,7 +292,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
             connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *values))
             return True
 
-        return self._database.write(upsert, message_bytes(row))
+        return self._database.write(upsert, _size(row))
 
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
         cursor = query.after if query.before is None else query.before
@@ -445,6 +444,11 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         return self._database.write(
             lambda connection: _delete(connection, sql.DELETE_CONTEXT, session_id), 0
         )
+
+
+def _size(row: MessageRow) -> int:
+    """Return about how many bytes a message writes: what is not ASCII takes more."""
+    return len(row.agents) + len(row.actions) + len(row.content) + len(row.metadata)
 
 
 def _take_places(

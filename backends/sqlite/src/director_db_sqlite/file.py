@@ -13,6 +13,10 @@ FileId = tuple[int, int]
 _LOG_SUFFIX: Final = "-wal"
 
 
+class FileReplacedError(Exception):
+    """The file of a transaction was deleted or replaced before its COMMIT; nothing was done."""
+
+
 def absolute(path: str, directory: str | None) -> str:
     """Return a path made absolute, from a folder or else from the working directory."""
     try:

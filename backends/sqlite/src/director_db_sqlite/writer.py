@@ -25,7 +25,7 @@ from director_db.errors import BackendUnavailableError, DirectorDBError
 from director_db_sqlite.checkpoint import Checkpointer
 from director_db_sqlite.connections import failure, forget, roll_back
 from director_db_sqlite.errors import WAIT, primary_code
-from director_db_sqlite.file import log_bytes
+from director_db_sqlite.file import FileReplacedError, log_bytes
 from director_db_sqlite.locks import in_use_by_this_thread, new_lock, patiently
 
 if TYPE_CHECKING:
@@ -87,10 +87,22 @@ class Call:
 class Writer:
     """Runs writes in as few transactions as they come in, on one connection."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], path: Callable[[], str]) -> None:
-        """Take what opens a connection that writes, and what says which file that is."""
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        path: Callable[[], str],
+        is_there: Callable[[], bool],
+    ) -> None:
+        """Take what opens a connection that writes, and what knows the file.
+
+        Args:
+            connect: opens a connection.
+            path: of the file, for people.
+            is_there: whether it is still the one that the connection has open.
+        """
         self._connect = connect
         self._path = path
+        self._is_there = is_there
         self._checkpointer = Checkpointer(connect)
         self.max_batch_calls = MAX_BATCH_CALLS
         self._reset()
@@ -115,6 +127,7 @@ class Writer:
 
         Raises:
             BackendUnavailableError: it could not begin in time, or who ran it was interrupted.
+            FileReplacedError: the file is not there any more, or another one is.
         """
         if self.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
             raise in_use_by_this_thread(self._path())
@@ -242,7 +255,7 @@ class Writer:
                 if first is not own and not isinstance(error, _OF_OPERATIONS):
                     raise
                 # It needs no savepoint: what is rolled back is its own.
-                first.error = error
+                first.error = error if self._is_there() else FileReplacedError()
                 self._end(connection)
             else:
                 if alone or not self._waiting or self._run_others(connection, own):
@@ -317,6 +330,13 @@ class Writer:
         return True
 
     def _commit(self, connection: sqlite3.Connection) -> None:
+        # Once for the whole batch and at the last moment. Each caller for itself, before it queues,
+        # would have to give up the interpreter for it: with 32 threads a tenth of what they stored.
+        if not self._is_there():
+            for call in self._batch:
+                call.error = FileReplacedError()
+            self._end(connection)
+            return
         # From here on, a transaction that is not open any more has been committed: nothing can
         # strike between a COMMIT that fails and the line that takes this back.
         self._committing = True
