@@ -15,15 +15,10 @@ from director_db_conformance.servers.ladder import asked_version
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from director_db_conformance.servers import Database, PostgresServer
+    from director_db_conformance.servers import PostgresServer
 
 PGBOUNCER_VARIABLE: Final = "DIRECTOR_DB_TEST_PGBOUNCER"
 """Puts PgBouncer, in transaction mode, in front of every place."""
-
-_CUT: Final = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = %s AND pid <> pg_backend_pid()
-"""
 
 
 def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the server's
@@ -45,7 +40,7 @@ def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the ser
         "postgres",
         database.environment if pooler is None else pooler.environment,
         restart=restart if server.can_restart else None,
-        cut=functools.partial(_cut, server, database),
+        cut=functools.partial(server.cut, database),
         destroy=destroy,
     )
 
@@ -55,8 +50,3 @@ def _server() -> PostgresServer:
     server = find_postgres(version=asked_version())
     atexit.register(server.close)
     return server
-
-
-def _cut(server: PostgresServer, database: Database) -> None:
-    with server.connect() as connection:
-        connection.execute(_CUT, (database.name,))

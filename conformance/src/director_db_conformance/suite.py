@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -17,6 +18,8 @@ from director_db_conformance.version import disagreement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from director_db_conformance.transcript import NewPlaces
 
 NOT_APPLICABLE: Final = pytest.StashKey[str]()
 """Why a clause says nothing of a place; set on the test that is skipped for it."""
@@ -42,7 +45,7 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
                 raise TypeError(message)
 
     def new_place(self, tmp_path_factory: pytest.TempPathFactory) -> Place:
-        """Return a new, empty place; called once for each test.
+        """Return a new, empty place; called for each test, a few times for some.
 
         Args:
             tmp_path_factory: makes folders for files that the place needs.
@@ -57,7 +60,7 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
         """A new, empty place."""
         transcript.clear()
         completed.clear()
-        place = RecordedPlace(_checked(type(self), self.new_place(tmp_path_factory)))
+        place = self._new_place(tmp_path_factory)
         try:
             wanted = clause_of(request.function)
             reason = None if wanted is None else not_applicable(wanted, place.place)
@@ -67,6 +70,21 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
             yield place
         finally:
             place.close()
+
+    @pytest.fixture
+    def more_places(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewPlaces]:
+        """Makes new, empty places, for what only the first use of one shows."""
+        with ExitStack() as made:
+
+            def new_place() -> RecordedPlace:
+                place = self._new_place(tmp_path_factory)
+                made.callback(place.close)
+                return place
+
+            yield new_place
+
+    def _new_place(self, tmp_path_factory: pytest.TempPathFactory) -> RecordedPlace:
+        return RecordedPlace(_checked(type(self), self.new_place(tmp_path_factory)))
 
     @pytest.fixture
     def db(self, place: RecordedPlace) -> RecordedDB:
@@ -129,7 +147,7 @@ def _clauses() -> dict[str, Clause]:
     return found
 
 
-FIXTURES: Final = ("place", "db")
+FIXTURES: Final = ("place", "more_places", "db", "_new_place")
 """What else of the suite is not to be replaced."""
 
 CLAUSES: Final[dict[str, Clause]] = _clauses()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from subprocess import Popen
     from types import TracebackType
 
@@ -171,6 +172,10 @@ class RecordedPlace:
         finally:
             if self.place.destroy is not None:
                 self.place.destroy()
+
+
+NewPlaces = Callable[[], RecordedPlace]
+"""What makes new places for a clause that needs more than one."""
 
 
 def shown(value: object, depth: int = 0) -> str:

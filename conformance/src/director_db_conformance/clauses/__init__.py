@@ -1,7 +1,8 @@
 """The clauses, one file for each family of rules; ``MSG-3`` stands in ``messages.py``.
 
 A family that is long has files of its own for a part: ``MSG-6`` stands in ``messages_paging.py``.
-What many callers do at once is in ``messages_at_once.py``.
+What many callers do at once is in ``messages_at_once.py``, and in ``processes_at_once.py`` if it
+takes other processes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from director_db_conformance.clauses.messages import MessageClauses
 from director_db_conformance.clauses.messages_at_once import MessagesAtOnceClauses
 from director_db_conformance.clauses.messages_bulk import MessageBulkClauses
 from director_db_conformance.clauses.messages_paging import MessagePagingClauses
+from director_db_conformance.clauses.processes_at_once import ProcessesAtOnceClauses
 from director_db_conformance.clauses.sessions import SessionClauses
 from director_db_conformance.clauses.sessions_at_once import SessionsAtOnceClauses
 from director_db_conformance.clauses.sessions_listing import SessionListingClauses
@@ -52,6 +54,7 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     ContextsAtOnceClauses,
     DeletingAtOnceClauses,
     LifeAtOnceClauses,
+    ProcessesAtOnceClauses,
     ForkClauses,
     DurabilityClauses,
 )

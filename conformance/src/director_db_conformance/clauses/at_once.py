@@ -23,6 +23,19 @@ THREADS: Final = 8
 PATIENCE: Final = 60.0
 """How long anything may take that takes well under a second, in seconds."""
 
+TOGETHER: Final = """
+import time
+db.get_sessions()
+print("ready", flush=True)
+start = float(sys.stdin.readline())
+def together():
+    global start
+    start += 0.015
+    time.sleep(max(0, start - time.time()))
+"""
+"""How the code of processes begins that `finish_all` lets go: ``together()`` waits, in all of them,
+for the same next moment."""
+
 # How far ahead the moment is for which processes wait to begin together, in seconds.
 _HEAD_START: Final = 0.05
 _GRACE: Final = 5.0

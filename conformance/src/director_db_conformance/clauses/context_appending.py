@@ -19,7 +19,7 @@ from director_db_conformance.clauses.arrange import (
     unchanged,
 )
 from director_db_conformance.clauses.drawn import bounded, keys, payloads
-from director_db_conformance.expectation import expect, expect_error
+from director_db_conformance.expectation import expect, expect_error, expect_that
 from director_db_conformance.transcript import transcript
 
 if TYPE_CHECKING:
@@ -293,3 +293,45 @@ class ContextAppendingClauses:
         expect(error.path[: len("context")], "context")
         expect(db.append_context_messages("s1", [rest]), 2)
         expect(db.get_context_messages("s1"), {"reasoning": [half, rest]})
+
+    @clause("CTX-4")
+    def test_ctx_4_the_first_append_keeps_the_size(self, db: RecordedDB) -> None:
+        """An append that makes the context, or its list, is at most 64 MiB with all around it."""
+        new_session(db)
+        # The context would be {"reasoning":["..."]}.
+        long = "x" * (64 * 1024 * 1024 - len('{"reasoning":[""]}'))
+        for context in (None, {}, {"a": "aa"}):
+            if context is not None:
+                db.add_or_update_context_msg("s1", context)
+            with unchanged(db):
+                error = expect_error(
+                    InvalidRecordError, db.append_context_messages, "s1", [long, 1]
+                )
+            where = "context" if error.path.startswith("context") else "messages"
+            expect(error.path[: len(where)], where)
+
+    @clause("CTX-4")
+    def test_ctx_4_the_size_counts_what_saves_left(self, db: RecordedDB) -> None:
+        """An append counts what is stored by then, whatever the saves before it have changed."""
+        name = new_session(db)
+        part = "x" * (24 * 1024 * 1024)
+        db.add_or_update_context_msg(name, {"reasoning": [1]})
+        for saved in ([part, part], [part, part, 1], [1, part, part]):
+            db.add_or_update_context_msg(name, {"reasoning": saved})
+            error = expect_error(InvalidRecordError, db.append_context_messages, name, [part])
+            expect(error.path[: len("context")], "context")
+        db.add_or_update_context_msg(name, {"reasoning": [part]})
+        expect(db.append_context_messages(name, [part]), 2, "after a shorter save")
+        expect_error(InvalidRecordError, db.append_context_messages, name, [part])
+        error = expect_error(
+            InvalidRecordError,
+            db.add_or_update_context_msg,
+            name,
+            {"reasoning": [part, part, part]},
+        )
+        expect(error.path, "context_messages")
+        expect_that(
+            db.get_context_messages(name) == {"reasoning": [part, part]},
+            "the context as it was, of two long items",
+            db.get_context_messages(name),
+        )

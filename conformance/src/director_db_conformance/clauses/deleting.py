@@ -194,8 +194,8 @@ class DeletingClauses:
     def test_del_2_takes_many_messages(self, db: RecordedDB) -> None:
         """A long conversation goes with its session, all of it."""
         new_session(db)
-        db.add_or_update_msgs_to_conv("s1", [message(f"m{number}") for number in range(600)])
-        db.add_or_update_context_msg("s1", {"reasoning": [*range(600)]})
+        db.add_or_update_msgs_to_conv("s1", [message(f"m{number}") for number in range(2500)])
+        db.add_or_update_context_msg("s1", {"reasoning": [*range(2500)]})
         expect(db.delete_session("s1").failed_components, [])
         new_session(db)
         expect(db.get_conversations("s1"), [])

@@ -243,7 +243,7 @@ def _disturb(
 def _make_next_call(db: RecordedDB, worker: Progress) -> None:
     call = worker.calls[worker.done]
     try:
-        getattr(db, call.name)(*call.args, **call.kwargs)
+        told = getattr(db, call.name)(*call.args, **call.kwargs)
     except BackendUnavailableError as error:
         # What is known not to be stored is simply the next call again.
         if not is_shared(call):
@@ -251,7 +251,7 @@ def _make_next_call(db: RecordedDB, worker: Progress) -> None:
         elif error.maybe_applied:
             worker.leave_in_doubt()
     else:
-        worker.advance()
+        worker.advance(told)
 
 
 def _patiently(look: Callable[[], None]) -> None:

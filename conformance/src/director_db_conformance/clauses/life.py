@@ -6,6 +6,8 @@ What others see of a write (LIF-1) is in `life_visibility`, LIF-2 is in `durabil
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -31,13 +33,14 @@ from director_db_conformance.clauses.arrange import (
     stored,
     unchanged,
 )
+from director_db_conformance.clauses.at_once import at_once
 from director_db_conformance.expectation import expect, expect_error, expect_that
 from director_db_conformance.transcript import transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from director_db_conformance.transcript import RecordedDB, RecordedPlace
+    from director_db_conformance.transcript import NewPlaces, RecordedDB, RecordedPlace
 
 # Every operation, with arguments that are right, and with some that are not.
 _OPERATIONS: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
@@ -73,6 +76,15 @@ _OPERATIONS: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
     ("delete_context", ("s1",)),
     ("delete_context", ("",)),
     ("health", ()),
+)
+
+
+_NEED_A_SESSION: Final = (
+    "update_session",
+    "add_or_update_msg_to_conv",
+    "add_or_update_msgs_to_conv",
+    "add_or_update_context_msg",
+    "append_context_messages",
 )
 
 
@@ -133,6 +145,25 @@ class LifeClauses:
             expect(one.get_message("s1", f"m{number}")["content"], number, f"after {call}")
 
     # --- LIF-4: first use -----------------------------------------------------------------------
+
+    @clause("LIF-4")
+    def test_lif_4_any_operation_may_be_the_first(self, more_places: NewPlaces) -> None:
+        """On a new place every operation finds what it needs, and answers as on an empty one."""
+        tried: set[str] = set()
+        for name, args in _OPERATIONS:
+            if name in tried:
+                continue
+            tried.add(name)
+            with more_places().open() as db:
+                call = getattr(db, name)
+                if name in _NEED_A_SESSION:
+                    expect(expect_error(SessionNotFoundError, call, *args).session_id, "s1")
+                else:
+                    answer = call(*args)
+                    found = answer.success if name == "delete_session" else answer
+                    expect_that(name == "health" or not found, f"nothing from {name}", answer)
+                new_session(db)
+                expect(session_ids(db.get_sessions()), ["s1"], f"after {name}")
 
     @clause("LIF-4")
     def test_lif_4_the_first_call_may_be_a_read(self, db: RecordedDB) -> None:
@@ -234,6 +265,16 @@ class LifeClauses:
             expect(db.close(), None)
         expect([db.closed], [True])
         expect_error(ClosedError, db.get_sessions)
+
+    @clause("LIF-5")
+    def test_lif_5_closing_lets_go_of_what_was_opened(self, place: RecordedPlace) -> None:
+        """A closed instance holds no file and no connection, also if somebody still holds it."""
+        _use_and_close(place)  # Whatever the first use in a process opens for good.
+        before = _open_descriptors()
+        closed = [_use_and_close(place) for _ in range(12)]
+        left = _open_descriptors() - before
+        # Something else in this process may open or close a file meanwhile; not one each time.
+        expect_that(left < len(closed) // 2, "no descriptors left open", f"{left} after 12 closes")
 
     @clause("LIF-5")
     def test_lif_5_health_check_is_false_after_close(self, db: RecordedDB) -> None:
@@ -374,6 +415,25 @@ class LifeClauses:
             expect_that(
                 not any(secret in text for text in texts), "no password", "it shows in a text"
             )
+
+
+def _use_and_close(place: RecordedPlace) -> RecordedDB:
+    """Open a handle, write and read on it from two threads, close it."""
+    db = place.open()
+    at_once([lambda: db.create_session("s1"), db.get_sessions])
+    put(db, "s1", "m")
+    db.add_or_update_context_msg("s1", [1])
+    expect(msg_ids(db.get_conversations("s1")), ["m"])
+    db.close()
+    return db
+
+
+def _open_descriptors() -> int:
+    """Return how many files and connections this process has open; 0 where no system tells."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return len([*Path(folder).iterdir()])
+    return 0
 
 
 def _failures() -> tuple[tuple[type[DirectorDBError], str, tuple[Any, ...]], ...]:

@@ -18,6 +18,7 @@ from director_db_conformance.clauses.arrange import (
 )
 from director_db_conformance.clauses.at_once import (
     THREADS,
+    TOGETHER,
     at_once,
     finish,
     finish_all,
@@ -267,28 +268,19 @@ if failures:
     raise failures[0]
 """
 
-_BE_FIRST: Final = """
-import time
-db.get_sessions()
-print("ready", flush=True)
-start = float(sys.stdin.readline())
+_BE_FIRST: Final = f"""{TOGETHER}
 me, deleted, seen = args[0], [], []
-def together():
-    # All processes wait for the same moments.
-    global start
-    start += 0.015
-    time.sleep(max(0, start - time.time()))
 for step in range(10):
     together()
-    if db.delete_message("s1", f"m{step}"):
+    if db.delete_message("s1", f"m{{step}}"):
         deleted.append(step)
     together()
-    db.create_session(f"new{step}", me, me, metadata=me)
-    seen.append(db.get_session(f"new{step}")["metadata"])
+    db.create_session(f"new{{step}}", me, me, metadata=me)
+    seen.append(db.get_session(f"new{{step}}")["metadata"])
     together()
-    db.append_context_messages(f"new{step}", [me])
+    db.append_context_messages(f"new{{step}}", [me])
     together()
-    db.add_or_update_msg_to_conv(f"new{step}", "c", "m", "t", [], [], me)
+    db.add_or_update_msg_to_conv(f"new{{step}}", "c", "m", "t", [], [], me)
 print((deleted, seen))
 """
 

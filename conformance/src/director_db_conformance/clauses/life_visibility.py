@@ -132,6 +132,22 @@ class VisibilityClauses:
                 expect(other.get_context_messages("s1"), {"reasoning": mine})
 
     @clause("LIF-1", level="concurrent")
+    def test_lif_1_a_cursor_that_another_handle_moved(self, place: RecordedPlace) -> None:
+        """A page begins where its message stands now, not where this handle saw it last."""
+        one, other = place.open(), place.open()
+        new_session(one)
+        for name in "abcd":
+            put(one, "s1", name)
+        expect(msg_ids(one.get_conversations("s1", after="b")), ["c", "d"])
+        expect(msg_ids(one.get_conversations("s1", before="b")), ["a"])
+        other.delete_message("s1", "b")
+        for name in ("after", "before"):
+            expect_error(InvalidRecordError, one.get_conversations, "s1", **{name: "b"})
+        put(other, "s1", "b")
+        expect(msg_ids(one.get_conversations("s1", after="b")), [])
+        expect(msg_ids(one.get_conversations("s1", before="b")), ["a", "c", "d"])
+
+    @clause("LIF-1", level="concurrent")
     def test_lif_1_a_deleted_session_is_gone_for_all(self, place: RecordedPlace) -> None:
         """Whoever held a session open is told when another handle has deleted it."""
         one, other = place.open(), place.open()

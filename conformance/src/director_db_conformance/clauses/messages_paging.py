@@ -35,6 +35,8 @@ _IMPOSSIBLE: Final[tuple[Any, ...]] = (
     object(),
 )
 
+_VERY_LONG: Final = 66_000
+
 
 class _Two(enum.IntEnum):
     TWO = 2
@@ -188,6 +190,26 @@ class MessagePagingClauses:
                 backward = page + backward
                 page = msg_ids(db.get_conversations("s1", before=backward[0], limit=size))
             expect(backward, names, f"backwards by {size}")
+
+    @clause("MSG-6")
+    def test_msg_6_a_conversation_may_be_very_long(self, db: RecordedDB) -> None:
+        """Without a limit nothing is left out, and no number of messages is one too many."""
+        new_session(db)
+        # More than a counter of 16 bits holds.
+        names = [f"m{number}" for number in range(_VERY_LONG)]
+        for first in range(0, _VERY_LONG, 11_000):
+            bulk = [message(name, None) for name in names[first : first + 11_000]]
+            db.add_or_update_msgs_to_conv("s1", bulk)
+        whole = msg_ids(db.get_conversations("s1"))
+        expect_that(whole == names, f"{_VERY_LONG} messages in their order", len(whole))
+        for place in (32_760, 65_530):
+            page = msg_ids(db.get_conversations("s1", after=names[place], limit=10))
+            expect(page, names[place + 1 : place + 11], f"after {names[place]}")
+        put(db, "s1", "m0")
+        put(db, "s1", "last")
+        expect(msg_ids(db.get_conversations("s1", limit=3)), [*names[-2:], "last"])
+        expect([db.delete_conversation("s1")], [True])
+        expect(db.get_conversations("s1"), [], "after delete_conversation")
 
     @clause("MSG-6")
     def test_msg_6_pages_stay_right_while_messages_change(self, db: RecordedDB) -> None:

@@ -101,11 +101,17 @@ class Progress:
         """The call that is in flight, or will be; None after the last one."""
         return self.calls[self.done] if self.done < len(self.calls) else None
 
-    def advance(self) -> None:
-        """The next call has taken effect."""
+    def advance(self, told: object = None) -> None:
+        """The next call has taken effect.
+
+        Args:
+            told: what it returned, where it did; to be what the model returns.
+        """
         call = self.calls[self.done]
         if not is_shared(call):
-            getattr(self._model, call.name)(*call.args, **call.kwargs)
+            expected = getattr(self._model, call.name)(*call.args, **call.kwargs)
+            if told is not None:
+                expect(told, expected, f"what {call} of {self.worker} returned")
         self.done += 1
 
     def leave_in_doubt(self) -> None:

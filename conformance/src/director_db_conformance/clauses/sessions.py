@@ -24,6 +24,8 @@ from director_db_conformance.clauses.arrange import (
 from director_db_conformance.expectation import expect, expect_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from director_db_conformance.transcript import RecordedDB
 
 _KEYS: Final = [
@@ -391,6 +393,23 @@ class SessionClauses:
         expect(db.get_session("s1")["updated_at"], -100)
         db.add_or_update_msgs_to_conv("s1", [message("m", updated_at=-50)])
         expect(db.get_session("s1")["updated_at"], -50)
+
+    @clause("SES-6")
+    def test_ses_6_the_same_again_is_activity_too(self, db: RecordedDB) -> None:
+        """A write that stores what is stored already moves its session forward all the same."""
+        full_session(db)
+        record, context = db.get_message("s1", "a"), db.get_context("s1")
+        writes: dict[str, Callable[[], object]] = {
+            "message": lambda: db.add_or_update_msg_to_conv(**record),
+            "bulk": lambda: db.add_or_update_msgs_to_conv("s1", [record]),
+            "context": lambda: db.add_or_update_context_msg(
+                "s1", context["context"], updated_at=1000, metadata=context["metadata"]
+            ),
+        }
+        for name, write in writes.items():
+            db.update_session("s1", updated_at=5)
+            write()
+            expect(db.get_session("s1")["updated_at"], 1000, f"after the same {name}")
 
     @clause("SES-6")
     def test_ses_6_a_write_changes_nothing_else_of_the_session(self, db: RecordedDB) -> None:

@@ -176,6 +176,27 @@ class SessionListingClauses:
         expect(len(db.get_sessions(video_id=None, collection_id=None)), 12)
 
     @clause("SES-4")
+    def test_ses_4_a_filter_looks_at_what_is_stored_now(self, db: RecordedDB) -> None:
+        """A session that is moved to another video or collection is found there, and only there."""
+        for number in range(3):
+            db.create_session(f"s{number}", "v1", "c1", 1, 1)
+        for field, old, new in (("video_id", "v1", "v2"), ("collection_id", "c1", "c2")):
+            for value in (new, None, "", old, new):
+                db.update_session("s1", **{field: value}, updated_at=1)
+                kept = {
+                    wanted: session_ids(db.get_sessions(**{field: wanted}))
+                    for wanted in (old, new, "")
+                }
+                found = {old: ["s2", "s0"], new: [], "": []}
+                if value is not None:
+                    found[value] = sorted([*found[value], "s1"], reverse=True)
+                expect(kept, found, f"by {field}, once it is {value!r}")
+        expect(session_ids(db.get_sessions(video_id="v2", collection_id="c2")), ["s1"])
+        db.delete_session("s1")
+        db.create_session("s1", "v1")
+        expect(db.get_sessions(video_id="v2"), [], "of a session that was deleted")
+
+    @clause("SES-4")
     def test_ses_4_a_filter_is_compared_code_point_by_code_point(self, db: RecordedDB) -> None:
         """A filter is no pattern and ignores no difference."""
         db.create_session("s1", "v1", "c1")
@@ -196,15 +217,29 @@ class SessionListingClauses:
     def test_ses_4_pages_of_what_is_filtered(self, db: RecordedDB) -> None:
         """Filters, limits and cursors work together, with ties too."""
         _create_by_filters(db)
+        # The same again with times that do not go with the ids, some of them ties.
+        for number, session in enumerate(db.get_sessions()):
+            db.create_session(
+                f"{number:02}",
+                session["video_id"],
+                session["collection_id"],
+                number % 3,
+                -(number % 5),
+            )
+        every = db.get_sessions()
         for wanted in (
             {"video_id": "v1"},
             {"collection_id": "c2"},
             {"video_id": ""},
             {"video_id": "v2", "collection_id": "c1"},
         ):
-            whole = session_ids(db.get_sessions(**wanted))
+            kept = [session for session in every if wanted.items() <= session.items()]
+            whole = session_ids(kept)
+            expect(session_ids(db.get_sessions(**wanted)), whole, f"{wanted}")
             for size in (1, 2, 3):
                 expect(_read_by_pages(db, limit=size, **wanted), whole, f"{wanted} by {size}")
+        for number in range(len(every)):
+            db.delete_session(f"{number:02}")
         other = db.get_session("v2/c1")
         expect(
             session_ids(db.get_sessions(video_id="v1", before=other)), ["v1/c2", "v1/c1", "v1/None"]

@@ -262,6 +262,10 @@ class ValueClauses:
             expect(db.get_sessions(video_id=one, collection_id=one), [session])
             expect(db.get_conversations(one, after=one), [])
             expect(db.get_context(one)["session_id"], text)
+            db.add_or_update_context_msg(one, {})
+            for key, length in ((one, 1), (text, 2), (one, 3)):
+                expect(db.append_context_messages(one, [0], key=key), length)
+            expect(db.get_context_messages(one), {text: [0, 0, 0]}, "the list under the key")
             expect([db.delete_message(one, one), db.delete_context(one)], [True, True])
             expect(db.delete_session(one).failed_components, ["conversation", "context"])
 

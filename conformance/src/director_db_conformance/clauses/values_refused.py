@@ -252,6 +252,28 @@ class RefusedPayloadClauses:
         expect(error.path, "content")
 
     @clause("VAL-6")
+    def test_val_6_the_bound_is_the_same_in_every_place(self, db: RecordedDB) -> None:
+        """No payload has a smaller bound of its own, and none has a larger one."""
+        full_session(db)
+        too_long = "x" * (_MAX_BYTES - 1)
+        with unchanged(db):
+            for path, write in writes_by_payload(db):
+                error = expect_error(InvalidRecordError, write, too_long)
+                # What is appended is told as a whole: many items may be too long together.
+                expect(error.path, "messages" if path == "messages[0]" else path)
+        # More than one field may hold in some databases, and a page of memory in others.
+        value = "\xe9" * (9 * 1024 * 1024)
+        store_everywhere(db, "s1", "a", value)
+        record, context = db.get_message("s1", "a"), db.get_context("s1")
+        for about, actual in (
+            *((name, record[name]) for name in ("agents", "actions", "content", "metadata")),
+            ("the context", context["context"]),
+            ("the context's metadata", context["metadata"]),
+            ("the session's metadata", db.get_session("s1")["metadata"]),
+        ):
+            expect_that(actual == value, f"{about}: the text of 18 MiB that was stored", actual)
+
+    @clause("VAL-6")
     def test_val_6_how_the_length_of_a_payload_is_counted(self, db: RecordedDB) -> None:
         """The bound is on compact JSON: quotes, commas and escapes count as they are written."""
         for text, length in (

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from director_db_conformance.servers.installation import Installation
+    from director_db_conformance.servers.server import Database
     from director_db_conformance.servers.standby import Standby
 
 SUPERUSER: Final = "postgres"
@@ -43,6 +44,12 @@ _SETTINGS: Final = {
 }
 
 _CREATE_OWNER: Final = "CREATE ROLE {owner} LOGIN PASSWORD {password}"
+
+_HOLD_ANSWERS: Final = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'"
+_LET_ANSWERS_GO: Final = "ALTER SYSTEM RESET synchronous_standby_names"
+_RELOAD: Final = "SELECT pg_reload_conf()"
+_IS_HELD: Final = "SELECT FROM pg_stat_activity WHERE datname = %s AND wait_event = 'SyncRep'"
+_LONGEST_HOLD: Final = 0.5
 
 _TOO_EARLY: Final = re.compile(r"not yet accepting|recovery state has not|is starting up")
 
@@ -72,6 +79,7 @@ class Cluster(PostgresServer):
         # With what people put into passwords, and what URLs and connection strings must quote.
         self._owner_password = f"{secrets.token_urlsafe(16)} @:/%'\"\\"
         self._durable = durable
+        self._cuts = 0
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         super().__init__(source, installation.version, "")
@@ -110,6 +118,31 @@ class Cluster(PostgresServer):
     def log(self) -> str:
         """What the server has logged."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+    def cut(self, database: Database) -> None:
+        """End every connection to a database; every second time, some right after their commits.
+
+        What they have committed is then stored, and nobody has been told so. By chance that hardly
+        ever happens, since a commit's answer follows at once; here each waits for a standby that
+        does not exist.
+        """
+        self._cuts += 1
+        if self._cuts % 2:
+            super().cut(database)
+            return
+        with self.connect() as connection:
+            connection.execute(_HOLD_ANSWERS)
+            try:
+                connection.execute(_RELOAD)
+                deadline = time.monotonic() + _LONGEST_HOLD
+                while time.monotonic() < deadline:
+                    if connection.execute(_IS_HELD, (database.name,)).fetchone() is not None:
+                        break
+                    time.sleep(_PAUSE)
+                super().cut(database)
+            finally:
+                connection.execute(_LET_ANSWERS_GO)
+                connection.execute(_RELOAD)
 
     def start(self) -> None:
         """Start it: at first on a free port, and on that same one ever after."""

@@ -18,6 +18,10 @@ DATABASE_PREFIX: Final = "director_db_test_"
 # whoever set up the server, gets into a test.
 _CREATE_DATABASE: Final = "CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"
 _DROP_DATABASE: Final = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+_CUT: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = %s AND pid <> pg_backend_pid()
+"""
 
 
 class Database(NamedTuple):
@@ -108,6 +112,11 @@ class PostgresServer:
         """Drop a database, also from under those who use it."""
         self._administer(_DROP_DATABASE, name=database.name)
         self._created.discard(database.name)
+
+    def cut(self, database: Database) -> None:
+        """End every connection to a database, whatever is under way there."""
+        with self.connect() as connection:
+            connection.execute(_CUT, (database.name,))
 
     def stop(self) -> None:
         """Stop it in order: no new connections, transactions in progress rolled back."""

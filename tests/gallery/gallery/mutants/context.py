@@ -474,6 +474,14 @@ class AppendRevives(BrokenDB, rule="CTX-4"):
         return super().append_context_messages(session_id, messages, key=key)
 
 
+class AppendUnderTheEnumsName(BrokenDB, rule="VAL-4"):
+    """str() of a key that is an Enum is the name of its class and its own."""
+
+    def append_context_messages(self, session_id, messages, *, key="reasoning"):
+        key = str(key) if isinstance(key, str) else key
+        return super().append_context_messages(session_id, messages, key=key)
+
+
 class AppendOfIdentifiers(BrokenDB, rule="CTX-4"):
     """The key becomes part of a path expression and has to be a plain word."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from director_db import InvalidRecordError
 from director_db.records import new_version
 from gallery.broken import BrokenDB, replace
 
@@ -84,6 +85,33 @@ class RemovedItemsStay(BrokenDB, rule="CTX-3"):
         for row in beyond:
             self._execute("INSERT INTO director_context_items VALUES (?, ?, ?)", *row)
         return outcome
+
+
+class SizeOfTheFirstSave(BrokenDB, rule="CTX-4"):
+    """The length of the whole is stored when the context is new, and an append believes it."""
+
+    def _save_context_change(self, change):
+        known = self._execute(
+            "SELECT bytes FROM director_context_messages WHERE session_id = ?",
+            change.row.session_id,
+        )
+        if known:
+            change = change._replace(total_bytes=known[0][0])
+        return super()._save_context_change(change)
+
+
+class FirstAppendOfAnyLength(BrokenDB, rule="CTX-4"):
+    """The bound is checked where there is something to append to."""
+
+    def append_context_messages(self, session_id, messages, *, key="reasoning"):
+        try:
+            return super().append_context_messages(session_id, messages, key=key)
+        except InvalidRecordError:
+            is_long = isinstance(messages, list) and [*map(type, messages[:1])] == [str]
+            if not is_long or self.get_context(session_id):
+                raise
+            self.add_or_update_context_msg(session_id, {key: messages[:1]})
+            return 1
 
 
 class AppendToTheKeptList(BrokenDB, rule="CTX-4"):

@@ -100,6 +100,16 @@ class CreatedByHealthAlone(BrokenDB, rule="LIF-4"):
         super()._insert_session(row)
 
 
+class DeletesNeedTables(BrokenDB, rule="LIF-4"):
+    """Where nothing can be there to delete, nobody thinks of making it."""
+
+    def _delete_context(self, session_id):
+        if not Path(self.db_path).exists():
+            message = "There are no tables yet."
+            raise SchemaError(message)
+        return super()._delete_context(session_id)
+
+
 class ReadsNeedTables(BrokenDB, rule="LIF-4"):
     """Only writes create what is missing; reading a new place is an error."""
 
@@ -272,6 +282,13 @@ class PlaceGoesWithTheClose(BrokenDB, rule="LIF-5"):
     @property
     def place(self):
         return None if self.closed else super().place
+
+
+class ClosingKeepsTheConnections(BrokenDB, rule="LIF-5"):
+    """close() only says so, and the connections go when the instance is collected."""
+
+    def _close(self):
+        pass
 
 
 class CloseIsNotSeen(BrokenDB, rule="LIF-5"):

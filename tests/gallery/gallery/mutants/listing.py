@@ -275,6 +275,31 @@ class EmptyFilterIsNone(BrokenDB, rule="SES-4"):
         return super()._select_sessions(query)
 
 
+class FilteredById(_Listed, rule="SES-4"):
+    """What is filtered comes in the order of the index that found it."""
+
+    def _select_sessions(self, query):
+        rows = super()._select_sessions(query)
+        if query.video_id is not None or query.collection_id is not None:
+            rows.sort(key=lambda row: row.session_id, reverse=True)
+        return rows
+
+
+class FilteredByWhatItWas(_Listed, rule="SES-4"):
+    """The index of videos is written when a session is created, and never again."""
+
+    def _insert_session(self, row):
+        super()._insert_session(row)
+        self.__dict__.setdefault("_videos", {}).setdefault(row.session_id, row.video_id)
+
+    def _kept(self, query):
+        rows = self._all(None, query.collection_id)
+        if query.video_id is None:
+            return rows
+        videos = self.__dict__.get("_videos", {})
+        return [row for row in rows if videos.get(row.session_id) == query.video_id]
+
+
 class FilterAfterTheLimit(BrokenDB, rule="SES-4"):
     """The page is cut before it is filtered, so pages come short."""
 

@@ -135,6 +135,35 @@ class CursorByItsTime(_Paged, rule="MSG-6"):
         return found
 
 
+class CursorsRemembered(_Paged, rule="LIF-1", level="concurrent"):
+    """Where a message stood is remembered until this handle deletes something."""
+
+    def _select_messages(self, query):
+        cursor = query.after if query.before is None else query.before
+        known = self.__dict__.setdefault("_cursors", {})
+        names = [row.msg_id for row in self._all(query.session_id)]
+        if cursor in names:
+            known.setdefault((query.session_id, cursor), names.index(cursor))
+        place = known.get((query.session_id, cursor))
+        if place is None:
+            return super()._select_messages(query)
+        rows = self._beside(self._all(query.session_id), place, before=query.before is not None)
+        limit = len(rows) if query.limit is None else query.limit
+        return self._cut(rows, limit, first=query.after is not None) if rows else rows
+
+    def _delete_message(self, session_id, msg_id):
+        self.__dict__.pop("_cursors", None)
+        return super()._delete_message(session_id, msg_id)
+
+    def _delete_messages(self, session_id):
+        self.__dict__.pop("_cursors", None)
+        return super()._delete_messages(session_id)
+
+    def _delete_session(self, session_id):
+        self.__dict__.pop("_cursors", None)
+        return super()._delete_session(session_id)
+
+
 class EmptyCursorIsNone(BrokenDB, rule="MSG-6"):
     """``if after:``: an empty cursor reads from the start."""
 
@@ -185,6 +214,22 @@ class HundredAtMost(BrokenDB, rule="MSG-6"):
     def _select_messages(self, query):
         rows = super()._select_messages(query)
         return rows and rows[-100:]
+
+
+class TenThousandAtMost(BrokenDB, rule="MSG-6"):
+    """The window that a search engine has for its results."""
+
+    def _select_messages(self, query):
+        rows = super()._select_messages(query)
+        return rows and rows[:10_000]
+
+
+class PlacesOf16Bits(_Paged, rule="MSG-6"):
+    """The counter of places begins anew when its column is full."""
+
+    def _all(self, session_id):
+        rows = super()._all(session_id)
+        return rows[2**16 :] + rows[: 2**16]
 
 
 class OneConversationOnly(BrokenDB, rule="MSG-6"):

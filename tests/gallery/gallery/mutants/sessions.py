@@ -362,6 +362,19 @@ class ContextIsNoActivity(BrokenDB, rule="SES-6"):
         return outcome
 
 
+class TheSameIsNoActivity(BrokenDB, rule="SES-6"):
+    """A message that is stored already, in every field, is not stored again."""
+
+    def _upsert_messages(self, session_id, rows):
+        stored = [self._select_message(session_id, row.msg_id) for row in rows]
+        if all(
+            found is not None and tuple(found) == (session_id, *row.columns)
+            for found, row in zip(stored, rows, strict=True)
+        ):
+            return True
+        return super()._upsert_messages(session_id, rows)
+
+
 class DeletingIsActivity(BrokenDB, rule="SES-6"):
     """A deleted message counts as activity."""
 

@@ -605,6 +605,20 @@ class SixteenMebibytes(_OtherBounds, rule="VAL-6"):
     longest = 16 * 1024 * 1024 - 1
 
 
+class MetadataOfAMebibyte(_OtherBounds, rule="VAL-6"):
+    """Only content is thought of as long: the column beside it is a shorter one."""
+
+    @classmethod
+    def break_core(cls):
+        def broken(value, path):
+            text = encode_payload(value, path)
+            if path.rpartition(".")[2] == "metadata" and len(text) > 1024 * 1024:
+                raise InvalidRecordError(path, "too long")
+            return text
+
+        replace(encode_payload, broken)
+
+
 class OneByteLess(_OtherBounds, rule="VAL-6"):
     """< for <=."""
 
