@@ -22,7 +22,14 @@ from director_db.errors import BackendUnavailableError, ConfigurationError, Dire
 from director_db.records import Migration
 from director_db_postgres import schema
 from director_db_postgres.arrays import ADAPTERS
-from director_db_postgres.errors import READ_ONLY, STALE_PLAN, explain, is_worth_retrying, sqlstate
+from director_db_postgres.errors import (
+    READ_ONLY,
+    STALE_PLAN,
+    explain,
+    is_of_the_connection,
+    is_worth_retrying,
+    sqlstate,
+)
 from director_db_postgres.refusal import refusal_state
 from director_db_postgres.settings import DSN
 
@@ -302,7 +309,8 @@ class Database:
                 except psycopg.Error as error:
                     failure = error
                     # An answer on a connection that is still good says that nothing was applied.
-                    in_doubt |= writes and connection.closed
+                    # Not one that a pooler gives when it has lost the server.
+                    in_doubt |= writes and (connection.closed or is_of_the_connection(error))
                     if sqlstate(error) in {READ_ONLY, STALE_PLAN}:
                         connection.close()
                 except BaseException:

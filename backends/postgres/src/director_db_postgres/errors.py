@@ -22,10 +22,12 @@ READ_ONLY: Final = "25006"
 STALE_PLAN: Final = "0A000"
 """A prepared statement's result would have other types now: a new connection prepares it anew."""
 
+_CONNECTION_FAILED: Final = "08"
+
 # Worth another try on the same server or the one that takes over. A whole class by its two letters.
 _RETRY: Final = frozenset(
     {
-        "08",  # the connection failed; what a pooler says of a server that it lost, too
+        _CONNECTION_FAILED,  # what a pooler says of a server that it lost, too
         READ_ONLY,
         "40001",  # could not serialize
         "40P01",  # deadlock
@@ -93,6 +95,19 @@ def sqlstate(error: psycopg.Error) -> str:
 def is_refusal(error: psycopg.Error) -> bool:
     """Whether this is the answer to a try to connect."""
     return getattr(error, "is_refusal", False)
+
+
+def is_of_the_connection(error: psycopg.Error) -> bool:
+    """Whether it says that the connection failed, and nothing about the statement.
+
+    A pooler that has lost its server says so, before it closes the connection, and does not know
+    either what became of what it had sent on. In a pipeline, psycopg may only say that it cannot
+    end that in order.
+    """
+    state = sqlstate(error)
+    if not state:
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return state[:2] == _CONNECTION_FAILED
 
 
 def is_worth_retrying(error: psycopg.Error, *, pooler: bool) -> bool:
