@@ -225,9 +225,9 @@ def _walk(root: object, deepest: int) -> None:  # noqa: PLR0912 - a call for eac
             ):
                 continue
             else:
+                children: Iterator[Any] | None
                 if kind is list:
-                    budget -= 2 * len(item)  # "1,"
-                    children: Iterator[Any] | None = iter(item)
+                    cost, children = 2 * len(item), iter(item)  # "1,"
                 elif kind is dict:
                     cost = 0
                     for key in item:
@@ -237,10 +237,9 @@ def _walk(root: object, deepest: int) -> None:  # noqa: PLR0912 - a call for eac
                         cost += len(key) + 5  # '"":1,'
                     else:
                         children = iter(item.values())
-                    budget -= cost
                 else:
                     cost, children = _look_at(item)
-                    budget -= cost
+                budget -= cost
                 if budget < 0:
                     raise _TooLongError
                 if children is not None:

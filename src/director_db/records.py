@@ -636,10 +636,14 @@ def _message_records(rows: Sequence[MessageColumns], decode: Callable[[str], Any
 
 def _text(value: object, path: str) -> str:
     # Nearly all are like this, and a message has five of them.
-    if type(value) is str and value.isascii() and len(value) <= MAX_TEXT_CHARACTERS:
-        if "\0" not in value:
-            return value
-    elif not isinstance(value, str):
+    if (
+        type(value) is str
+        and value.isascii()
+        and len(value) <= MAX_TEXT_CHARACTERS
+        and "\0" not in value
+    ):
+        return value
+    if not isinstance(value, str):
         raise InvalidRecordError(path, f"a str, not {type(value).__name__}")
     text = str.__str__(value)
     fault = _fault_of_text(text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 import random
 import shutil
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from director_db import (
     load_db,
 )
 from director_db_sqlite import SQLiteDB
+from director_db_sqlite.file import FileReplacedError
 
 MESSAGE = {"conv_id": "c", "msg_type": "t", "agents": [], "actions": []}
 
@@ -200,12 +204,50 @@ def test_a_file_that_goes_before_the_commit_takes_no_write_with_it(path, fails):
             assert ["new"] == [session["session_id"] for session in other.get_sessions()]
 
 
+def test_all_of_a_batch_go_to_the_new_file(path, monkeypatch):
+    """Also who hears of it only after another thread has opened the new one."""
+    begun, all_wait, told = threading.Event(), threading.Event(), itertools.count()
+    names = [f"s{number}" for number in range(4)]
+
+    def replace(_connection):
+        begun.set()
+        assert all_wait.wait(30)
+        if path.exists():
+            for file in path.parent.iterdir():
+                file.unlink()
+
+    with SQLiteDB(path) as db, ThreadPoolExecutor(5) as threads:
+        db.create_session("old")
+        write = db._database._write
+
+        def write_and_hear_late(*args):
+            try:
+                return write(*args)
+            except FileReplacedError:
+                time.sleep(0.1 * next(told))
+                raise
+
+        monkeypatch.setattr(db._database, "_write", write_and_hear_late)
+        leader = threads.submit(db._database._writer.write, replace, 0, math.inf)
+        assert begun.wait(30)
+        creates = [threads.submit(db.create_session, name) for name in names]
+        while len(db._database._writer._waiting) < len(names):
+            time.sleep(0.01)
+        all_wait.set()
+        assert isinstance(leader.exception(), FileReplacedError)
+        assert [None] * 4 == [create.exception() for create in creates]
+        assert next(told) == len(names)
+        with SQLiteDB(path) as other:
+            assert {*names} == {session["session_id"] for session in other.get_sessions()}
+    assert 0o600 == path.stat().st_mode & 0o777
+
+
 def test_a_file_that_goes_again_and_again_is_told(path):
     def operation(connection):
         for file in path.parent.iterdir():
             file.unlink()
 
-    with SQLiteDB(path) as db:
+    with SQLiteDB(path, busy_timeout=0.3) as db:
         with pytest.raises(BackendUnavailableError, match="again and again"):
             db._database.write(operation, 0)
         db.create_session("new")

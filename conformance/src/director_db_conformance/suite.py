@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from contextlib import ExitStack
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -45,7 +45,7 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
                 raise TypeError(message)
 
     def new_place(self, tmp_path_factory: pytest.TempPathFactory) -> Place:
-        """Return a new, empty place; called for each test, a few times for some.
+        """Return a new, empty place; called for each test, and for each operation in one.
 
         Args:
             tmp_path_factory: makes folders for files that the place needs.
@@ -58,9 +58,8 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
         self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[RecordedPlace]:
         """A new, empty place."""
-        transcript.clear()
         completed.clear()
-        place = self._new_place(tmp_path_factory)
+        place = _provided(self, tmp_path_factory)
         try:
             wanted = clause_of(request.function)
             reason = None if wanted is None else not_applicable(wanted, place.place)
@@ -72,19 +71,22 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
             place.close()
 
     @pytest.fixture
-    def more_places(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewPlaces]:
-        """Makes new, empty places, for what only the first use of one shows."""
-        with ExitStack() as made:
+    def more_places(
+        self,
+        place: RecordedPlace,  # noqa: ARG002 - it says whether the clause applies
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> NewPlaces:
+        """Makes new, empty places one after another, for what only the first use of one shows."""
 
-            def new_place() -> RecordedPlace:
-                place = self._new_place(tmp_path_factory)
-                made.callback(place.close)
-                return place
+        @contextmanager
+        def new_place() -> Iterator[RecordedPlace]:
+            place = _provided(self, tmp_path_factory)
+            try:
+                yield place
+            finally:
+                place.close()
 
-            yield new_place
-
-    def _new_place(self, tmp_path_factory: pytest.TempPathFactory) -> RecordedPlace:
-        return RecordedPlace(_checked(type(self), self.new_place(tmp_path_factory)))
+        return new_place
 
     @pytest.fixture
     def db(self, place: RecordedPlace) -> RecordedDB:
@@ -96,6 +98,11 @@ def replaced(cls: type, name: str) -> bool:
     """Say whether a subclass has something else in the place of one of the suite's own."""
     own = inspect.getattr_static(cls, name)
     return own is not inspect.getattr_static(ConformanceSuite, name)
+
+
+def _provided(suite: ConformanceSuite, tmp_path_factory: pytest.TempPathFactory) -> RecordedPlace:
+    transcript.clear()
+    return RecordedPlace(_checked(type(suite), suite.new_place(tmp_path_factory)))
 
 
 _first_places: Final[dict[type, Place]] = {}
@@ -147,7 +154,7 @@ def _clauses() -> dict[str, Clause]:
     return found
 
 
-FIXTURES: Final = ("place", "more_places", "db", "_new_place")
+FIXTURES: Final = ("place", "more_places", "db")
 """What else of the suite is not to be replaced."""
 
 CLAUSES: Final[dict[str, Clause]] = _clauses()

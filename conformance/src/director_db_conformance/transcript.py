@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class RecordedPlace:
                 self.place.destroy()
 
 
-NewPlaces = Callable[[], RecordedPlace]
+NewPlaces = Callable[[], AbstractContextManager[RecordedPlace]]
 """What makes new places for a clause that needs more than one."""
 
 

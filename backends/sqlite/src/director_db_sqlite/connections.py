@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MEMORY: Final = ":memory:"
+
 MIN_SQLITE: Final = (3, 37, 0)
 """The oldest SQLite that has all we use: STRICT tables."""
 
@@ -53,8 +55,10 @@ def connect(
             f"SQLite {sqlite3.sqlite_version} is too old; director-db needs {wanted} or newer."
         )
         raise ConfigurationError(message)
+    # Never creating a file: only `create_file` makes one that nobody else can read.
     connection = sqlite3.connect(
-        path,
+        path if path == MEMORY else f"{Path(path).as_uri()}?mode=rw",
+        uri=True,
         timeout=min(LOCK_WAIT, patience),
         isolation_level=None,
         check_same_thread=False,

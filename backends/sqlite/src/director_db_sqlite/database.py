@@ -45,7 +45,8 @@ class Database(Protocol):
         """Run an operation in a transaction; it is durable on return, or has not happened.
 
         Args:
-            operation: what to run.
+            operation: what to run; once more if the file was replaced under it. Whatever it keeps
+                outside of the transaction has to bear that.
             size: about how much it writes, in bytes of payloads.
         """
 
@@ -130,18 +131,20 @@ class FileDatabase:
         deadline = time.monotonic() + self._patience
         if self._file is None or self._writer.connection is None:
             self._ensure_open(deadline)
-        try:
-            result = self._write(operation, size, deadline)
-        except (FileReplacedError, sqlite3.Error):
-            # Whatever went wrong with a file that is not there any more.
-            if self._is_there():
-                raise
-            self._ensure_open(deadline)
+        while True:
             try:
                 result = self._write(operation, size, deadline)
+                break
             except FileReplacedError:
+                pass  # Nothing was done, also if another thread has opened the new one meanwhile.
+            except sqlite3.Error:
+                # Whatever went wrong with a file that is not there any more.
+                if self._is_there():
+                    raise
+            if time.monotonic() >= deadline:
                 message = f"{self.path} was replaced again and again. Try again."
-                raise BackendUnavailableError(message, retryable=True) from None
+                raise BackendUnavailableError(message, retryable=True)
+            self._ensure_open(deadline)
         if self._log is None:
             self._log = log_id(self.path)
         return result

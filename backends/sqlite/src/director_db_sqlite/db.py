@@ -24,6 +24,7 @@ from director_db.records import (
     whole_context,
 )
 from director_db_sqlite import old_layout, sql
+from director_db_sqlite.connections import MEMORY
 from director_db_sqlite.database import FileDatabase
 from director_db_sqlite.errors import translate
 from director_db_sqlite.file import absolute
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from director_db_sqlite.database import Database
 
 DEFAULT_PATH: Final = "director.db"
-MEMORY: Final = ":memory:"
 
 FULL: Final = "full"
 NORMAL: Final = "normal"
@@ -447,8 +447,9 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
 
 
 def _size(row: MessageRow) -> int:
-    """Return about how many bytes a message writes: what is not ASCII takes more."""
-    return len(row.agents) + len(row.actions) + len(row.content) + len(row.metadata)
+    """Return about how many bytes a message writes, three for each character that is not plain."""
+    content = len(row.content) if row.content.isascii() else 3 * len(row.content)
+    return content + len(row.agents) + len(row.actions) + len(row.metadata)
 
 
 def _take_places(

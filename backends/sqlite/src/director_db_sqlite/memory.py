@@ -10,6 +10,7 @@ from director_db_sqlite import schema
 from director_db_sqlite.connections import (
     LOCK_WAIT,
     LONGEST_WAIT,
+    MEMORY,
     connect,
     forget,
     roll_back,
@@ -86,7 +87,7 @@ class MemoryDatabase:
                 # By a signal's handler, in the middle of an operation.
                 message = "This database in memory was closed in the middle of this operation."
                 raise ClosedError(message)
-            connection = connect(":memory:", LOCK_WAIT, synchronous="full")
+            connection = connect(MEMORY, LOCK_WAIT, synchronous="full")
             schema.create(connection)
             self._connection = connection
         return self._connection

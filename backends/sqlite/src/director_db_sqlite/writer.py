@@ -241,7 +241,8 @@ class Writer:
         try:
             if connection is None or self.connection is None:
                 connection = self._open(deadline)
-            if self._checkpointer.due:
+            # The checkpoint's connection goes by the path: another file there is none of ours.
+            if self._checkpointer.due and self._is_there():
                 self._checkpoint(connection, deadline)
             self._begin(connection, deadline)
             first = None if alone else self._take()

@@ -330,8 +330,6 @@ class ContextAppendingClauses:
             {"reasoning": [part, part, part]},
         )
         expect(error.path, "context_messages")
-        expect_that(
-            db.get_context_messages(name) == {"reasoning": [part, part]},
-            "the context as it was, of two long items",
-            db.get_context_messages(name),
-        )
+        found = db.get_context_messages(name)
+        as_it_was = found == {"reasoning": [part, part]}
+        expect_that(as_it_was, "the context as it was, of two long items", found)

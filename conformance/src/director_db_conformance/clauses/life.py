@@ -5,6 +5,7 @@ What others see of a write (LIF-1) is in `life_visibility`, LIF-2 is in `durabil
 
 from __future__ import annotations
 
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,6 @@ from director_db_conformance.clauses.arrange import (
     stored,
     unchanged,
 )
-from director_db_conformance.clauses.at_once import at_once
 from director_db_conformance.expectation import expect, expect_error, expect_that
 from director_db_conformance.transcript import transcript
 
@@ -86,6 +86,10 @@ _NEED_A_SESSION: Final = (
     "add_or_update_context_msg",
     "append_context_messages",
 )
+
+
+# For what a backend lets go of in the background, in seconds.
+_PATIENCE: Final = 5.0
 
 
 class LifeClauses:
@@ -154,7 +158,7 @@ class LifeClauses:
             if name in tried:
                 continue
             tried.add(name)
-            with more_places().open() as db:
+            with more_places() as place, place.open() as db:
                 call = getattr(db, name)
                 if name in _NEED_A_SESSION:
                     expect(expect_error(SessionNotFoundError, call, *args).session_id, "s1")
@@ -269,12 +273,18 @@ class LifeClauses:
     @clause("LIF-5")
     def test_lif_5_closing_lets_go_of_what_was_opened(self, place: RecordedPlace) -> None:
         """A closed instance holds no file and no connection, also if somebody still holds it."""
-        _use_and_close(place)  # Whatever the first use in a process opens for good.
+        for _ in range(3):  # Whatever the first uses in a process open for good.
+            _use_and_close(place)
         before = _open_descriptors()
         closed = [_use_and_close(place) for _ in range(12)]
-        left = _open_descriptors() - before
-        # Something else in this process may open or close a file meanwhile; not one each time.
-        expect_that(left < len(closed) // 2, "no descriptors left open", f"{left} after 12 closes")
+        # Something else in this process may open a file meanwhile, and a connection may end a
+        # little later than it was let go; but not each of them.
+        deadline = time.monotonic() + _PATIENCE
+        while (left := _open_descriptors() - before) >= len(closed) // 2:
+            expect_that(
+                time.monotonic() < deadline, "no descriptors left open", f"{left} after 12 closes"
+            )
+            time.sleep(0.01)
 
     @clause("LIF-5")
     def test_lif_5_health_check_is_false_after_close(self, db: RecordedDB) -> None:
@@ -418,9 +428,9 @@ class LifeClauses:
 
 
 def _use_and_close(place: RecordedPlace) -> RecordedDB:
-    """Open a handle, write and read on it from two threads, close it."""
+    """Open a handle, write and read on it, close it."""
     db = place.open()
-    at_once([lambda: db.create_session("s1"), db.get_sessions])
+    db.create_session("s1")
     put(db, "s1", "m")
     db.add_or_update_context_msg("s1", [1])
     expect(msg_ids(db.get_conversations("s1")), ["m"])

@@ -106,7 +106,7 @@ class ProcessesAtOnceClauses:
     def test_del_1_of_deletes_in_processes_one_finds_the_part(self, place: RecordedPlace) -> None:
         """When processes delete the same thing at one moment, one of them is told True."""
         found = _delete_together(place, ["delete_conversation", "delete_context"])
-        expect(found, [sorted([False, False, True])] * len(found), "what the processes were told")
+        expect(found, [[False, False, True]] * len(found), "what the processes were told")
 
     @clause("DEL-2", level="concurrent")
     def test_del_2_of_deletes_in_processes_one_finds_the_session(
@@ -118,7 +118,7 @@ class ProcessesAtOnceClauses:
         expect(found, [[nothing, nothing, (True, [])]] * len(found), "what they were told")
 
 
-_STEPS: Final = 40
+_STEPS: Final = 30
 _ROUNDS: Final = 10
 
 # One gives the time, and looks whether it stays; the others leave it out.
@@ -136,7 +136,7 @@ for step in range(1, {_STEPS} + 1):
         found = [db.get_message("s1", "m")["created_at"], db.get_context("s1")["created_at"]]
         assert found == [step, step], ("the created_at of message and context", found, step)
     else:
-        for _ in range(3):
+        for _ in range(2):
             put()
             save()
 """

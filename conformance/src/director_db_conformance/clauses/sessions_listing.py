@@ -238,7 +238,7 @@ class SessionListingClauses:
             expect(session_ids(db.get_sessions(**wanted)), whole, f"{wanted}")
             for size in (1, 2, 3):
                 expect(_read_by_pages(db, limit=size, **wanted), whole, f"{wanted} by {size}")
-        for number in range(len(every)):
+        for number in range(len(every) // 2):
             db.delete_session(f"{number:02}")
         other = db.get_session("v2/c1")
         expect(

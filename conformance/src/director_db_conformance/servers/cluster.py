@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db_conformance.dsn import url
@@ -79,7 +80,7 @@ class Cluster(PostgresServer):
         # With what people put into passwords, and what URLs and connection strings must quote.
         self._owner_password = f"{secrets.token_urlsafe(16)} @:/%'\"\\"
         self._durable = durable
-        self._cuts = 0
+        self._cuts: Counter[str] = Counter()
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         super().__init__(source, installation.version, "")
@@ -126,13 +127,15 @@ class Cluster(PostgresServer):
         ever happens, since a commit's answer follows at once; here each waits for a standby that
         does not exist.
         """
-        self._cuts += 1
-        if self._cuts % 2:
+        self._cuts[database.name] += 1
+        with self.connect() as connection:
+            row = connection.execute("SHOW synchronous_standby_names").fetchone()
+        if row != ("",) or self._cuts[database.name] % 2:
             super().cut(database)
             return
-        with self.connect() as connection:
-            connection.execute(_HOLD_ANSWERS)
-            try:
+        try:
+            with self.connect() as connection:
+                connection.execute(_HOLD_ANSWERS)
                 connection.execute(_RELOAD)
                 deadline = time.monotonic() + _LONGEST_HOLD
                 while time.monotonic() < deadline:
@@ -140,7 +143,8 @@ class Cluster(PostgresServer):
                         break
                     time.sleep(_PAUSE)
                 super().cut(database)
-            finally:
+        finally:
+            with self.connect() as connection:
                 connection.execute(_LET_ANSWERS_GO)
                 connection.execute(_RELOAD)
 
