@@ -23,7 +23,7 @@ from director_db import (
     load_db,
 )
 from director_db.records import Migration
-from director_db_sqlite import SQLiteDB
+from director_db_sqlite import SQLiteDB, connections
 
 NOTHING = Migration(0, 0, 0, 0, [])
 
@@ -603,8 +603,9 @@ def test_a_locked_file_is_waited_for(path, busy, mode):
         assert "last" == db.get_session("s2")["video_id"]
 
 
-def test_a_reader_of_an_old_file_is_waited_for_too(path, busy):
+def test_a_reader_of_an_old_file_is_waited_for_too(path, busy, monkeypatch):
     """Without a log, a commit cannot pass a reader."""
+    monkeypatch.setattr(connections, "LONGEST_WAIT", 4.0)
     with (
         SQLiteDB(path, busy_timeout=0.3) as db,
         closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
