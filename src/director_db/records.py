@@ -522,7 +522,13 @@ def message_rows(session_id: str, messages: object) -> list[MessageRow]:
 
 def message_bytes(row: MessageRow) -> int:
     """Return the length of a message's payloads in bytes of UTF-8."""
-    return sum(map(payload_bytes, (row.agents, row.actions, row.content, row.metadata)))
+    # Not by sum() and map(), which take longer than the four: it is on the path of each message.
+    return (
+        payload_bytes(row.agents)
+        + payload_bytes(row.actions)
+        + payload_bytes(row.content)
+        + payload_bytes(row.metadata)
+    )
 
 
 def context_items(messages: object) -> list[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from contextlib import contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -59,16 +59,13 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
     ) -> Iterator[RecordedPlace]:
         """A new, empty place."""
         completed.clear()
-        place = _provided(self, tmp_path_factory)
-        try:
+        with closing(_provided(self, tmp_path_factory)) as place:
             wanted = clause_of(request.function)
             reason = None if wanted is None else not_applicable(wanted, place.place)
             if reason is not None:
                 request.node.stash[NOT_APPLICABLE] = reason
                 pytest.skip(reason)
             yield place
-        finally:
-            place.close()
 
     @pytest.fixture
     def more_places(
@@ -77,16 +74,7 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
         tmp_path_factory: pytest.TempPathFactory,
     ) -> NewPlaces:
         """Makes new, empty places one after another, for what only the first use of one shows."""
-
-        @contextmanager
-        def new_place() -> Iterator[RecordedPlace]:
-            place = _provided(self, tmp_path_factory)
-            try:
-                yield place
-            finally:
-                place.close()
-
-        return new_place
+        return lambda: closing(_provided(self, tmp_path_factory))
 
     @pytest.fixture
     def db(self, place: RecordedPlace) -> RecordedDB:

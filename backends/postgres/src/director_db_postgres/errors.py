@@ -148,7 +148,7 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
     if refused is not None:
         return ConfigurationError(f"{place} cannot be used: {refused} ({reason}).")
     unavailable = _UNAVAILABLE.get(state) or _UNAVAILABLE.get(state[:2])
-    if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+    if not state and is_of_the_connection(error):
         unavailable = _UNREACHABLE
     if unavailable is not None:
         return BackendUnavailableError(

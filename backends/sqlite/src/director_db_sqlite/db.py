@@ -21,6 +21,7 @@ from director_db.records import (
     SaveOutcome,
     SessionRow,
     StoredContext,
+    message_bytes,
     whole_context,
 )
 from director_db_sqlite import old_layout, sql
@@ -278,7 +279,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
             )
             return True
 
-        return self._database.write(upsert, sum(map(_size, rows)))
+        return self._database.write(upsert, sum(map(message_bytes, rows)))
 
     def _upsert_message(self, session_id: str, row: MessageRow) -> bool:
         # The most frequent write of all. What can be done before the write lock is taken is.
@@ -292,7 +293,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
             connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *values))
             return True
 
-        return self._database.write(upsert, _size(row))
+        return self._database.write(upsert, message_bytes(row))
 
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
         cursor = query.after if query.before is None else query.before
@@ -444,12 +445,6 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         return self._database.write(
             lambda connection: _delete(connection, sql.DELETE_CONTEXT, session_id), 0
         )
-
-
-def _size(row: MessageRow) -> int:
-    """Return about how many bytes a message writes, three for each character that is not plain."""
-    content = len(row.content) if row.content.isascii() else 3 * len(row.content)
-    return content + len(row.agents) + len(row.actions) + len(row.metadata)
 
 
 def _take_places(

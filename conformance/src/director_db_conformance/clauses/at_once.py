@@ -96,16 +96,16 @@ def at_once(
     return [results[number] for number in range(len(works))]
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Wait for what others are about to do.
+def wait_until(condition: Callable[[], object], what: str, *, patience: float = PATIENCE) -> None:
+    """Wait for what others are about to do, at most `patience` seconds.
 
     Raises:
-        NonconformityError: they have not done it after a long time.
+        NonconformityError: they have not done it by then.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise NonconformityError(what, f"not after {PATIENCE:g} s")
+            raise NonconformityError(what, f"not after {patience:g} s")
         time.sleep(0.0005)
 
 
@@ -157,6 +157,13 @@ def processes(place: RecordedPlace, code: str, count: int) -> Iterator[list[Pope
         for process in started:
             process.kill()
             process.communicate()
+
+
+def let_go(process: Popen[str], line: str = "go") -> None:
+    """Let a process go on, and do not wait for its end."""
+    assert process.stdin is not None  # noqa: S101 - for type checkers
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
 
 
 def finish_all(started: Sequence[Popen[str]]) -> list[str]:

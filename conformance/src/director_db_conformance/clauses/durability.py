@@ -17,6 +17,7 @@ from director_db_conformance.clauses.at_once import (
     THREADS,
     at_once,
     finish,
+    let_go,
     processes,
     wait_until,
 )
@@ -68,7 +69,7 @@ class DurabilityClauses:
         """If a worker dies while it sets the database up, the next one finishes that."""
         with processes(place, _FIRST_USE, 6) as workers:
             for number, worker in enumerate(workers[:-1]):
-                _let_go(worker)
+                let_go(worker)
                 time.sleep(0.0005 * 3**number)
                 worker.kill()
             expect(finish(workers[-1]), "stored\n", "what the last one printed")
@@ -145,12 +146,6 @@ threads = [threading.Thread(target=guarded, args=(number,)) for number in range(
 """
 
 
-def _let_go(process: Popen[str], line: str = "go") -> None:
-    assert process.stdin is not None  # noqa: S101 - for type checkers
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
-
-
 def _kill_writers(place: RecordedPlace, *, rounds: int, workers: int, length: int) -> None:
     """Kill a process full of writers at a random moment, and look what is there; several times."""
     chance = random.Random(20)  # noqa: S311 - the same moments in every run
@@ -183,7 +178,7 @@ def _play_and_kill(
 
     def kill() -> None:
         try:
-            _let_go(player, json.dumps([worker.calls for worker in workers]))
+            let_go(player, json.dumps([worker.calls for worker in workers]))
             wait_until(lambda: len(told) >= writes or player.poll() is not None, "writes return")
             time.sleep(pause)
         finally:

@@ -17,6 +17,7 @@ from director_db_conformance.clauses.at_once import (
     TOGETHER,
     at_once,
     finish_all,
+    let_go,
     processes,
 )
 from director_db_conformance.expectation import expect
@@ -220,9 +221,7 @@ def _watched(place: RecordedPlace, db: RecordedDB, code: str) -> Iterator[None]:
     """Let three processes watch while the block runs, and once more after it."""
     with processes(place, code, 3) as watchers:
         for watcher in watchers:
-            assert watcher.stdin is not None  # noqa: S101 - for type checkers
-            watcher.stdin.write("go\n")
-            watcher.stdin.flush()
+            let_go(watcher)
         try:
             yield
         finally:

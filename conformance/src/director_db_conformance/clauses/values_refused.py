@@ -263,15 +263,8 @@ class RefusedPayloadClauses:
                 expect(error.path, "messages" if path == "messages[0]" else path)
         # More than one field may hold in some databases, and a page of memory in others.
         value = "\xe9" * (9 * 1024 * 1024)
-        store_everywhere(db, "s1", "a", value)
-        record, context = db.get_message("s1", "a"), db.get_context("s1")
-        for about, actual in (
-            *((name, record[name]) for name in ("agents", "actions", "content", "metadata")),
-            ("the context", context["context"]),
-            ("the context's metadata", context["metadata"]),
-            ("the session's metadata", db.get_session("s1")["metadata"]),
-        ):
-            expect_that(actual == value, f"{about}: the text of 18 MiB that was stored", actual)
+        store_everywhere(db, "s1", "b", value)
+        expect_everywhere(db, "s1", "b", value)
 
     @clause("VAL-6")
     def test_val_6_how_the_length_of_a_payload_is_counted(self, db: RecordedDB) -> None:

@@ -44,11 +44,13 @@ _SETTINGS: Final = {
     "lc_messages": "C",
 }
 
+RELOAD: Final = "SELECT pg_reload_conf()"
+"""Lets a server take over what ALTER SYSTEM has set."""
+
 _CREATE_OWNER: Final = "CREATE ROLE {owner} LOGIN PASSWORD {password}"
 
 _HOLD_ANSWERS: Final = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'"
 _LET_ANSWERS_GO: Final = "ALTER SYSTEM RESET synchronous_standby_names"
-_RELOAD: Final = "SELECT pg_reload_conf()"
 _IS_HELD: Final = "SELECT FROM pg_stat_activity WHERE datname = %s AND wait_event = 'SyncRep'"
 _LONGEST_HOLD: Final = 0.5
 
@@ -136,7 +138,7 @@ class Cluster(PostgresServer):
         try:
             with self.connect() as connection:
                 connection.execute(_HOLD_ANSWERS)
-                connection.execute(_RELOAD)
+                connection.execute(RELOAD)
                 deadline = time.monotonic() + _LONGEST_HOLD
                 while time.monotonic() < deadline:
                     if connection.execute(_IS_HELD, (database.name,)).fetchone() is not None:
@@ -146,7 +148,7 @@ class Cluster(PostgresServer):
         finally:
             with self.connect() as connection:
                 connection.execute(_LET_ANSWERS_GO)
-                connection.execute(_RELOAD)
+                connection.execute(RELOAD)
 
     def start(self) -> None:
         """Start it: at first on a free port, and on that same one ever after."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from director_db_conformance.dsn import replace
 from director_db_conformance.ports import LOOPBACK
 from director_db_conformance.servers.account import give
-from director_db_conformance.servers.cluster import Cluster, ServerFailedError
+from director_db_conformance.servers.cluster import RELOAD, Cluster, ServerFailedError
 from director_db_conformance.servers.server import Database
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _NAME: Final = "director_db_standby"
 
 _REQUIRE_STANDBY: Final = f"ALTER SYSTEM SET synchronous_standby_names = '{_NAME}'"
-_RELOAD: Final = "SELECT pg_reload_conf()"
 _IS_STREAMING: Final = (
     "SELECT 1 FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
 )
@@ -80,7 +79,7 @@ class Standby(Cluster):
         if self._synchronous:
             with self._primary.connect() as connection:
                 connection.execute(_REQUIRE_STANDBY)
-                connection.execute(_RELOAD)
+                connection.execute(RELOAD)
             self._wait_for(_IS_SYNCHRONOUS)
 
     def _wait_for(self, condition: LiteralString) -> None:

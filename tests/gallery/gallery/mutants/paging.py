@@ -141,13 +141,14 @@ class CursorsRemembered(_Paged, rule="LIF-1", level="concurrent"):
     def _select_messages(self, query):
         cursor = query.after if query.before is None else query.before
         known = self.__dict__.setdefault("_cursors", {})
-        names = [row.msg_id for row in self._all(query.session_id)]
+        rows = self._all(query.session_id)
+        names = [row.msg_id for row in rows]
         if cursor in names:
             known.setdefault((query.session_id, cursor), names.index(cursor))
         place = known.get((query.session_id, cursor))
         if place is None:
             return super()._select_messages(query)
-        rows = self._beside(self._all(query.session_id), place, before=query.before is not None)
+        rows = self._beside(rows, place, before=query.before is not None)
         limit = len(rows) if query.limit is None else query.limit
         return self._cut(rows, limit, first=query.after is not None) if rows else rows
 
