@@ -10,8 +10,8 @@ from director_db.testing import Place
 from director_db_conformance import ConformanceSuite
 from director_db_conformance.expectation import NonconformityError
 from director_db_conformance.transcript import RecordedPlace
-from director_db_postgres import connections
-from director_db_postgres.connections import Database
+from director_db_postgres import database
+from director_db_postgres.database import Database
 
 
 @pytest.fixture
@@ -44,9 +44,7 @@ def test_what_may_have_been_stored_is_sent_again(place, monkeypatch):
 
 
 def test_a_lost_answer_is_taken_for_a_failure(place, monkeypatch):
-    explain = connections.explain
-    monkeypatch.setattr(
-        connections, "explain", lambda error, place, **_doubt: explain(error, place)
-    )
+    explain = database.explain
+    monkeypatch.setattr(database, "explain", lambda error, place, **_doubt: explain(error, place))
     with pytest.raises(NonconformityError):
         run_cut(place)

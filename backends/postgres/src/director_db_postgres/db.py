@@ -25,7 +25,7 @@ from director_db.records import (
 from director_db_postgres import __version__ as plugin_version
 from director_db_postgres import old_layout, schema, settings, sql
 from director_db_postgres.arrays import BigintArray, BooleanArray, TextArray
-from director_db_postgres.connections import Database
+from director_db_postgres.database import Database
 from director_db_postgres.encoding import message_in_ascii, to_ascii
 from director_db_postgres.errors import translate
 from director_db_postgres.settings import DSN
