@@ -398,7 +398,7 @@ def _split(value: object, path: str, stored: str | None, preferred: str | None) 
         return None
     return _Parts(
         path,
-        f"{path}.{key}" if key.isidentifier() else f"{path}[{list_key}]",
+        member_path(path, key),
         _DEPTH_IN_DICT,
         list_key,
         items,

@@ -324,7 +324,7 @@ def _reason(item: object, depth: int) -> str | None:
         seen: set[str] = set()
         for key, _ in item.items():  # noqa: PERF102 - as the encoder asks, and a subclass answers
             if not isinstance(key, str):
-                return f"keys are str; this dict has a key of type {_type_name(key)}"
+                return f"keys are str; this dict has a key of type {_type_name(key)}: use str(key)"
             if str.__str__(key) in seen:
                 return f"the key {str.__str__(key)!r} stands in it twice"
             seen.add(str.__str__(key))
@@ -334,14 +334,21 @@ def _reason(item: object, depth: int) -> str | None:
         if depth > MAX_DEPTH:
             return f"nests more than {MAX_DEPTH} deep"
     elif item is not None and not isinstance(item, str):
-        return f"JSON has no form for {_type_name(item)}"
+        from director_db.remedies import remedy  # noqa: PLC0415 - for what is refused only
+
+        return f"JSON has no form for {_type_name(item)}: {remedy(item)}"
     return None
 
 
 def member_path(path: str, key: object) -> str:
-    """Return the path of a dict's member: ``path.key``, or ``path["a key"]`` (VAL-3)."""
+    """Return the path of a dict's member: ``path.key``, or ``path["a key"]`` (VAL-3).
+
+    As it is written where it can be printed, else with escapes: a path goes into logs.
+    """
     name = str.__str__(key) if isinstance(key, str) else "?"
-    return f"{path}.{name}" if name.isidentifier() else f"{path}[{json.dumps(name)}]"
+    if name.isidentifier():
+        return f"{path}.{name}"
+    return f"{path}[{json.dumps(name, ensure_ascii=not name.isprintable())}]"
 
 
 def _type_name(value: object) -> str:

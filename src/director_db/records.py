@@ -373,8 +373,10 @@ def optional_text(value: object, path: str) -> str | None:
 def timestamp(value: object, path: str) -> int:
     """Return a time in seconds since the epoch, 64-bit (VAL-5)."""
     if isinstance(value, bool) or not isinstance(value, int):
+        from director_db.remedies import time_remedy  # noqa: PLC0415 - for what is refused only
+
         reason = f"a time is int seconds since the epoch, not {type(value).__name__}"
-        raise InvalidRecordError(path, reason)
+        raise InvalidRecordError(path, reason + time_remedy(value))
     seconds = int.__index__(value)
     if not _MIN_TIMESTAMP <= seconds <= _MAX_TIMESTAMP:
         raise InvalidRecordError(path, "a time has at most 64 bits")
@@ -650,7 +652,9 @@ def _text(value: object, path: str) -> str:
     ):
         return value
     if not isinstance(value, str):
-        raise InvalidRecordError(path, f"a str, not {type(value).__name__}")
+        from director_db.remedies import text_remedy  # noqa: PLC0415 - for what is refused only
+
+        raise InvalidRecordError(path, f"a str, not {type(value).__name__}{text_remedy(value)}")
     text = str.__str__(value)
     fault = _fault_of_text(text)
     if fault is not None:

@@ -320,7 +320,9 @@ def plain(value: object, path: str) -> Any:
 
 
 def _member(path: str, key: str) -> str:
-    return f"{path}.{key}" if key.isidentifier() else f"{path}[{json.dumps(key)}]"
+    if key.isidentifier():
+        return f"{path}.{key}"
+    return f"{path}[{json.dumps(key, ensure_ascii=not key.isprintable())}]"
 
 
 def _metadata(value: object, path: str = "metadata") -> Any:

@@ -169,6 +169,29 @@ class RefusedPayloadClauses:
                 expect(str(error)[: len(path) + 2], f"{path}: ", "the message")
 
     @clause("VAL-3")
+    def test_val_3_a_path_is_spelled_alike_everywhere(self, db: RecordedDB) -> None:
+        """A key is written in one way, whatever is refused below it, in each payload."""
+        full_session(db)
+        cases = (
+            ("k", ".k"),
+            ("a b", '["a b"]'),
+            ("\xe9 b", '["\xe9 b"]'),
+            ("\u65e5 \U0001f600", '["\u65e5 \U0001f600"]'),
+            ("\xe9\n", '["\\u00e9\\n"]'),
+            ("\xe9\u2028", '["\\u00e9\\u2028"]'),
+            ("\ud800", '["\\ud800"]'),
+        )
+        with unchanged(db):
+            # What is found by looking at a value, and what only by encoding it.
+            for bad in (object(), math.nan):
+                for path, write in writes_by_payload(db):
+                    for key, spelled in cases:
+                        error = expect_error(InvalidRecordError, write, {key: [0, bad]})
+                        expect(error.path, f"{path}{spelled}[1]")
+                        error = expect_error(InvalidRecordError, write, [{key: {key: bad}}])
+                        expect(error.path, f"{path}[0]{spelled}{spelled}")
+
+    @clause("VAL-3")
     def test_val_3_a_tuple_comes_back_as_a_list(self, db: RecordedDB) -> None:
         """JSON has one kind of sequence, so a tuple is stored as a list, a named one too."""
         new_session(db)

@@ -530,6 +530,15 @@ class PathWithDotsOnly(_OtherErrors, rule="VAL-3"):
         return InvalidRecordError(path + inside, error.reason)
 
 
+class PathInAscii(_OtherErrors, rule="VAL-3"):
+    """A quoted key as another encoder writes it: ``content["\\u00e9 b"]``."""
+
+    @classmethod
+    def _error(cls, error, path):
+        spelled = error.path.encode("ascii", "backslashreplace").decode().replace("\\x", "\\u00")
+        return InvalidRecordError(spelled if '["' in spelled else error.path, error.reason)
+
+
 class RefusalIsATypeError(_OtherErrors, rule="VAL-3"):
     """What json.dumps raises is handed on."""
 
