@@ -1,6 +1,7 @@
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from director_db_conformance.dsn import replace
 from director_db_conformance.servers import find_cluster
 from director_db_conformance.servers.folder import ServerFolder
 from director_db_conformance.servers.reaper import processes, processes_in, reap
+
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 
 OWNER = """
 import sys
@@ -181,6 +184,30 @@ class TestFaults:
             own_cluster.kill()
         assert {p.pid for p in processes()} & family == set()
         own_cluster.start()
+
+    def test_a_frozen_server_answers_nothing_until_it_is_thawed(self, own_cluster, database):
+        with psycopg.connect(database.dsn, autocommit=True) as connection:
+            own_cluster.freeze()
+            try:
+                connection.pgconn.send_query(b"SELECT 'awake'")
+                connection.pgconn.flush()
+                assert ([], [], []) == select.select([connection.fileno()], [], [], 0.3)
+                # The system lets it in, and nobody greets it.
+                with socket.create_connection((own_cluster.host, own_cluster.port)) as other:
+                    other.sendall(SSL_REQUEST)
+                    assert ([], [], []) == select.select([other], [], [], 0.1)
+            finally:
+                own_cluster.thaw()
+            assert b"awake" == connection.pgconn.get_result().get_value(0, 0)
+            assert connection.pgconn.get_result() is None
+
+    def test_a_frozen_server_can_be_killed(self, own_cluster, database):
+        own_cluster.freeze()
+        own_cluster.kill()
+        own_cluster.thaw()
+        own_cluster.start()
+        with psycopg.connect(database.dsn) as connection:
+            assert one(connection, "SELECT count(*) FROM t") == 0
 
     def test_restart_is_a_new_server_at_the_same_place(self, own_cluster, database):
         before = own_cluster.process_id

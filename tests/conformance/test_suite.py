@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from director_db import ConfigurationError
+from director_db.testing import FAULTS, connections_to, files_in
 from director_db_conformance import CLAUSES, ConformanceSuite, Place
 from director_db_conformance.clause import clause, clause_of
 from director_db_conformance.clauses import ALL_CLAUSES
@@ -227,7 +231,15 @@ def test_a_place_says_why_it_is_not_shared_or_not_durable():
             Place("my", {}, **{flag: False})
     place = Place("my", {"MY": "1"}, shared=False, durable=False, reason="in memory")
     assert {"MY": "1", "DB_TYPE": "my"} == place.env
-    assert (None, None, None) == (place.restart, place.cut, place.destroy)
+    offered = ("url", "restart", "cut", "stop", "start", "freeze", "thaw", "destroy")
+    assert [None] * 8 == [getattr(place, name) for name in offered]
+    assert (None, None, {}, {}) == (
+        place.delete_session_row,
+        place.connections,
+        place.impatient,
+        place.faults,
+    )
+    assert [None] * 8 == [place.fault(name) for name in FAULTS]
 
 
 def test_a_place_is_text(tmp_path):
@@ -241,5 +253,49 @@ def test_a_place_may_have_its_actions_as_methods():
         def restart(self):
             return "restarted"
 
+        def stop(self):
+            told.append("stopped")
+
+        def start(self):
+            told.append("started")
+
+    told = []
     assert "restarted" == Mine("my", {}).restart()
+    with Mine("my", {}).fault("stopped")():
+        assert ["stopped"] == told
+    assert ["stopped", "started"] == told
     assert "cut" == Mine("my", {}, cut=lambda: "cut").cut()
+
+
+def test_what_a_place_cannot_have_is_refused():
+    with pytest.raises(ValueError, match=r"There is no fault 'sleepy'. There are: locked, stopped"):
+        Place("my", {}, faults={"sleepy": nullcontext})
+    for one, other in (("stop", "start"), ("start", "stop"), ("freeze", "thaw")):
+        with pytest.raises(ValueError, match=f"'my' has only one of .*{other}"):
+            Place("my", {}, **{one: print})
+
+
+def test_an_instance_takes_arguments_beside_those_of_its_place(tmp_path):
+    place = Place("sqlite", {"SQLITE_DB_PATH": tmp_path / "x.db"})
+    with pytest.raises(ConfigurationError, match="busy_timeout"):
+        place.open(busy_timeout=-1)
+    with place.open(busy_timeout=1) as db:
+        assert str(tmp_path / "x.db") == db.place
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there a system tells")
+def test_descriptors_of_a_process_are_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    of_files = files_in(tmp_path / "in")
+    with (tmp_path / "in" / "x").open("w") as one, (tmp_path / "out").open("w"):
+        assert [f"{one.fileno()} {tmp_path}/in/x"] == of_files(os.getpid())
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        assert [] == of_files(child.pid)
+        child.communicate(b"\n")
+    assert [] == of_files(os.getpid())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert [] == connections_to(port)(os.getpid())
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            inode = os.fstat(client.fileno()).st_ino
+            assert [f"socket:[{inode}]"] == connections_to(port)(os.getpid())

@@ -30,8 +30,8 @@ def clause(rule: str, *, level: str = "core", needs: str | None = None) -> Calla
     Args:
         rule: the id of the rule in CONTRACT.md.
         level: ``core``, ``concurrent`` or ``durable``.
-        needs: what it cannot do without: ``restart`` or ``cut`` of the place, or ``fork`` of the
-            system.
+        needs: what it cannot do without: an attribute of the place, as ``restart`` or ``url``, one
+            of its faults, as ``locked``, or ``fork`` of the system.
     """
 
     def mark(check: Check) -> Check:

@@ -28,8 +28,8 @@ class Clause(NamedTuple):
         rule: the id of the rule in CONTRACT.md, such as ``MSG-3``.
         name: the name of the method that checks it.
         level: the first level that it belongs to.
-        needs: the action that a place must offer, ``restart`` or ``cut``, or ``fork`` where it is
-            the system that must; None for all places.
+        needs: what a place must offer, an attribute such as ``restart`` or ``url`` or a fault such
+            as ``locked``, or ``fork`` where it is the system that must; None for all places.
         meaning: what the rule means to a user, in a sentence or two.
     """
 

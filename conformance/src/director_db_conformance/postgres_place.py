@@ -7,8 +7,10 @@ import functools
 import os
 from typing import TYPE_CHECKING, Final
 
-from director_db.testing import Place
+from director_db.testing import Place, connections_to
+from director_db_conformance.dsn import parts
 from director_db_conformance.pgbouncer import PgBouncer
+from director_db_conformance.postgres_faults import delete_session_row, faults_of
 from director_db_conformance.servers import find_postgres
 from director_db_conformance.servers.ladder import asked_version
 
@@ -36,12 +38,23 @@ def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the ser
         server.kill()
         server.start()
 
+    entrance = database if pooler is None else pooler.database
+    movable = server.can_restart
     return Place(
         "postgres",
         database.environment if pooler is None else pooler.environment,
-        restart=restart if server.can_restart else None,
+        url=entrance.dsn,
+        impatient={"retry_deadline": 0.5},
+        restart=restart if movable else None,
+        stop=server.stop if movable else None,
+        start=server.start if movable else None,
+        freeze=server.freeze if movable else None,
+        thaw=server.thaw if movable else None,
         cut=functools.partial(server.cut, database),
         destroy=destroy,
+        delete_session_row=functools.partial(delete_session_row, database),
+        connections=connections_to(int(parts(entrance.dsn).get("port", "5432"))),
+        faults=faults_of(server, database),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from director_db.testing import Place
+from director_db.testing import FAULTS, Place
 from director_db_conformance.clause import clause_of, completed
 from director_db_conformance.clauses import ALL_CLAUSES
 from director_db_conformance.levels import Clause, Level
@@ -128,8 +128,11 @@ def not_applicable(wanted: Clause, place: Place) -> str | None:
         return f"the place is not durable: {place.reason}"
     if wanted.needs == "fork":
         return None if hasattr(os, "fork") else "this system has no fork"
+    if wanted.needs is not None and wanted.needs in FAULTS:
+        can = place.fault(wanted.needs) is not None
+        return None if can else f"the place cannot bring about the fault {wanted.needs!r}"
     if wanted.needs is not None and getattr(place, wanted.needs) is None:
-        return f"the place offers no {wanted.needs}()"
+        return f"the place offers no {wanted.needs}{'' if wanted.needs == 'url' else '()'}"
     return None
 
 

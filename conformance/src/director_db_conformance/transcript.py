@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from director_db.testing import FAULTS
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from subprocess import Popen
     from types import TracebackType
 
@@ -141,10 +143,15 @@ class RecordedPlace:
         """The DB type of the backend."""
         return self.place.db_type
 
-    def open(self) -> RecordedDB:
-        """Return a handle of its own; the first is ``db`` in the transcript, then ``db2``."""
+    def open(self, *, impatient: bool = False) -> RecordedDB:
+        """Return a handle of its own; the first is ``db`` in the transcript, then ``db2``.
+
+        Args:
+            impatient: its calls give up soon what they wait for; see `Place.impatient`.
+        """
         number = len(self._handles) + 1
-        handle = RecordedDB(self.place.open(), "db" if number == 1 else f"db{number}")
+        instance = self.place.open(**self.place.impatient) if impatient else self.place.open()
+        handle = RecordedDB(instance, "db" if number == 1 else f"db{number}")
         self._handles.append(handle)
         return handle
 
@@ -164,6 +171,22 @@ class RecordedPlace:
         assert self.place.cut is not None  # noqa: S101 - such a clause does not run without
         transcript.add("(every connection is cut)")
         self.place.cut()
+
+    @contextmanager
+    def fault(self, name: str) -> Iterator[None]:
+        """Bring a fault about for the length of a block."""
+        fault = self.place.fault(name)
+        assert fault is not None  # noqa: S101 - such a clause does not run without
+        transcript.add(f"(from here on: {FAULTS[name]})")
+        with fault():
+            yield
+        transcript.add("(that is over)")
+
+    def delete_session_row(self, session_id: str) -> None:
+        """Delete a session's row by means of the database itself."""
+        assert self.place.delete_session_row is not None  # noqa: S101 - as above
+        transcript.add(f"(the row of the session {shown(session_id)} is deleted)")
+        self.place.delete_session_row(session_id)
 
     def close(self) -> None:
         """Close the handles and destroy the place."""

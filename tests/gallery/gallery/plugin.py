@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from director_db.hookspecs import BackendSpec, hookimpl
-from director_db.testing import Place
+from director_db_sqlite.provision import provision
 from gallery.broken import DB_TYPE, VARIABLE
 from gallery.mutants import mutant_named
 
@@ -34,11 +34,6 @@ def director_db_backend():
 @hookimpl
 def director_db_provision(directory):
     """Provide a file that does not exist yet, and the mutant to whoever opens it."""
-    return Place(
-        DB_TYPE,
-        {
-            "SQLITE_DB_PATH": str(directory / "director.db"),
-            VARIABLE: os.environ[VARIABLE],
-            "PYTHONPATH": SEARCH_PATH,
-        },
+    return provision(
+        directory, DB_TYPE, {VARIABLE: os.environ[VARIABLE], "PYTHONPATH": SEARCH_PATH}
     )

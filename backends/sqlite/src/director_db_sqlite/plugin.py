@@ -26,6 +26,6 @@ def director_db_backend() -> BackendSpec:
 @hookimpl
 def director_db_provision(directory: Path) -> Place:
     """Provide a file that does not exist yet."""
-    from director_db.testing import Place  # noqa: PLC0415 - for tests only
+    from director_db_sqlite.provision import provision  # noqa: PLC0415 - for tests only
 
-    return Place("sqlite", {"SQLITE_DB_PATH": str(directory / "director.db")})
+    return provision(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -194,11 +195,29 @@ class Cluster(PostgresServer):
         while family & {process.pid for process in processes()} and time.monotonic() < deadline:
             time.sleep(_PAUSE)
 
+    def freeze(self) -> None:
+        """Hold all its processes as they are with SIGSTOP."""
+        # The first one first, lest it starts another in the meantime.
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let all its processes go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        for child in self._children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+
     def close(self) -> None:
         """End it at once and remove all that it left; nothing happens in a forked child."""
         if not self._folder.is_ours:
             return
         if self._process is not None:
+            self.thaw()  # A process that is held ends of nothing but SIGKILL.
             self._process.send_signal(signal.SIGQUIT)
             try:
                 self._process.wait(_PATIENCE)

@@ -18,8 +18,8 @@ DATABASE_PREFIX: Final = "director_db_test_"
 # whoever set up the server, gets into a test.
 _CREATE_DATABASE: Final = "CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"
 _DROP_DATABASE: Final = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
-_CUT: Final = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+_END_CONNECTIONS: Final = """
+    SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
     WHERE datname = %s AND pid <> pg_backend_pid()
 """
 
@@ -51,7 +51,7 @@ class PostgresServer:
     Attributes:
         source: where it comes from, for people.
         version: its version, such as ``15.18``.
-        can_restart: whether `stop`, `start`, `restart` and `kill` work.
+        can_restart: whether `stop`, `start`, `restart`, `kill`, `freeze` and `thaw` work.
     """
 
     can_restart: bool = False
@@ -115,8 +115,12 @@ class PostgresServer:
 
     def cut(self, database: Database) -> None:
         """End every connection to a database, whatever is under way there."""
+        self.end_connections(database)
+
+    def end_connections(self, database: Database) -> None:
+        """Do as `cut`, in the plainest way, and return when they have ended."""
         with self.connect() as connection:
-            connection.execute(_CUT, (database.name,))
+            connection.execute(_END_CONNECTIONS, (database.name,))
 
     def stop(self) -> None:
         """Stop it in order: no new connections, transactions in progress rolled back."""
@@ -128,6 +132,14 @@ class PostgresServer:
 
     def kill(self) -> None:
         """End all its processes with SIGKILL, as if the machine had crashed."""
+        raise self._immovable()
+
+    def freeze(self) -> None:
+        """Hold all its processes as they are: it refuses nothing, and answers nothing."""
+        raise self._immovable()
+
+    def thaw(self) -> None:
+        """Let them go on; nothing happens if they are not held."""
         raise self._immovable()
 
     def restart(self) -> None:
