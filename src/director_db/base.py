@@ -90,6 +90,9 @@ def _operation(method: Method) -> Method:
     def run(self: BaseDB, *args: Any, **kwargs: Any) -> Any:
         gate, token = self._gate, object()
         try:
+            if gate.get_ident is not threading.get_ident:
+                lifecycle.outlive_patches(self)
+                gate = self._gate
             gate.enter(token)
             return method(self, *args, **kwargs)
         except DirectorDBError:
@@ -641,6 +644,7 @@ class BaseDB(metaclass=_Registering):
         return None if wanted is None else self._select_context(wanted)
 
     def _close_within(self, seconds: float | None) -> None:
+        lifecycle.outlive_patches(self)
         self._gate.closed = True
         if self._gate.wait_until_empty(seconds):
             with self._closing:
@@ -668,7 +672,7 @@ class BaseDB(metaclass=_Registering):
         self._gate.resume()
 
     def _after_fork_in_child(self) -> None:
-        self._gate = lifecycle.Gate(type(self).__name__, closed=self._gate.closed)
+        self._gate = self._gate.renewed()
         self._closing = threading.Lock()
         try:
             self._abandon()
@@ -718,6 +722,14 @@ class BaseDB(metaclass=_Registering):
 
     def _prepare_fork(self) -> None:
         """Get ready for a fork of this process, with no operation in flight."""
+
+    def _renew_locks(self) -> None:
+        """Make every lock anew: gevent has replaced those of the standard library.
+
+        No operation is in flight. A backend that makes its locks with its connections need not
+        write it: these are closed, and the next operation opens new ones.
+        """
+        self._close()
 
     @abstractmethod
     def _translate(self, error: Exception) -> DirectorDBError | None:

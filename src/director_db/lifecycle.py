@@ -18,7 +18,7 @@ import time
 import weakref
 from typing import Final, Protocol
 
-from director_db.errors import ClosedError
+from director_db.errors import BackendUnavailableError, ClosedError
 
 FORK_PATIENCE: Final = 10.0
 """How long a fork waits for operations in flight, in seconds, before it happens all the same."""
@@ -37,6 +37,12 @@ class Gate:
         self.inside: dict[object, int] = {}
         self.closed = closed
         self._paused = False
+        # gevent replaces it, and with it what a lock takes for a thread; see `outlive_patches`.
+        self.get_ident = threading.get_ident
+
+    def renewed(self) -> Gate:
+        """Return a new gate for the same instance, with nobody inside."""
+        return Gate(self._owner, closed=self.closed)
 
     def enter(self, token: object) -> None:
         """Let an operation in, after a pause.
@@ -76,6 +82,49 @@ class Gate:
                 return False
             time.sleep(_POLL)
         return True
+
+
+class Patchable(Protocol):
+    """What survives that the standard library's threads and locks are replaced under it."""
+
+    _gate: Gate
+    _closing: threading.Lock
+
+    def _renew_locks(self) -> None: ...
+
+
+def outlive_patches(instance: Patchable) -> None:
+    """Let an instance make its locks anew if gevent has replaced threads and locks since it did.
+
+    A lock from before belongs to a thread, and all greenlets of a thread would own it together.
+    Gunicorn's ``--preload -k gevent`` comes to it: the application is imported before the patches.
+
+    Raises:
+        BackendUnavailableError: an operation from before the patches did not end.
+    """
+    global _forking  # noqa: PLW0603
+    old = instance._gate  # noqa: SLF001 - the protocol above
+    if old.get_ident is threading.get_ident:
+        return
+    try:
+        if not old.pause(FORK_PATIENCE):
+            message = (
+                "gevent replaced the threads of Python while an operation was under way. Call "
+                "gevent.monkey.patch_all() first of all, before the application is imported."
+            )
+            raise BackendUnavailableError(message)
+        if instance._gate is old:  # noqa: SLF001 - no greenlet was faster
+            gate = old.renewed()
+            gate.pause(0)
+            instance._gate = gate  # noqa: SLF001
+            try:
+                _forking = threading.RLock()
+                instance._closing = threading.Lock()  # noqa: SLF001
+                instance._renew_locks()  # noqa: SLF001
+            finally:
+                gate.resume()
+    finally:
+        old.resume()
 
 
 class ForkAware(Protocol):

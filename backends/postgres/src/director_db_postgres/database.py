@@ -140,6 +140,11 @@ class Database:
             pool.close(patience)
         self._close_ready()
 
+    def renew_locks(self) -> None:
+        """Make the locks anew, and with the next operation a new pool, which has some too."""
+        self.close()
+        self._reset()
+
     def abandon(self) -> None:
         """Forget every connection without closing it: this is a forked child."""
         for inherited in (self._pool, self._connector):

@@ -169,6 +169,9 @@ class PostgresDB(BaseDB, db_type="postgres"):
     def _close(self) -> None:
         self._database.close()
 
+    def _renew_locks(self) -> None:
+        self._database.renew_locks()
+
     def _abandon(self) -> None:
         self._database.abandon()
 

@@ -66,6 +66,9 @@ class Database(Protocol):
     def abandon(self, *, in_flight: bool) -> None:
         """Forget every connection without closing it: this is a forked child."""
 
+    def renew_locks(self) -> None:
+        """Make every lock anew; no operation is in flight."""
+
 
 class FileDatabase:
     """A database in a file.
@@ -177,6 +180,12 @@ class FileDatabase:
         self._closed = self._closed or for_good
         self._readers.close()
         self._writer.close()
+
+    def renew_locks(self) -> None:
+        """Make every lock anew; the next operation opens the file as the first one did."""
+        self.close()
+        self._writer.reset()
+        self._reset()
 
     def abandon(self, *, in_flight: bool) -> None:
         """Forget every connection without closing it."""

@@ -202,6 +202,9 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         if self.db_path != MEMORY:
             self._database.close()
 
+    def _renew_locks(self) -> None:
+        self._database.renew_locks()
+
     def _abandon(self) -> None:
         self._database.abandon(in_flight=not self._fork_ready)
 

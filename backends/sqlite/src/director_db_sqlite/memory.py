@@ -75,6 +75,10 @@ class MemoryDatabase:
             self._connection.close()
             self._connection = None
 
+    def renew_locks(self) -> None:
+        """Make the lock anew."""
+        self._lock = new_lock()
+
     def abandon(self, *, in_flight: bool) -> None:  # noqa: ARG002 - memory has no locks
         """Start empty: a forked child shares nothing with its parent."""
         forget(self._connection)

@@ -105,9 +105,10 @@ class Writer:
         self._is_there = is_there
         self._checkpointer = Checkpointer(connect)
         self.max_batch_calls = MAX_BATCH_CALLS
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Have no connection and no caller, with locks that nobody holds."""
         self.connection: sqlite3.Connection | None = None
         self.leading = new_lock()
         self._main_thread = threading.main_thread().ident
@@ -428,4 +429,4 @@ class Writer:
         """Forget the connections without closing them, and every caller: this is a forked child."""
         forget(self.connection)
         self._checkpointer.abandon()
-        self._reset()
+        self.reset()
