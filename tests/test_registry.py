@@ -13,6 +13,7 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,10 +26,12 @@ from director_db import (
     PluginError,
     UnknownDBTypeError,
     close_all,
+    discovery,
     hookimpl,
     load_db,
     registry,
 )
+from director_db.settings import Settings
 from director_db.testing import register
 from director_db_sqlite import SQLiteDB
 
@@ -109,6 +112,111 @@ class TestDBType:
         for again in (pickle.loads(pickle.dumps(DBType.SQLITE)), copy.deepcopy(DBType.SQLITE)):  # noqa: S301
             assert DBType.SQLITE == again
             assert DBType is type(again)
+
+
+class TestOtherNames:
+    """One URL or name that an application shares with others."""
+
+    @pytest.mark.parametrize("name", ["ducks", "DUCKS", "ducks+x", "duck+x"])
+    def test_a_scheme_is_as_good_as_the_type(self, install, name):
+        install("duck-db", "duck")
+        assert "duck" == DBType(name)
+        assert "duck" == load_db(name).db_type
+        assert load_db(name) is load_db("duck")
+
+    @pytest.mark.parametrize(
+        ("url", "meant"),
+        [
+            ("duck+x:///a.db", "duck...a.db"),
+            ("DUCKS+X_2:///a.db", "ducks...a.db"),
+            ("DUCKS:///a.db", "DUCKS...a.db"),
+        ],
+    )
+    def test_the_driver_in_a_scheme_is_left_out(self, install, url, meant):
+        package = install("duck-db", "duck")
+        (Path(importlib.import_module(package).__file__).parent / "db.py").write_text(
+            "from director_db_sqlite import SQLiteDB\n"
+            "class DB(SQLiteDB, db_type='duck'):\n"
+            "    @classmethod\n"
+            "    def _settings(cls, environ, url):\n"
+            "        return {'db_path': url.replace('/', '.').replace(':', '')}\n"
+        )
+        assert meant == load_db(url).db_path
+
+    def test_a_scheme_with_a_driver_may_be_a_backends_own(self, install):
+        install("duck-db", "duck")
+        install("goose-db", "duck+goose")
+        assert "duck+goose" == load_db("duck+goose").db_type
+        assert "duck" == load_db("duck+x").db_type
+
+    def test_one_that_is_not_installed_is_told_as_without_the_driver(self, monkeypatch):
+        plugins = {"sqlite": discovery.find_plugins().plugins["sqlite"]}
+        installed = discovery.Installed(plugins, [])
+        monkeypatch.setattr(registry, "_discovered", lambda **_anew: installed)
+        for name in ("postgresql+psycopg://u:secret@h/d", "postgresql+psycopg", "postgresql"):
+            with pytest.raises(UnknownDBTypeError) as caught:
+                load_db(name)
+            assert 'pip install "director-db[postgres]"' in str(caught.value)
+            assert "secret" not in str(caught.value)
+
+
+class TestWithoutArguments:
+    """A class that is built without arguments reads the environment, as `load_db` does."""
+
+    def test_it_is_where_load_db_is(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("SQLITE_DB_PATH", str(tmp_path / "env.db"))
+        with SQLiteDB() as db:
+            assert load_db("sqlite").place == db.place == str(tmp_path / "env.db")
+
+    def test_it_is_an_instance_of_its_own(self):
+        with SQLiteDB() as db:
+            assert load_db("sqlite") is not db
+        assert db.closed
+
+    def test_with_arguments_the_environment_is_not_read(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("SQLITE_SYNCHRONOUS", "nonsense")
+        with pytest.raises(ConfigurationError, match="SQLITE_SYNCHRONOUS"):
+            SQLiteDB()
+        with SQLiteDB(str(tmp_path / "x.db")) as positional, SQLiteDB(db_path="y") as named:
+            assert str(tmp_path / "x.db") == positional.place
+            assert str(tmp_path / "y") == named.place
+
+
+class _Told(SQLiteDB, db_type="told"):
+    @classmethod
+    def _settings(cls, environ, url):
+        found = Settings({"db_path": "told.db"}, {"db_path": "TOLD_PATH"}, ("TOLD_X is ignored.",))
+        return found if environ.get("TOLD_PATH") else dict(found)
+
+
+class TestWhereSettingsComeFrom:
+    @pytest.fixture(autouse=True)
+    def _told(self):
+        plugin = SimpleNamespace(
+            director_db_backend=hookimpl(lambda: BackendSpec("told", _Told, "Tells"))
+        )
+        with register(plugin):
+            yield
+
+    def test_health_tells(self, monkeypatch):
+        monkeypatch.setenv("TOLD_PATH", "1")
+        with _Told() as built:
+            for db in (built, load_db("told")):
+                health = db.health()
+                assert {"db_path": "TOLD_PATH"} == health.settings
+                assert "TOLD_X is ignored." == health.warnings[-1]
+
+    def test_a_plain_dict_will_do(self):
+        assert {} == load_db("told").health().settings
+
+    def test_it_does_not_part_instances(self, monkeypatch):
+        first = load_db("told")
+        monkeypatch.setenv("TOLD_PATH", "1")
+        assert load_db("told") is first
+
+    def test_arguments_come_from_no_variable(self):
+        with _Told(db_path="told.db") as db:
+            assert {} == db.health().settings
 
 
 class TestUnknownTypes:

@@ -67,7 +67,8 @@ from director_db.records import (
     session_record,
     session_row,
 )
-from director_db.registry import DBType
+from director_db.registry import DBType, environment
+from director_db.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -112,12 +113,17 @@ class _Registering(ABCMeta):
     """Makes an instance known to the fork hooks when it is complete, and not before."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        found = None
         try:
+            if not args and not kwargs:
+                # As load_db() does; a backend need not read the environment in two ways.
+                kwargs = found = cast("type[BaseDB]", cls)._settings(environment, None)  # noqa: SLF001
             instance = super().__call__(*args, **kwargs)
         except BaseException:
             # They may hold a password, and some tools show the locals of a traceback.
-            del args, kwargs
+            del args, kwargs, found
             raise
+        instance._found = found  # noqa: SLF001
         lifecycle.survive_forks(instance)
         return instance
 
@@ -156,6 +162,7 @@ class BaseDB(metaclass=_Registering):
     _released: bool
     _fork_ready: bool
     _shared: bool
+    _found: Mapping[str, Hashable] | None
 
     # ABC would let a subclass replace a public operation, and with it the meaning that all
     # backends share; `final` alone is seen by type checkers only.
@@ -185,6 +192,7 @@ class BaseDB(metaclass=_Registering):
         self._released = False
         self._fork_ready = False
         self._shared = False
+        self._found = None
         return self
 
     def __repr__(self) -> str:
@@ -572,10 +580,13 @@ class BaseDB(metaclass=_Registering):
         """Create what is missing and describe the database, or raise why it cannot be used (LIF-4).
 
         Returns:
-            The DB type, the place with any password masked, the versions of the parts, and
-            warnings on settings or versions that put data at risk.
+            The DB type, the place with any password masked, the versions of the parts, warnings on
+            settings or versions that put data at risk, and where each setting comes from.
         """
-        return self._check()
+        health = self._check()
+        found = self._found if isinstance(self._found, Settings) else Settings({}, health.settings)
+        warnings = [*health.warnings, *found.ignored]
+        return health._replace(warnings=warnings, settings=dict(found.origins))
 
     @final
     @_operation
@@ -692,7 +703,10 @@ class BaseDB(metaclass=_Registering):
     def _settings(cls, environ: Mapping[str, str], url: str | None) -> dict[str, Hashable]:
         """Return the constructor's keyword arguments that the environment, or a URL, asks for.
 
-        `load_db` shares one instance among calls whose settings are equal. No I/O.
+        `load_db` shares one instance among calls whose settings are equal, and the class without
+        any argument is built with them. `director_db.settings.Settings` is a dict that also says
+        where they come from. A URL's scheme is one of the backend's: what follows a ``+`` in it is
+        left out. No I/O.
 
         Raises:
             ConfigurationError: a setting is malformed; the message names it, and no password.

@@ -198,8 +198,9 @@ def health(db: str | None, *, as_json: bool) -> int:
       2  not asked, as the settings are wrong: unknown DB type, broken package,
          malformed URL, missing folder
 
-    With --json the object has the keys healthy, db_type, place, versions, warnings, and error (null
-    or the reason), also with exit status 1. With exit status 2 nothing is printed but the error.
+    With --json the object has the keys healthy, db_type, place, versions, warnings, settings (where
+    each comes from), and error (null or the reason), also with exit status 1. With exit status 2
+    nothing is printed but the error.
 
     \b
     Examples:
@@ -221,6 +222,7 @@ def health(db: str | None, *, as_json: bool) -> int:
                 "place": database.place,
                 "versions": {},
                 "warnings": [],
+                "settings": {},
                 "error": reason,
             }
             click.echo(json.dumps(unhealthy))
@@ -278,7 +280,11 @@ def _print_health(health: Health, verdict: str) -> None:
     from director_db.console import CommandConsole  # noqa: PLC0415
 
     console = CommandConsole()
+    origins: dict[str, list[str]] = {}
+    for setting, origin in health.settings.items():
+        origins.setdefault(f"from {origin}", []).append(setting)
     facts = {"DB type": health.db_type, "place": health.place, **health.versions}
+    facts |= {origin: ", ".join(names) for origin, names in origins.items()}
     rows = [(Text(visible(name), "cyan"), Text(visible(fact))) for name, fact in facts.items()]
     table = Table(box=box.ROUNDED, show_header=False)
     for row in rows:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypedDict
 
 from director_db.errors import InvalidRecordError
@@ -22,7 +23,7 @@ from director_db.payload import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAX_TEXT_CHARACTERS: Final = 255
 """The longest id, ``msg_type`` or ``status``, in characters (VAL-4, MSG-8)."""
@@ -110,12 +111,22 @@ class Migration(NamedTuple):
 
 
 class Health(NamedTuple):
-    """What `health` reports. Every text is safe to show: passwords are masked."""
+    """What `health` reports. Every text is safe to show: passwords are masked.
+
+    Attributes:
+        db_type: the DB type.
+        place: where the data is.
+        versions: of each part, by its name.
+        warnings: sentences on what puts data at risk, and on settings that have no effect.
+        settings: where each setting comes from, by its name: a variable, or ``"default"``. Empty
+            for an instance that was built with arguments.
+    """
 
     db_type: str
     place: str
     versions: dict[str, str]
     warnings: list[str]
+    settings: Mapping[str, str] = MappingProxyType({})
 
 
 # --- What backends exchange ---------------------------------------------------------------------

@@ -38,7 +38,7 @@ _REQUIREMENTS: Final = {"postgres": "director-db[postgres]"}
 _SCHEMES_OF_REQUIREMENTS: Final = {"postgresql": "postgres"}
 
 _EXIT_PATIENCE: Final = 5.0
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 
 
 class Backend(NamedTuple):
@@ -83,7 +83,8 @@ class _Environment(Mapping[str, str]):
         return "<environment>"
 
 
-_environment: Final = _Environment()
+environment: Final = _Environment()
+"""The environment as backends get it."""
 
 
 class _DBTypeMeta(type):
@@ -117,9 +118,7 @@ class DBType(str, metaclass=_DBTypeMeta):
         if isinstance(value, cls):
             return value
         name = _name(value)
-        if name not in installed_types():
-            raise _unknown(name)
-        return super().__new__(cls, name)
+        return super().__new__(cls, name if name in installed_types() else _type_of(name))
 
     @classmethod
     def of(cls, name: str) -> Self:
@@ -180,9 +179,12 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
     url = None
     if "://" in db_type_or_url:
         url = db_type_or_url = _Url(db_type_or_url)
-    backend = _backend_of_url(url) if url is not None else load_backend(db_type_or_url)
+    if url is not None:
+        backend, url = _backend_of_url(url)
+    else:
+        backend = load_backend(db_type_or_url)
     try:
-        settings = backend.cls._settings(_environment, url)  # noqa: SLF001 - the core's own protocol
+        settings = backend.cls._settings(environment, url)  # noqa: SLF001 - the core's own protocol
         key = (backend.spec.name, frozenset(settings.items()))
     except DirectorDBError:
         raise
@@ -197,6 +199,7 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
         if instance is None or instance.closed:
             instance = backend.cls(**settings)
             instance._shared = True  # noqa: SLF001
+            instance._found = settings  # noqa: SLF001
             _shared[key] = instance
         return instance
 
@@ -222,7 +225,7 @@ def installed_types() -> list[str]:
 
 
 def load_backend(name: str) -> Backend:
-    """Load the backend of a DB type, and no other.
+    """Load the backend of a DB type, or of one of its URL schemes, and no other.
 
     Raises:
         UnknownDBTypeError: none has that name.
@@ -234,8 +237,11 @@ def load_backend(name: str) -> Backend:
     name = _name(name)
     with _lock:
         if name not in _loaded:
-            plugin, origin = _find(name)
-            _loaded[name] = _load(name, plugin, origin)
+            db_type = _type_of(name)
+            if db_type not in _loaded:
+                plugin, origin = _find(db_type)
+                _loaded[db_type] = _load(db_type, plugin, origin)
+            _loaded[name] = _loaded[db_type]
         return _loaded[name]
 
 
@@ -256,7 +262,8 @@ def unregister_plugin(name: str) -> None:
     """Close and forget what `register_plugin` made known."""
     with _lock:
         _registered.pop(name, None)
-        _loaded.pop(name, None)
+        for known in [known for known in _loaded if _loaded[known].spec.name == name]:
+            del _loaded[known]
         _schemes.clear()
         instances = [_shared.pop(key) for key in list(_shared) if key[0] == name]
     for instance in instances:
@@ -284,12 +291,7 @@ def _find(name: str) -> tuple[object, str]:
     """Return the plugin of a DB type and the text that names its distribution."""
     if name in _registered:
         return _registered[name]
-    candidates = _discovered().plugins.get(name)
-    if candidates is None:
-        # A package may have been installed since; a name that is found costs nothing here.
-        candidates = _discovered(anew=True).plugins.get(name)
-    if candidates is None:
-        raise _unknown(name)
+    candidates = _discovered().plugins[name]
     if len(candidates) > 1:
         claimants = " and ".join(map(str, candidates))
         message = f"The DB type {name!r} is claimed by {claimants}. Uninstall all but one of them."
@@ -302,7 +304,8 @@ def _unknown(name: str) -> UnknownDBTypeError:
     # What was taken for a name may be a connection string with a password in it.
     name, *rest = re.split("([:@/])", name, maxsplit=1)
     parts = [f"Unknown DB type {name!r}.", f"Installed: {', '.join(installed) or 'none'}."]
-    wanted = _SCHEMES_OF_REQUIREMENTS.get(name, name)
+    dialect = name.partition("+")[0]
+    wanted = _SCHEMES_OF_REQUIREMENTS.get(dialect, dialect)
     if rest and rest[0] == ":" and wanted in {*installed, *_REQUIREMENTS}:
         parts[0] = f"What begins with '{name}:' is no DB type, and a URL begins with '{name}://'."
     elif wanted not in _REQUIREMENTS:
@@ -327,7 +330,8 @@ def _unknown(name: str) -> UnknownDBTypeError:
     return UnknownDBTypeError(" ".join(parts))
 
 
-def _backend_of_url(url: str) -> Backend:
+def _backend_of_url(url: _Url) -> tuple[Backend, _Url]:
+    """Return the backend of a URL, and the URL with a scheme that the backend knows."""
     match = _URL.match(url)
     if match is None:
         message = (
@@ -337,30 +341,39 @@ def _backend_of_url(url: str) -> Backend:
     scheme = match[1].lower()
     known = _schemes.get(scheme)
     if known is None:
-        known = load_backend(_type_of_scheme(scheme))
+        known = load_backend(_type_of(scheme))
         _schemes[scheme] = known
-    return known
+    if "+" in scheme and scheme not in {known.spec.name, *known.spec.url_schemes}:
+        # As SQLAlchemy writes it: dialect+driver. The database is the same whatever the driver.
+        url = _Url(scheme.partition("+")[0] + url[len(scheme) :])
+    return known, url
 
 
-def _type_of_scheme(scheme: str) -> str:
-    if scheme in installed_types():
-        return scheme
-    found = []
-    for name in installed_types():
-        try:
-            plugin, origin = _find(name)
-            spec = _spec_of(_hooks_of(plugin, name, origin), origin)
-        except PluginError:
-            continue  # Its own users will see what is wrong with it.
-        if scheme in spec.url_schemes:
-            found.append((name, origin))
-    if not found:
-        raise _unknown(scheme)
-    if len(found) > 1:
-        claimants = " and ".join(f"{name} ({origin})" for name, origin in found)
-        message = f"The URL scheme {scheme!r} is claimed by {claimants}. Ask for a DB type by name."
-        raise PluginError(message)
-    return found[0][0]
+def _type_of(name: str) -> str:
+    """Return the DB type that a name or a URL scheme means."""
+    dialect, plus, _ = name.partition("+")
+    for wanted in [name, dialect] if plus else [name]:
+        # A package may have been installed since; a name that is found costs nothing here.
+        if wanted in installed_types() or wanted in _discovered(anew=True).plugins:
+            return wanted
+        found = []
+        for db_type in installed_types():
+            try:
+                plugin, origin = _find(db_type)
+                spec = _spec_of(_hooks_of(plugin, db_type, origin), origin)
+            except PluginError:
+                continue  # Its own users will see what is wrong with it.
+            if wanted in spec.url_schemes:
+                found.append((db_type, origin))
+        if len(found) == 1:
+            return found[0][0]
+        if found:
+            claimants = " and ".join(f"{db_type} ({origin})" for db_type, origin in found)
+            message = (
+                f"The URL scheme {wanted!r} is claimed by {claimants}. Ask for a DB type by name."
+            )
+            raise PluginError(message)
+    raise _unknown(name)
 
 
 # --- Loading ------------------------------------------------------------------------------------

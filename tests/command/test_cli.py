@@ -20,6 +20,9 @@ PASSWORD = "s3cr3t-pa55"  # noqa: S105 - it opens nothing
 ESCAPE = "\x1b"
 
 
+KEYS = ["healthy", "db_type", "place", "versions", "warnings", "settings", "error"]
+
+
 def one_line(text):
     """Return the only line of a text."""
     assert "Traceback" not in text
@@ -133,7 +136,7 @@ def test_health_as_json_is_one_object(director_db, tmp_path):
     done = director_db("health", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(one_line(done.stdout))
-    assert list(found) == ["healthy", "db_type", "place", "versions", "warnings", "error"]
+    assert list(found) == KEYS
     assert found["healthy"] is True
     assert (found["db_type"], found["place"]) == ("sqlite", str(tmp_path / "app.db"))
     assert found["versions"]["schema"] == "1"
@@ -216,7 +219,7 @@ def test_a_database_that_cannot_be_used_is_unhealthy(director_db, tmp_path, spoi
     done = director_db("health", "--json")
     assert (done.returncode, done.stderr) == (1, "")
     found = json.loads(one_line(done.stdout))
-    assert list(found) == ["healthy", "db_type", "place", "versions", "warnings", "error"]
+    assert list(found) == KEYS
     assert (found["healthy"], found["place"]) == (False, str(path))
     assert f"Unhealthy: {found['error']}" == line
 
