@@ -30,7 +30,8 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy tests/typing/api.py
+	$(BIN)/mypy tests/typing
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 format: $(READY)
 	$(BIN)/ruff check --fix

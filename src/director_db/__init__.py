@@ -3,7 +3,7 @@
 ``load_db()`` gives the database that ``DB_TYPE`` asks for, SQLite by default.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from director_db.base import CONTRACT_VERSION, BaseDB
 from director_db.errors import (
@@ -53,11 +53,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # pluggy is for those who write or load a plugin; importing the package need not pay for it.
-    if name in {"BackendSpec", "hookimpl"}:
-        from director_db import hookspecs  # noqa: PLC0415
+# Not for type checkers, to whom every misspelt name would be in this module.
+if not TYPE_CHECKING:
 
-        return getattr(hookspecs, name)
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    def __getattr__(name: str) -> object:
+        # pluggy is for those who write or load a plugin; importing the package need not pay for it.
+        if name in {"BackendSpec", "hookimpl"}:
+            from director_db import hookspecs  # noqa: PLC0415
+
+            return getattr(hookspecs, name)
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)

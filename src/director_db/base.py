@@ -112,20 +112,24 @@ def _operation(method: Method) -> Method:
 class _Registering(ABCMeta):
     """Makes an instance known to the fork hooks when it is complete, and not before."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        found = None
-        try:
-            if not args and not kwargs:
-                # As load_db() does; a backend need not read the environment in two ways.
-                kwargs = found = cast("type[BaseDB]", cls)._settings(environment, None)  # noqa: SLF001
-            instance = super().__call__(*args, **kwargs)
-        except BaseException:
-            # They may hold a password, and some tools show the locals of a traceback.
-            del args, kwargs, found
-            raise
-        instance._found = found  # noqa: SLF001
-        lifecycle.survive_forks(instance)
-        return instance
+    # Type checkers look at the class's own __init__ instead: with this they would know nothing of
+    # what is made, and of the arguments.
+    if not TYPE_CHECKING:
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            found = None
+            try:
+                if not args and not kwargs:
+                    # As load_db() does; a backend need not read the environment in two ways.
+                    kwargs = found = cls._settings(environment, None)
+                instance = super().__call__(*args, **kwargs)
+            except BaseException:
+                # They may hold a password, and some tools show the locals of a traceback.
+                del args, kwargs, found
+                raise
+            instance._found = found  # noqa: SLF001
+            lifecycle.survive_forks(instance)
+            return instance
 
 
 class BaseDB(metaclass=_Registering):
@@ -257,7 +261,7 @@ class BaseDB(metaclass=_Registering):
         self,
         *,
         limit: int | None = None,
-        before: Session | dict[str, Any] | None = None,
+        before: Mapping[str, Any] | None = None,
         video_id: str | None = None,
         collection_id: str | None = None,
     ) -> list[Session]:
@@ -393,7 +397,7 @@ class BaseDB(metaclass=_Registering):
     @final
     @_operation
     def add_or_update_msgs_to_conv(
-        self, session_id: str, messages: Sequence[Message | dict[str, Any]]
+        self, session_id: str, messages: Sequence[Mapping[str, Any]]
     ) -> None:
         """Insert or update messages, all or none, as if one after another (MSG-7).
 

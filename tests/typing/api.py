@@ -1,8 +1,8 @@
-"""The public API as a type checker sees it; `make lint` checks this file, nobody runs it."""
+"""The public API as type checkers see it; `make lint` checks this file, nobody runs it."""
 
 from __future__ import annotations
 
-from typing import Any, assert_type
+from typing import TYPE_CHECKING, Any, assert_type
 
 from director_db import (
     UNSET,
@@ -19,7 +19,11 @@ from director_db import (
     load_db,
 )
 from director_db.testing import register
+from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 db = load_db()
 assert_type(db, BaseDB)
@@ -41,6 +45,14 @@ assert_type(failed_components, list[str])
 
 db.add_or_update_msg_to_conv("s", "c", "m", "input", [], [], [{"text": "hi"}], status="done")
 db.add_or_update_msgs_to_conv("s", db.get_conversations("s"))
+
+
+def store(many: list[Mapping[str, Any]], few: Sequence[dict[str, object]]) -> None:
+    """Store messages as callers have them."""
+    db.add_or_update_msgs_to_conv("s", many)
+    db.add_or_update_msgs_to_conv("s", few)
+
+
 assert_type(db.get_conversations("s", limit=1, before="m"), list[Message])
 assert_type(db.get_message("s", "m"), Message | dict[str, Any])
 assert_type(db.delete_message("s", "m"), bool)
@@ -56,10 +68,7 @@ assert_type(db.health_check(), bool)
 assert_type(db.migrate(), Migration)
 with SQLiteDB(db_path="x.db") as direct:
     assert_type(direct, SQLiteDB)
-
-db.create_session(5)  # type: ignore[arg-type]
-db.get_sessions("s")  # type: ignore[call-arg, arg-type]
-db.get_conversations("s", limit="1")  # type: ignore[arg-type]
+assert_type(PostgresDB(dsn="postgresql://localhost/x"), PostgresDB)
 
 
 class Plugin:
@@ -74,11 +83,3 @@ class Plugin:
 
 with register(Plugin) as spec:
     assert_type(spec, BackendSpec)
-
-
-class Overriding(SQLiteDB):
-    """What type checkers and the class itself refuse."""
-
-    def get_session(self, session_id: str) -> Session | dict[str, Any]:  # type: ignore[misc]
-        """Override a final operation."""
-        return {"session_id": session_id}

@@ -1,6 +1,6 @@
 """The Postgres backend of director-db."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from director_db_postgres.db import PostgresDB
@@ -10,11 +10,14 @@ __version__ = "0.1.0"
 __all__ = ["PostgresDB", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    # The plugin module lies in this package and must be importable without the driver.
-    if name == "PostgresDB":
-        from director_db_postgres.db import PostgresDB  # noqa: PLC0415
+# Not for type checkers, to whom every misspelt name would be in this module.
+if not TYPE_CHECKING:
 
-        return PostgresDB
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    def __getattr__(name: str) -> object:
+        # The plugin module lies in this package and must be importable without the driver.
+        if name == "PostgresDB":
+            from director_db_postgres.db import PostgresDB  # noqa: PLC0415
+
+            return PostgresDB
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
