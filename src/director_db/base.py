@@ -127,7 +127,7 @@ class _Registering(ABCMeta):
                 # They may hold a password, and some tools show the locals of a traceback.
                 del args, kwargs, found
                 raise
-            instance._found = found  # noqa: SLF001
+            instance._remember(found)  # noqa: SLF001
             lifecycle.survive_forks(instance)
             return instance
 
@@ -650,6 +650,15 @@ class BaseDB(metaclass=_Registering):
             self.close()
 
     # --- Shared by the public operations --------------------------------------------------------
+
+    def _remember(self, found: Mapping[str, Hashable] | None) -> None:
+        """Keep the settings that the instance was built with, and tell what they ignored."""
+        self._found = found
+        if isinstance(found, Settings) and found.ignored:
+            import logging  # noqa: PLC0415 - nearly never needed
+
+            for sentence in found.ignored:
+                logging.getLogger(f"{__package__}.{self.db_type}").warning("%s", sentence)
 
     def _has_session(self, session_id: str) -> bool:
         return self._select_session(session_id) is not None

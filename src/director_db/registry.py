@@ -199,7 +199,7 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
         if instance is None or instance.closed:
             instance = backend.cls(**settings)
             instance._shared = True  # noqa: SLF001
-            instance._found = settings  # noqa: SLF001
+            instance._remember(settings)  # noqa: SLF001
             _shared[key] = instance
         return instance
 

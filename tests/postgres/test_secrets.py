@@ -43,7 +43,8 @@ def logged(caplog):
 @pytest.mark.parametrize(
     "dsn",
     [
-        f"postgresql+psycopg2://u:{SECRET}@h/d",
+        f"postgresql+psycopg 2://u:{SECRET}@h/d",
+        f"postgresql://u:{SECRET}@h/d?ssl=1",
         f"postgresql://u:{SECRET}%zz@h/d",
         f"postgresql://u:{SECRET}@h/d?colour=blue",
         f"host=h password={SECRET} nonsense",

@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 import director_db
 from director_db import ConfigurationError, load_db
 from director_db_postgres import PostgresDB
-from director_db_postgres.settings import DSN
+from director_db_postgres.dsn import DSN
 
 PARTS = {
     "POSTGRES_HOST": "h",
@@ -69,17 +69,159 @@ def test_the_database_url_goes_before_the_defaults():
     assert target({"DATABASE_URL": "postgres://u@h/d"}) == {"user": "u", "host": "h", "dbname": "d"}
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_any_part_goes_before_the_database_url(name):
-    found = target({name: "7", "DATABASE_URL": "postgres://u@h/d"})
-    keyword = {
-        "POSTGRES_HOST": "host",
-        "POSTGRES_PORT": "port",
-        "POSTGRES_DB": "dbname",
-        "POSTGRES_USER": "user",
-        "POSTGRES_PASSWORD": "password",
-    }[name]
-    assert found == {**DEFAULTS, keyword: "7"}
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "POSTGRES_HOST"])
+def test_a_part_that_names_no_server_leaves_the_database_url(name):
+    """As of a container's settings, or of a password from a secret."""
+    found = PostgresDB._settings({name: "7", "DATABASE_URL": "postgres://u@h/d"}, None)
+    assert {"user": "u", "host": "h", "dbname": "d"} == conninfo_to_dict(found["dsn"])
+    assert (
+        f"Ignored, since DATABASE_URL is set and POSTGRES_HOST is not: {name}.",
+    ) == found.ignored
+
+
+def test_a_host_goes_before_the_database_url():
+    found = PostgresDB._settings({"POSTGRES_HOST": "7", "DATABASE_URL": "postgres://u@h/d"}, None)
+    assert {**DEFAULTS, "host": "7"} == conninfo_to_dict(found["dsn"])
+    assert ("DATABASE_URL is ignored, since POSTGRES_HOST names the server.",) == found.ignored
+
+
+@pytest.mark.parametrize("more", [{"DATABASE_URL": "postgres://u@h/d"}, {"POSTGRES_HOST": "h"}, {}])
+def test_the_port_of_kubernetes_stops_nobody(more):
+    environ = {"POSTGRES_PORT": "tcp://10.96.3.7:5432", **more}
+    found = PostgresDB._settings(environ, None)
+    assert ("h" if more else "localhost") == conninfo_to_dict(found["dsn"])["host"]
+    assert conninfo_to_dict(found["dsn"]).get("port", "5432") == "5432"
+    (sentence,) = found.ignored
+    assert "POSTGRES_PORT" in sentence
+
+
+def test_what_is_ignored_is_logged_once_and_without_passwords(monkeypatch, caplog):
+    monkeypatch.setenv("POSTGRES_PASSWORD", "s3cret")
+    monkeypatch.setenv("DATABASE_URL", "postgres://u:t0psecret@h/ignored-once")
+    for _ in range(3):
+        load_db("postgres")
+    assert ["director_db.postgres"] == [record.name for record in caplog.records]
+    assert "POSTGRES_PASSWORD" in caplog.text
+    assert "secret" not in caplog.text.replace("POSTGRES_PASSWORD", "")
+    with PostgresDB():
+        assert 2 == len(caplog.records)
+    director_db.close_all()
+
+
+def test_each_setting_has_its_origin():
+    environ = {"POSTGRES_HOST": "h", "POSTGRES_USER": "u", "POSTGRES_POOL_SIZE": "3"}
+    options = ("schema", "pool_size", "statement_timeout", "pooler", "retry_deadline")
+    defaults = dict.fromkeys(options, "default")
+    assert {
+        **defaults,
+        "host": "POSTGRES_HOST",
+        "port": "default",
+        "dbname": "default",
+        "user": "POSTGRES_USER",
+        "password": "default",
+        "pool_size": "POSTGRES_POOL_SIZE",
+    } == PostgresDB._settings(environ, None).origins
+    environ = {"DATABASE_URL": "postgres://h/d?schema=s&pgbouncer=true", "POSTGRES_SCHEMA": "t"}
+    assert {
+        **defaults,
+        "dsn": "DATABASE_URL",
+        "schema": "POSTGRES_SCHEMA",
+        "pooler": "DATABASE_URL",
+    } == PostgresDB._settings(environ, None).origins
+    assert {**defaults, "dsn": "the URL"} == PostgresDB._settings({}, "postgres://h").origins
+
+
+def test_health_tells_the_origins(place, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", place.dsn)
+    monkeypatch.setenv("POSTGRES_PORT", "tcp://10.96.3.7:5432")
+    health = load_db("postgres").health()
+    assert "DATABASE_URL" == health.settings["dsn"]
+    assert any("POSTGRES_PORT" in warning for warning in health.warnings)
+    director_db.close_all()
+
+
+def test_without_a_dsn_the_server_is_that_of_the_environment(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgres://u@h/d")
+    monkeypatch.setenv("POSTGRES_SCHEMA", "s")
+    assert "postgresql://u@h/d?schema=s" == PostgresDB().place
+    assert "postgresql://u@h/d?schema=t" == PostgresDB(schema="t").place
+    assert "postgresql://u@h/d" == PostgresDB(pool_size=3).place
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg", "psycopg_async"])
+def test_a_url_of_sqlalchemy(driver, monkeypatch):
+    url = f"postgresql+{driver}://u:p@h:1/d"
+    expected = {"user": "u", "password": "p", "host": "h", "port": "1", "dbname": "d"}
+    assert "postgresql://u:***@h:1/d" == PostgresDB(url).place
+    assert "postgresql://u:***@h:1/d" == load_db(url).place
+    for name in ("DATABASE_URL", "POSTGRES_DSN", "DB_TYPE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, url)
+            db = load_db() if name == "DB_TYPE" else load_db("postgresql")
+            assert expected == {key: db._settings_in_use.parameters[key] for key in expected}
+    director_db.close_all()
+
+
+@pytest.mark.parametrize(
+    ("query", "schema", "pooler", "options"),
+    [
+        ("schema=a%20b", "a b", None, None),
+        ("pgbouncer=true", None, True, None),
+        ("sslmode=require&schema=s&pgbouncer=false", "s", False, "require"),
+    ],
+)
+def test_parameters_of_prisma_are_understood(query, schema, pooler, options):
+    url = f"postgresql://u:p@h/d?{query}"
+    for db in (PostgresDB(url), load_db(url), PostgresDB(**PostgresDB._settings({}, url))):
+        found = db._settings_in_use
+        assert (schema, pooler) == (found.schema, found.pooler)
+        assert options == found.parameters.get("sslmode")
+    chosen = PostgresDB(url, schema="mine", pooler=True)._settings_in_use
+    assert ("mine", True) == (chosen.schema, chosen.pooler)
+    director_db.close_all()
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        (
+            {"DATABASE_URL": "postgres://h/d?connection_limit=5"},
+            r"connection_limit= \(use POSTGRES_",
+        ),
+        ({"DATABASE_URL": "postgres://h/d?ssl=require"}, r"ssl= \(use sslmode\)"),
+        ({"DATABASE_URL": "postgres://h/d?schema="}, "DATABASE_URL: schema"),
+        ({"DATABASE_URL": "postgres://h/d?pgbouncer=maybe"}, "DATABASE_URL: pgbouncer"),
+        ({"DATABASE_URL": "'postgres://h/d'"}, "docker --env-file"),
+        ({"POSTGRES_DSN": '"host=h"'}, "docker --env-file"),
+        ({"POSTGRES_HOST": '"h"'}, "POSTGRES_HOST.*docker --env-file"),
+        ({"POSTGRES_PORT": "'5432'"}, "POSTGRES_PORT.*docker --env-file"),
+        ({"POSTGRES_POOL_SIZE": "'5'"}, "POSTGRES_POOL_SIZE.*docker --env-file"),
+        ({"POSTGRES_POOLER": "'1'"}, "POSTGRES_POOLER.*docker --env-file"),
+        ({"POSTGRES_RETRY_DEADLINE": "'1'"}, "POSTGRES_RETRY_DEADLINE.*docker --env-file"),
+    ],
+)
+def test_an_error_says_what_to_do(environ, told):
+    with pytest.raises(ConfigurationError, match=told):
+        PostgresDB._settings(environ, None)
+
+
+def test_an_unknown_parameter_is_not_told_as_it_may_be_of_the_password():
+    with pytest.raises(ConfigurationError) as caught:
+        PostgresDB("postgresql://h/d?s3cret=x")
+    assert "cret" not in str(caught.value)
+
+
+def test_a_question_mark_of_the_password_is_left_alone():
+    for query, schema in (("", None), ("?schema=s", "s")):
+        found = PostgresDB(f"postgresql://u:a?schema=b@h/d{query}")._settings_in_use
+        assert (schema, "a?schema=b") == (found.schema, found.parameters["password"])
+
+
+def test_the_newline_at_the_end_of_a_file_is_left_out():
+    found = target({"POSTGRES_HOST": "h\n", "POSTGRES_PASSWORD": " se cret \r\n"})
+    assert {**DEFAULTS, "host": "h", "password": " se cret "} == found
+    assert {"host": "h"} == target({"POSTGRES_DSN": "host=h\n"})
+    assert "s" == PostgresDB._settings({"POSTGRES_SCHEMA": "s\n"}, None)["schema"]
 
 
 def test_all_parts():
@@ -131,7 +273,6 @@ def test_the_other_settings_hold_for_a_url_too():
         ({"POSTGRES_DSN": "host=h connect_timeout=soon"}, "connect_timeout"),
         ({"POSTGRES_DSN": "host=h target_session_attrs=both"}, "target_session_attrs is one of"),
         ({"DATABASE_URL": "mysql://h/d"}, "DATABASE_URL"),
-        ({"DATABASE_URL": "postgresql+psycopg2://u@h/d"}, r"Leave out the \+"),
         ({"POSTGRES_PORT": "0x1"}, "POSTGRES_PORT"),
         ({"POSTGRES_PORT": "65536"}, "POSTGRES_PORT"),
         ({"POSTGRES_USER": "a\udcffb"}, "POSTGRES_USER"),
@@ -155,7 +296,6 @@ def test_a_malformed_setting_is_named(environ, told):
     ("arguments", "told"),
     [
         ({"dsn": "nonsense"}, "dsn"),
-        ({"dsn": None}, "dsn"),
         ({"schema": ""}, "schema"),
         ({"schema": 7}, "schema"),
         ({"schema": "a\0b"}, "schema"),

@@ -20,6 +20,7 @@ from director_db.records import Migration
 from director_db_postgres import schema
 from director_db_postgres.arrays import ADAPTERS
 from director_db_postgres.connections import Connection, Connector
+from director_db_postgres.dsn import DSN
 from director_db_postgres.errors import (
     READ_ONLY,
     STALE_PLAN,
@@ -28,7 +29,6 @@ from director_db_postgres.errors import (
     is_worth_retrying,
     sqlstate,
 )
-from director_db_postgres.settings import DSN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,7 +191,7 @@ class Database:
                 continue
             if (
                 (once and in_doubt)
-                or not is_worth_retrying(failure, pooler=self._settings.pooler)
+                or not is_worth_retrying(failure, pooler=bool(self._settings.pooler))
                 or time.monotonic() + pause > deadline
             ):
                 raise explain(failure, self.place, maybe_applied=in_doubt) from failure

@@ -26,9 +26,9 @@ from director_db_postgres import __version__ as plugin_version
 from director_db_postgres import old_layout, schema, settings, sql
 from director_db_postgres.arrays import BigintArray, BooleanArray, TextArray
 from director_db_postgres.database import Database
+from director_db_postgres.dsn import DSN
 from director_db_postgres.encoding import message_in_ascii, to_ascii
 from director_db_postgres.errors import translate
-from director_db_postgres.settings import DSN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from director_db_postgres.connections import Connection
 
     T = TypeVar("T")
-
-DEFAULT_DSN: Final = "postgresql://postgres:postgres@localhost:5432/postgres"
 
 MIN_SERVER: Final = 15
 """The oldest major version of the server that is tested."""
@@ -70,27 +68,31 @@ class PostgresDB(BaseDB, db_type="postgres"):
 
     def __init__(
         self,
-        dsn: str = DEFAULT_DSN,
+        dsn: str | None = None,
         *,
         schema: str | None = None,
         pool_size: int = settings.DEFAULT_POOL_SIZE,
         statement_timeout: float | None = None,
-        pooler: bool = False,
+        pooler: bool | None = None,
         retry_deadline: float = settings.DEFAULT_RETRY_DEADLINE,
         migrate: bool = False,
     ) -> None:
         """Take the settings; nothing is connected before the first operation.
 
+        Without any argument they are read from the environment, as `load_db` does.
+
         Args:
             dsn: a URL or connection string as libpq takes it, with any of its parameters. Of
-                several hosts, the one that takes writes is used.
+                several hosts, the one that takes writes is used. None takes the server that the
+                environment names.
             schema: the schema of our tables, created if it is missing; None means the first in the
                 user's search path, usually ``public``.
             pool_size: the most connections that this instance opens.
             statement_timeout: how long one statement may take, in seconds; None means as long as
                 the server allows.
             pooler: whether the server is reached through a pooler that gives each transaction
-                another connection, such as PgBouncer in transaction mode.
+                another connection, such as PgBouncer in transaction mode. None finds out; False
+                says that each connection keeps its server, as in PgBouncer's session mode.
             retry_deadline: how long an operation is tried again, and waits for a free connection,
                 in seconds, before `BackendUnavailableError`.
             migrate: whether the first operation carries the tables of the system before director-db
@@ -100,7 +102,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
             ConfigurationError: an argument is malformed, or a statement timeout is asked for
                 together with a pooler.
         """
-        dsn = DSN(dsn)
+        dsn = settings.dsn_of_environment() if dsn is None else DSN(dsn)
         self._settings_in_use = settings.check(
             dsn,
             schema,
@@ -109,8 +111,8 @@ class PostgresDB(BaseDB, db_type="postgres"):
             pooler=pooler,
             retry_deadline=retry_deadline,
         )
-        self.schema = schema
-        self._sql = sql.Statements(schema)
+        self.schema = self._settings_in_use.schema
+        self._sql = sql.Statements(self.schema)
         self._database = Database(self._settings_in_use, self._sql, migrates=migrate)
 
     @classmethod

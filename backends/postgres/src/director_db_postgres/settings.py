@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from director_db.errors import ConfigurationError
 from director_db.old_layout import migrates_on_first_use
+from director_db.registry import environment
+from director_db.settings import DEFAULT
+from director_db.settings import Settings as Found
+from director_db_postgres.dsn import (
+    DSN,
+    MAX_PORT,
+    QUOTED,
+    are_ports,
+    is_encodable,
+    is_quoted,
+    parse,
+    split_extras,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
-    from typing import Any
 
 DEFAULT_POOL_SIZE: Final = 10
 """The most connections of one instance."""
@@ -37,6 +49,7 @@ _OPTIONS: Final = (
     "POSTGRES_POOLER",
     "POSTGRES_RETRY_DEADLINE",
 )
+_ARGUMENTS: Final = ("schema", "pool_size", "statement_timeout", "pooler", "retry_deadline")
 _FLAGS: Final = {
     "1": True,
     "true": True,
@@ -49,21 +62,7 @@ _FLAGS: Final = {
 }
 
 _MAX_IDENTIFIER_BYTES: Final = 63
-_MAX_PORT: Final = 65535
 _MAX_TIMEOUT_MS: Final = 2**31 - 1
-
-# What libpq would find out only when it connects, and there no SQLSTATE tells it from an outage.
-_CHOICES: Final = {
-    "sslmode": {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"},
-    "target_session_attrs": {
-        "any",
-        "read-write",
-        "read-only",
-        "primary",
-        "standby",
-        "prefer-standby",
-    },
-}
 
 # What libpq would leave to the system, which waits for two hours before it doubts a silent server.
 _DEFAULT_PARAMETERS: Final = {
@@ -77,19 +76,6 @@ _DEFAULT_PARAMETERS: Final = {
 }
 
 
-class DSN(str):
-    """A DSN whose repr is empty: tracebacks that show arguments would show the password."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
-    def __getitem__(self, key: SupportsIndex | slice) -> DSN:
-        # Some tools cut a long text before they show it.
-        return DSN(super().__getitem__(key))
-
-
 class Settings(NamedTuple):
     """The checked settings of an instance.
 
@@ -97,14 +83,15 @@ class Settings(NamedTuple):
         parameters: libpq's connection parameters.
         schema: the schema of our tables; None leaves it to the search path.
         pool_size: the most connections.
-        pooler: whether a pooler may give each transaction another server connection.
+        pooler: whether a pooler may give each transaction another server connection; None leaves
+            it to each connection to find out.
         retry_deadline: seconds.
     """
 
     parameters: dict[str, str]
     schema: str | None
     pool_size: int
-    pooler: bool
+    pooler: bool | None
     retry_deadline: float
 
     def __repr__(self) -> str:
@@ -135,26 +122,31 @@ class Settings(NamedTuple):
         return f"postgresql://{authority}/{database}" + (f"?{urlencode(query)}" if query else "")
 
 
-def from_environment(environ: Mapping[str, str], url: str | None) -> dict[str, Hashable]:
+def from_environment(environ: Mapping[str, str], url: str | None) -> Found:
     """Return the constructor's arguments that the environment, or a URL, asks for.
 
-    The place is the URL; else ``POSTGRES_DSN``; else any of ``POSTGRES_HOST``, ``_PORT``, ``_DB``,
-    ``_USER`` and ``_PASSWORD``, with defaults for the others; else ``DATABASE_URL``; else those
-    defaults. What is empty counts as not set.
+    The place is the URL; else ``POSTGRES_DSN``; else, where ``POSTGRES_HOST`` names a server, the
+    five parts, with defaults for the others; else ``DATABASE_URL``; else the parts that are set,
+    and defaults. What is empty counts as not set; a newline at the end, as files have it, is left
+    out.
 
     Raises:
         ConfigurationError: a setting is malformed; the message names it, and no password.
     """
     get = environ.get
-    options = tuple(get(name) or None for name in _OPTIONS)
+    options = tuple([(get(name) or "").rstrip("\r\n") or None for name in _OPTIONS])
     if url is not None:
-        arguments = dict(_arguments(DSN(url), "The URL", options))
+        found = _arguments(DSN(url), "The URL", (("dsn", "the URL"),), (), options)
     else:
-        places = tuple(DSN(get(name)) if get(name) else None for name in _PLACES)
-        arguments = dict(_arguments(*_dsn_of(places), options))
-    if migrates_on_first_use(environ):
-        arguments["migrate"] = True
-    return arguments
+        places = tuple([DSN((get(name) or "").rstrip("\r\n")) for name in _PLACES])
+        found = _arguments(*_dsn_of(places), options)
+    migrate = {"migrate": True} if migrates_on_first_use(environ) else {}
+    return Found({**found, **migrate}, found.origins, found.ignored)
+
+
+def dsn_of_environment() -> DSN:
+    """Return the place alone, as `from_environment` finds it."""
+    return DSN(from_environment(environment, None)["dsn"])
 
 
 def check(
@@ -171,10 +163,15 @@ def check(
     Raises:
         ConfigurationError: one is malformed, or a statement timeout is asked of a pooler.
     """
-    parameters = _parse(dsn, "The dsn")
+    plain, extras = split_extras(dsn)
+    parameters = parse(plain, "The dsn")
+    if schema is None:
+        schema = extras.get("schema")
     _check_schema(schema, "schema")
-    if not isinstance(pooler, bool):
-        message = f"pooler is True or False, not {pooler!r}."
+    if pooler is None and "pgbouncer" in extras:
+        pooler = _flag(extras["pgbouncer"], "The dsn: pgbouncer")
+    if pooler is not None and not isinstance(pooler, bool):
+        message = f"pooler is True, False, or None to find out, not {pooler!r}."
         raise ConfigurationError(message)
     if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1:
         message = f"pool_size is a number of connections, at least 1, not {pool_size!r}."
@@ -208,60 +205,106 @@ _remembered = functools.lru_cache(maxsize=64)
 
 
 @_remembered
-def _dsn_of(places: tuple[str | None, ...]) -> tuple[DSN, str]:
-    """Return the DSN that the variables ask for, and the name of what it comes from."""
-    given = dict(zip(_PLACES, places, strict=True))
-    dsn, database_url = given.pop("POSTGRES_DSN"), given.pop("DATABASE_URL")
-    if dsn is not None:
-        return DSN(dsn), "POSTGRES_DSN"
-    if database_url is not None and not any(given.values()):
-        return DSN(database_url), "DATABASE_URL"
-    parts = {keyword: given[name] or default for name, (keyword, default) in _DEFAULT_PARTS.items()}
-    if not _are_ports(parts["port"]):
-        message = f"POSTGRES_PORT is a number from 1 to {_MAX_PORT}, not {str(parts['port'])!r}."
-        raise ConfigurationError(message)
-    for name, (keyword, _) in _DEFAULT_PARTS.items():
-        if "\0" in parts[keyword] or not _is_encodable(parts[keyword]):
+def _dsn_of(
+    places: tuple[DSN, ...],
+) -> tuple[DSN, str, tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Return the DSN that the variables ask for.
+
+    Returns:
+        The DSN, the name of what it comes from, where each of its parts comes from, and what was
+        ignored.
+    """
+    given = {name: value for name, value in zip(_PLACES, places, strict=True) if value}
+    if "POSTGRES_DSN" in given:
+        return _whole("POSTGRES_DSN", given)
+    # Others set the rest for their own purposes: who starts the server in a container, a password
+    # from a secret, or Kubernetes the port. A host is set by who means a server.
+    if "DATABASE_URL" in given and "POSTGRES_HOST" not in given:
+        return _whole("DATABASE_URL", given)
+    ignored = []
+    if "DATABASE_URL" in given:
+        ignored.append("DATABASE_URL is ignored, since POSTGRES_HOST names the server.")
+    if given.get("POSTGRES_PORT", "").startswith("tcp://"):
+        del given["POSTGRES_PORT"]
+        ignored.append(
+            "POSTGRES_PORT is ignored: it is no number but what Kubernetes sets for a service "
+            "called postgres. Rename the service, or set POSTGRES_DSN."
+        )
+    parts = {}
+    for name, (keyword, default) in _DEFAULT_PARTS.items():
+        value = given.get(name, default)
+        if "\0" in value or not is_encodable(value):
             message = f"{name} holds characters that no connection string can hold."
             raise ConfigurationError(message)
-    return DSN(make_conninfo(**parts)), "POSTGRES_HOST, _PORT, _DB, _USER, _PASSWORD"
+        # A password may be what it likes.
+        if is_quoted(value) and keyword != "password":
+            message = f"{name} is {str(value)!r}.{QUOTED}"
+            raise ConfigurationError(message)
+        parts[keyword] = value
+    if not are_ports(parts["port"]):
+        message = f"POSTGRES_PORT is a number from 1 to {MAX_PORT}, not {str(parts['port'])!r}."
+        raise ConfigurationError(message)
+    origins = tuple(
+        (keyword, name if name in given else DEFAULT)
+        for name, (keyword, _) in _DEFAULT_PARTS.items()
+    )
+    source = "POSTGRES_HOST, _PORT, _DB, _USER, _PASSWORD"
+    return DSN(make_conninfo(**parts)), source, origins, tuple(ignored)
+
+
+def _whole(
+    name: str, given: dict[str, DSN]
+) -> tuple[DSN, str, tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Return the DSN that one variable holds, and say what is ignored for its sake."""
+    others = ", ".join(other for other in given if other != name)
+    why = f"{name} is set" + (" and POSTGRES_HOST is not" if name == "DATABASE_URL" else "")
+    ignored = (f"Ignored, since {why}: {others}.",) if others else ()
+    return given[name], name, (("dsn", name),), ignored
 
 
 @_remembered
 def _arguments(
-    dsn: DSN, name: str, options: tuple[str | None, ...]
-) -> tuple[tuple[str, Hashable], ...]:
-    _parse(dsn, name)
+    dsn: DSN,
+    name: str,
+    places: tuple[tuple[str, str], ...],
+    ignored: tuple[str, ...],
+    options: tuple[str | None, ...],
+) -> Found:
+    plain, extras = split_extras(dsn)
+    parse(plain, name)
     schema, pool_size, statement_timeout, pooler, retry_deadline = options
+    # The DSN keeps its extras, which the constructor understands as well.
     arguments: dict[str, Hashable] = {"dsn": dsn}
+    origins = dict(places)
+    for argument, variable, value in zip(_ARGUMENTS, _OPTIONS, options, strict=True):
+        origins[argument] = DEFAULT if value is None else variable
+    for extra, argument in (("schema", "schema"), ("pgbouncer", "pooler")):
+        if extra in extras and origins[argument] == DEFAULT:
+            origins[argument] = name
     if schema is not None:
         _check_schema(schema, "POSTGRES_SCHEMA")
         arguments["schema"] = schema
+    elif "schema" in extras:
+        _check_schema(extras["schema"], f"{name}: schema")
     if pool_size is not None:
-        arguments["pool_size"] = _whole_number(pool_size, "POSTGRES_POOL_SIZE")
+        arguments["pool_size"] = whole_number(pool_size, "POSTGRES_POOL_SIZE")
     if statement_timeout is not None:
         arguments["statement_timeout"] = _seconds(statement_timeout, "POSTGRES_STATEMENT_TIMEOUT")
     if pooler is not None:
         arguments["pooler"] = _flag(pooler, "POSTGRES_POOLER")
+    elif "pgbouncer" in extras:
+        _flag(extras["pgbouncer"], f"{name}: pgbouncer")
     if retry_deadline is not None:
         arguments["retry_deadline"] = _seconds(retry_deadline, "POSTGRES_RETRY_DEADLINE")
-    return tuple(arguments.items())
-
-
-def _whole_number(text: str, name: str) -> int:
-    digits = str(text).strip()
-    number = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else 0  # noqa: PLR2004
-    if number < 1:
-        message = f"{name} is a whole number, at least 1 and below a billion."
-        raise ConfigurationError(message)
-    return number
+    return Found(arguments, origins, ignored)
 
 
 def _seconds(text: str, name: str) -> float:
     try:
         return _checked_seconds(float(text), name)
     except ValueError:
-        message = f"{name} is a number of seconds above 0, not {text[:50]!r}."
+        quoted = QUOTED if is_quoted(text) else ""
+        message = f"{name} is a number of seconds above 0, not {text[:50]!r}.{quoted}"
         raise ConfigurationError(message) from None
 
 
@@ -276,7 +319,8 @@ def _checked_seconds(value: object, name: str) -> float:
 def _flag(text: str, name: str) -> bool:
     flag = _FLAGS.get(text.strip().lower())
     if flag is None:
-        message = f"{name} is 1 or 0, not {text!r}."
+        quoted = QUOTED if is_quoted(text) else ""
+        message = f"{name} is 1 or 0, not {text!r}.{quoted}"
         raise ConfigurationError(message)
     return flag
 
@@ -284,73 +328,10 @@ def _flag(text: str, name: str) -> bool:
 # --- Checks that the environment and the arguments share ----------------------------------------
 
 
-def _parse(dsn: object, name: str) -> dict[str, str]:
-    """Return the parameters of a DSN; libpq's own message would show the DSN, so it is not used."""
-    parsed = None
-    if isinstance(dsn, str) and "\0" not in dsn and _is_encodable(dsn):
-        try:
-            parsed = conninfo_to_dict(_with_plain_scheme(dsn))
-        except psycopg.Error:
-            parsed = None
-    if parsed is not None and _is_cut_wrongly(str(dsn), parsed):
-        parsed = None
-    if parsed is None:
-        hint = ""
-        if isinstance(dsn, str) and "+" in dsn.partition("://")[0]:
-            hint = " Leave out the + and what follows it in the scheme."
-        message = (
-            f"{name} is no Postgres connection string, such as "
-            "postgresql://user:password@host:5432/database or 'host=... dbname=...'. In a URL, "
-            f"special characters of a password are percent-encoded.{hint}"
-        )
-        raise ConfigurationError(message)
-    # A value that was cut out of a DSN is never shown: where a special character was not encoded it
-    # may be a part of the password.
-    parameters: dict[str, str] = {key: DSN(value) for key, value in parsed.items()}
-    del parsed
-    if parameters.get("port") and not _are_ports(parameters["port"]):
-        message = f"{name}: port is a number from 1 to {_MAX_PORT}; this one is not."
-        raise ConfigurationError(message)
-    if parameters.get("connect_timeout"):
-        _whole_number(parameters["connect_timeout"], f"{name}: connect_timeout")
-    for keyword, choices in _CHOICES.items():
-        value = parameters.get(keyword)
-        if value and value not in choices:
-            message = f"{name}: {keyword} is one of {', '.join(sorted(choices))}."
-            raise ConfigurationError(message)
-    return parameters
-
-
-def _with_plain_scheme(dsn: str) -> str:
-    """Write the scheme in lower case, the only one that libpq knows."""
-    scheme, separator, rest = dsn.partition("://")
-    if separator and scheme.isalpha():
-        return f"{scheme.lower()}://{rest}"
-    return dsn
-
-
-def _is_cut_wrongly(dsn: str, parsed: dict[str, Any]) -> bool:
-    """Whether a URL has a user or a password with a special character that is not encoded."""
-    if "://" not in dsn:
-        return False
-    host, database = str(parsed.get("host") or ""), str(parsed.get("dbname") or "")
-    in_host = "@" in host and not host.startswith(("@", "/"))
-    return in_host or ("@" in database and "user" not in parsed)
-
-
-def _are_ports(text: str) -> bool:
-    # One host of several may leave its port out.
-    return all(
-        port.isascii() and port.isdecimal() and 1 <= int(port) <= _MAX_PORT
-        for port in text.split(",")
-        if port
-    )
-
-
 def _check_schema(schema: object, name: str) -> None:
     if schema is None:
         return
-    if not isinstance(schema, str) or not schema or "\0" in schema or not _is_encodable(schema):
+    if not isinstance(schema, str) or not schema or "\0" in schema or not is_encodable(schema):
         message = f"{name} is the name of a schema, not {schema!r}."
         raise ConfigurationError(message)
     if len(schema.encode()) > _MAX_IDENTIFIER_BYTES:
@@ -359,7 +340,7 @@ def _check_schema(schema: object, name: str) -> None:
         raise ConfigurationError(message)
 
 
-def _with_timeout(options: str, seconds: float, *, pooler: bool) -> str:
+def _with_timeout(options: str, seconds: float, *, pooler: bool | None) -> str:
     if pooler:
         message = (
             "A statement timeout cannot be set through a pooler: what one client sets would hold "
@@ -372,11 +353,3 @@ def _with_timeout(options: str, seconds: float, *, pooler: bool) -> str:
         message = f"statement_timeout is a number of seconds, at least 0.001, not {seconds!r}."
         raise ConfigurationError(message)
     return f"{options} -c statement_timeout={int(milliseconds)}".strip()
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
