@@ -20,6 +20,7 @@ from director_db_sqlite.file import (
     refuse_foreign_log,
 )
 from director_db_sqlite.locks import locked, new_lock, patiently
+from director_db_sqlite.log import refuse_log_of_another
 from director_db_sqlite.readers import Readers
 from director_db_sqlite.writer import Writer
 
@@ -236,6 +237,7 @@ class FileDatabase:
             )
             raise BackendUnavailableError(message)
         else:
+            refuse_log_of_another(self.path)
             self._refuse_others_files(deadline, migrating=migrating or self._migrates)
         migration = self._create_or_check(
             deadline, migrating=migrating or self._migrates, skip_invalid=skip_invalid

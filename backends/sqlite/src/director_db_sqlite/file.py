@@ -35,15 +35,20 @@ def file_id(path: str) -> FileId | None:
     return status.st_dev, status.st_ino
 
 
+def log_path(path: str) -> str:
+    """Return where SQLite keeps the write-ahead log of the database at `path`."""
+    return os.path.realpath(path) + _LOG_SUFFIX  # Beside the file itself, not beside a link to it.
+
+
 def log_id(path: str) -> FileId | None:
     """Return which file is the write-ahead log of the database at `path` now."""
-    return file_id(path + _LOG_SUFFIX)
+    return file_id(log_path(path))
 
 
 def log_bytes(path: str) -> int:
     """Return the length of the write-ahead log of the database at `path`, in bytes."""
     try:
-        return os.stat(path + _LOG_SUFFIX).st_size  # noqa: PTH116 - as file_id
+        return os.stat(log_path(path)).st_size  # noqa: PTH116 - as file_id
     except OSError:
         return 0
 
