@@ -3,6 +3,7 @@ import pytest
 from director_db_conformance.proxy import Proxy
 from director_db_conformance.servers import find_cluster
 from director_db_conformance.servers.configured_server import VARIABLE
+from director_db_conformance.servers.docker_container import IMAGE_VARIABLE
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,7 @@ def proxy(cluster):
 @pytest.fixture
 def no_configured_server(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(IMAGE_VARIABLE, raising=False)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from director_db_conformance.servers import offered_postgres
 from director_db_conformance.servers.configured_server import VARIABLE
+from director_db_conformance.servers.docker_container import IMAGE_VARIABLE
 from director_db_conformance.servers.ladder import VERSION_VARIABLE
 
 CONFTEST = 'pytest_plugins = ["director_db_conformance.fixtures"]\n'
@@ -46,7 +47,7 @@ def run(tmp_path):
         (tmp_path / "conftest.py").write_text(CONFTEST)
         (tmp_path / "test_it.py").write_text(test)
         (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-        ours = {"CI", VARIABLE, VERSION_VARIABLE}
+        ours = {"CI", VARIABLE, IMAGE_VARIABLE, VERSION_VARIABLE}
         inherited = {key: value for key, value in os.environ.items() if key not in ours}
         settings = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock", **environment}
         return subprocess.run(

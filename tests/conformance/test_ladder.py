@@ -18,7 +18,7 @@ from director_db_conformance.servers import (
 )
 from director_db_conformance.servers.account import server_account
 from director_db_conformance.servers.configured_server import VARIABLE, ConfiguredServerError
-from director_db_conformance.servers.docker_container import DEFAULT_VERSION
+from director_db_conformance.servers.docker_container import DEFAULT_VERSION, IMAGE_VARIABLE
 from director_db_conformance.servers.ladder import RUNGS
 
 pytestmark = pytest.mark.usefixtures("no_configured_server")
@@ -99,7 +99,17 @@ class TestDocker:
             with pytest.raises(NoServerError, match=f"no Docker engine answers at {address}"):
                 find_postgres(exclude=only(DOCKER))
 
-    def test_with_an_engine_offers_the_official_image(self, monkeypatch):
+    @pytest.mark.parametrize(
+        ("named", "image", "tag"),
+        [
+            (None, f"postgres:{DEFAULT_VERSION}", str(DEFAULT_VERSION)),
+            ("pgvector/pgvector:pg16", "pgvector/pgvector:pg16", "pg16"),
+            ("localhost:5000/ours", "localhost:5000/ours", "latest"),
+        ],
+    )
+    def test_with_an_engine_offers_an_image(self, monkeypatch, named, image, tag):
+        if named is not None:
+            monkeypatch.setenv(IMAGE_VARIABLE, named)
         with socket.create_server(("127.0.0.1", 0)) as engine:
 
             def answer_a_ping():
@@ -113,7 +123,16 @@ class TestDocker:
             monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{engine.getsockname()[1]}")
             offer = offered_postgres(exclude=only(DOCKER))
             thread.join()
-        assert offer.source == f"docker (postgres:{DEFAULT_VERSION})"
+        assert (offer.source, offer.version) == (f"docker ({image})", tag)
+
+    @pytest.mark.usefixtures("no_docker")
+    def test_an_image_that_is_named_gives_way_to_nothing_else(self, monkeypatch):
+        monkeypatch.setenv(IMAGE_VARIABLE, "ours:1")
+        with pytest.raises(
+            ConfiguredServerError,
+            match=f"{IMAGE_VARIABLE} names ours:1, which cannot be used: no Docker engine answers",
+        ):
+            find_postgres()
 
 
 class TestSystemBinaries:

@@ -5,55 +5,37 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import signal
 import subprocess
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db_conformance.dsn import url
 from director_db_conformance.ports import LOOPBACK, free_port
 from director_db_conformance.servers.account import give, run_as, server_account
 from director_db_conformance.servers.folder import ServerFolder
 from director_db_conformance.servers.reaper import processes
-from director_db_conformance.servers.server import PostgresServer
+from director_db_conformance.servers.throw_away import (
+    OWNER,
+    SETTINGS,
+    SUPERUSER,
+    VOLATILE,
+    ServerFailedError,
+    ThrowAwayServer,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from director_db_conformance.servers.installation import Installation
-    from director_db_conformance.servers.server import Database
     from director_db_conformance.servers.standby import Standby
 
-SUPERUSER: Final = "postgres"
-
-OWNER: Final = "director_db"
-"""The account that owns the databases. It is no superuser, as in a well-kept production."""
-
-# Without fsync, what was committed still survives the death of the server, since the system has it;
-# only a power cut would lose it. synchronous_commit stays on: off, a killed server forgets. And so
-# does full_page_writes: SIGKILL may end a write between the two halves of a page.
-_VOLATILE: Final = {"fsync": "off"}
-
 _SETTINGS: Final = {
+    **SETTINGS,
     "listen_addresses": LOOPBACK,
     # Faults need a TCP proxy, and a socket's path has a limit that temporary folders exceed.
     "unix_socket_directories": "",
-    "max_connections": "200",
-    "lc_messages": "C",
 }
-
-RELOAD: Final = "SELECT pg_reload_conf()"
-"""Lets a server take over what ALTER SYSTEM has set."""
-
-_CREATE_OWNER: Final = "CREATE ROLE {owner} LOGIN PASSWORD {password}"
-
-_HOLD_ANSWERS: Final = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'"
-_LET_ANSWERS_GO: Final = "ALTER SYSTEM RESET synchronous_standby_names"
-_IS_HELD: Final = "SELECT FROM pg_stat_activity WHERE datname = %s AND wait_event = 'SyncRep'"
-_LONGEST_HOLD: Final = 0.5
 
 _TOO_EARLY: Final = re.compile(r"not yet accepting|recovery state has not|is starting up")
 
@@ -62,14 +44,8 @@ _PATIENCE: Final = 60.0
 _PAUSE: Final = 0.005
 
 
-class ServerFailedError(RuntimeError):
-    """A server, or a program that prepares one, ended by itself; the text has its last words."""
-
-
-class Cluster(PostgresServer):
+class Cluster(ThrowAwayServer):
     """A cluster in a temporary folder; both go when it is closed, or its owner dies."""
-
-    can_restart = True
 
     def __init__(self, source: str, installation: Installation, *, durable: bool = False) -> None:
         """Make the cluster and start it.
@@ -79,14 +55,9 @@ class Cluster(PostgresServer):
             installation: the programs.
             durable: keep fsync on, so that commits survive a power cut.
         """
-        self._password = secrets.token_urlsafe(16)
-        # With what people put into passwords, and what URLs and connection strings must quote.
-        self._owner_password = f"{secrets.token_urlsafe(16)} @:/%'\"\\"
         self._durable = durable
-        self._cuts: Counter[str] = Counter()
-        self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
-        super().__init__(source, installation.version, "")
+        super().__init__(source, installation.version)
         self._installation = installation
         self._folder = ServerFolder(server_account())
         try:
@@ -97,11 +68,6 @@ class Cluster(PostgresServer):
         except BaseException:
             self.close()
             raise
-
-    @property
-    def dsn(self) -> str:
-        """The URL of the superuser; it holds the password."""
-        return self._url(SUPERUSER, self._password)
 
     @property
     def is_running(self) -> bool:
@@ -122,34 +88,6 @@ class Cluster(PostgresServer):
     def log(self) -> str:
         """What the server has logged."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
-
-    def cut(self, database: Database) -> None:
-        """End every connection to a database; every second time, some right after their commits.
-
-        What they have committed is then stored, and nobody has been told so. By chance that hardly
-        ever happens, since a commit's answer follows at once; here each waits for a standby that
-        does not exist.
-        """
-        self._cuts[database.name] += 1
-        with self.connect() as connection:
-            row = connection.execute("SHOW synchronous_standby_names").fetchone()
-        if row != ("",) or self._cuts[database.name] % 2:
-            super().cut(database)
-            return
-        try:
-            with self.connect() as connection:
-                connection.execute(_HOLD_ANSWERS)
-                connection.execute(RELOAD)
-                deadline = time.monotonic() + _LONGEST_HOLD
-                while time.monotonic() < deadline:
-                    if connection.execute(_IS_HELD, (database.name,)).fetchone() is not None:
-                        break
-                    time.sleep(_PAUSE)
-                super().cut(database)
-        finally:
-            with self.connect() as connection:
-                connection.execute(_LET_ANSWERS_GO)
-                connection.execute(RELOAD)
 
     def start(self) -> None:
         """Start it: at first on a free port, and on that same one ever after."""
@@ -267,17 +205,6 @@ class Cluster(PostgresServer):
     def _log_path(self) -> Path:
         return self.path / "server.log"
 
-    def _url(self, user: str, password: str) -> str:
-        return url(
-            {
-                "user": user,
-                "password": password,
-                "host": LOOPBACK,
-                "port": str(self._port),
-                "dbname": "postgres",
-            }
-        )
-
     def _unpack(self) -> Path:
         packed, programs = self._installation.packed, self._installation.programs
         if packed is None:
@@ -311,18 +238,8 @@ class Cluster(PostgresServer):
             self.run("initdb", *arguments)
         password_file.unlink()
 
-    def _welcome(self) -> None:
-        from psycopg import sql  # noqa: PLC0415 - an extra
-
-        with self.connect() as connection:
-            connection.execute(
-                sql.SQL(_CREATE_OWNER).format(
-                    owner=sql.Identifier(OWNER), password=sql.Literal(self._owner_password)
-                )
-            )
-
     def _launch(self, port: int) -> None:
-        settings = {**_SETTINGS, "port": str(port), **({} if self._durable else _VOLATILE)}
+        settings = {**_SETTINGS, "port": str(port), **({} if self._durable else VOLATILE)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with self._log_path.open("ab") as log:
             # Not through pg_ctl: a child of ours can be waited for and its death is seen at once.

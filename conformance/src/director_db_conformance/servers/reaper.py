@@ -4,7 +4,8 @@ Every server of the tests lives in a folder with a file ``owner``, which holds t
 id and which the owner keeps locked. The system lets go of that lock when the owner dies, in
 whatever way. One reaper for each folder waits for just that, as a process of its own; and whoever
 makes a new folder first sweeps up those that have no owner left, in case that a reaper was killed,
-too.
+too. A server in a container has such a folder as well: its file ``engine`` says which engine runs
+the container, and the container has the folder's name.
 
 A process id alone could not tell: it may belong to another process by now.
 
@@ -17,11 +18,13 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
 
 if sys.platform != "win32":
     import fcntl
@@ -31,12 +34,21 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "director-db-test-"
 OWNER: Final = "owner"
+ENGINE: Final = "engine"
 
 # Programs that work in such a folder. A person's editor or `tail` does not get killed.
 _PROGRAMS: Final = {"postgres", "initdb", "pg_basebackup", "pgbouncer"}
 
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.01
+
+# An engine ends what runs in a container, frozen or not, and removes its files.
+_ENGINE_PATIENCE: Final = 60.0
+# What it was told to make just before our end may be there only a moment later.
+_AFTERMATH: Final = 2.0
+_ENGINE_PAUSE: Final = 0.2
+_REMOVED: Final = 204
+_NOT_FOUND: Final = 404
 
 
 class Process(NamedTuple):
@@ -75,6 +87,8 @@ def reap(folder: Path) -> None:
         _left_after(folder, _PATIENCE)
     for file in folder.glob("*/postmaster.pid"):
         _remove_shared_memory(file)
+    if (folder / ENGINE).exists() and not _remove_container(folder):
+        return  # For somebody who sweeps when the engine is there again.
     # What just ended may have children that still write; they end by themselves.
     deadline = time.monotonic() + _PATIENCE
     shutil.rmtree(folder, ignore_errors=True)
@@ -100,6 +114,67 @@ def wait_and_reap(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError), (folder / OWNER).open("rb") as owner:
         fcntl.flock(owner, fcntl.LOCK_EX)
         reap(folder)
+
+
+def is_plain(engine: str) -> bool:
+    """Whether an engine, as ``unix:///var/run/docker.sock``, can be asked in plain HTTP."""
+    scheme = urlsplit(engine).scheme
+    return scheme == "unix" or (
+        scheme in {"tcp", "http"} and not os.environ.get("DOCKER_TLS_VERIFY")
+    )
+
+
+def ask(engine: str, request: str, patience: float) -> int:
+    """Ask an engine in plain HTTP, and return the status of its answer; 0 if that is not HTTP.
+
+    Args:
+        engine: where it is, as ``unix:///var/run/docker.sock`` or ``tcp://docker:2375``.
+        request: such as ``GET /_ping``.
+        patience: how long to wait, in seconds.
+
+    Raises:
+        OSError: nobody is there, or nobody answers.
+    """
+    with connect(engine, patience) as line:
+        line.sendall(f"{request} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+        words = line.recv(1024).split(maxsplit=2)
+    is_http = len(words) > 1 and words[0].startswith(b"HTTP/1.") and words[1].isdigit()
+    return int(words[1]) if is_http else 0
+
+
+def connect(engine: str, patience: float) -> socket.socket:
+    """Connect to an engine that listens on a socket.
+
+    Raises:
+        OSError: nobody is there.
+    """
+    place = urlsplit(engine)
+    if place.scheme != "unix":
+        address = (place.hostname or "localhost", place.port or 2375)
+        return socket.create_connection(address, timeout=patience)
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.settimeout(patience)
+        line.connect(place.path)
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+def _remove_container(folder: Path) -> bool:
+    """Remove the container that has a folder's name; False if it may still be there."""
+    engine = (folder / ENGINE).read_text()
+    request = f"DELETE /containers/{folder.name}?force=1&v=1"
+    deadline = time.monotonic() + _AFTERMATH
+    while True:
+        try:
+            status = ask(engine, request, _ENGINE_PATIENCE)
+        except OSError:
+            return False
+        if status == _REMOVED or time.monotonic() > deadline:
+            return status in {_REMOVED, _NOT_FOUND}
+        time.sleep(_ENGINE_PAUSE)
 
 
 def _processes_from_proc() -> Iterator[Process]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from director_db_conformance.dsn import replace
 from director_db_conformance.ports import LOOPBACK
 from director_db_conformance.servers.account import give
-from director_db_conformance.servers.cluster import RELOAD, Cluster, ServerFailedError
+from director_db_conformance.servers.cluster import Cluster
 from director_db_conformance.servers.server import Database
+from director_db_conformance.servers.throw_away import RELOAD, ServerFailedError
 
 if TYPE_CHECKING:
     from typing import LiteralString

@@ -1,0 +1,119 @@
+"""A server of our own, which tests may treat as badly as they like."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from director_db_conformance.dsn import url
+from director_db_conformance.ports import LOOPBACK
+from director_db_conformance.servers.server import PostgresServer
+
+if TYPE_CHECKING:
+    from director_db_conformance.servers.server import Database
+
+SUPERUSER: Final = "postgres"
+
+OWNER: Final = "director_db"
+"""The account that owns the databases. It is no superuser, as in a well-kept production."""
+
+RELOAD: Final = "SELECT pg_reload_conf()"
+"""Lets a server take over what ALTER SYSTEM has set."""
+
+SETTINGS: Final = {"max_connections": "200", "lc_messages": "C"}
+"""What every one is started with."""
+
+# Without fsync, what was committed still survives the death of the server, since the system has it;
+# only a power cut would lose it. synchronous_commit stays on: off, a killed server forgets. And so
+# does full_page_writes: SIGKILL may end a write between the two halves of a page.
+VOLATILE: Final = {"fsync": "off"}
+
+_CREATE_OWNER: Final = "CREATE ROLE {owner} LOGIN PASSWORD {password}"
+
+_HOLD_ANSWERS: Final = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'"
+_LET_ANSWERS_GO: Final = "ALTER SYSTEM RESET synchronous_standby_names"
+_IS_HELD: Final = "SELECT FROM pg_stat_activity WHERE datname = %s AND wait_event = 'SyncRep'"
+_LONGEST_HOLD: Final = 0.5
+_PAUSE: Final = 0.005
+
+
+class ServerFailedError(RuntimeError):
+    """A server, or a program that prepares one, ended by itself; the text has its last words."""
+
+
+class ThrowAwayServer(PostgresServer):
+    """A server that was made for the tests and goes with them."""
+
+    can_restart = True
+
+    def __init__(self, source: str, version: str) -> None:
+        """Choose its passwords; it has yet to be made, and to be started.
+
+        Args:
+            source: where it comes from, for people.
+            version: its version.
+        """
+        self._password = secrets.token_urlsafe(16)
+        # With what people put into passwords, and what URLs and connection strings must quote.
+        self._owner_password = f"{secrets.token_urlsafe(16)} @:/%'\"\\"
+        self._address = LOOPBACK
+        self._port = 0
+        self._cuts: Counter[str] = Counter()
+        super().__init__(source, version, "")
+
+    @property
+    def dsn(self) -> str:
+        """The URL of the superuser; it holds the password."""
+        return self._url(SUPERUSER, self._password)
+
+    def cut(self, database: Database) -> None:
+        """End every connection to a database; every second time, some right after their commits.
+
+        What they have committed is then stored, and nobody has been told so. By chance that hardly
+        ever happens, since a commit's answer follows at once; here each waits for a standby that
+        does not exist.
+        """
+        self._cuts[database.name] += 1
+        with self.connect() as connection:
+            row = connection.execute("SHOW synchronous_standby_names").fetchone()
+        if row != ("",) or self._cuts[database.name] % 2:
+            super().cut(database)
+            return
+        try:
+            with self.connect() as connection:
+                connection.execute(_HOLD_ANSWERS)
+                connection.execute(RELOAD)
+                deadline = time.monotonic() + _LONGEST_HOLD
+                while time.monotonic() < deadline:
+                    if connection.execute(_IS_HELD, (database.name,)).fetchone() is not None:
+                        break
+                    time.sleep(_PAUSE)
+                super().cut(database)
+        finally:
+            with self.connect() as connection:
+                connection.execute(_LET_ANSWERS_GO)
+                connection.execute(RELOAD)
+
+    def _welcome(self) -> None:
+        """Create the account that owns the databases."""
+        from psycopg import sql  # noqa: PLC0415 - an extra
+
+        with self.connect() as connection:
+            connection.execute(
+                sql.SQL(_CREATE_OWNER).format(
+                    owner=sql.Identifier(OWNER), password=sql.Literal(self._owner_password)
+                )
+            )
+
+    def _url(self, user: str, password: str) -> str:
+        return url(
+            {
+                "user": user,
+                "password": password,
+                "host": self._address,
+                "port": str(self._port),
+                "dbname": "postgres",
+            }
+        )
