@@ -14,10 +14,11 @@ import psycopg
 import pytest
 
 from director_db_conformance.servers import ConfiguredServerError, NoServerError, find_postgres
-from director_db_conformance.servers.docker_container import IMAGE_VARIABLE
+from director_db_conformance.servers.docker_container import IMAGE_VARIABLE, DockerContainer
 from director_db_conformance.servers.folder import ServerFolder
 from director_db_conformance.servers.ladder import RUNGS
 from director_db_conformance.servers.reaper import processes
+from director_db_conformance.servers.rung import UnavailableError
 
 OTHERS = [rung.name for rung in RUNGS if rung.name != "docker"]
 
@@ -44,11 +45,12 @@ with find_postgres(exclude={OTHERS}) as server:
 
 @pytest.fixture(scope="module")
 def server():
+    rung = DockerContainer()
     try:
-        server = find_postgres(exclude=OTHERS)
-    except NoServerError as error:
-        # Not even with CI set: a Postgres for the tests is to be had without an engine.
-        pytest.skip(str(error))
+        server = rung.offer(None).start(False)  # noqa: FBT003 - not durable
+    except UnavailableError as error:
+        # Not failed where CI is set: a Postgres for the tests is to be had without an engine.
+        pytest.skip(f"{error}; {rung.remedy}")
     with server:
         yield server
 
