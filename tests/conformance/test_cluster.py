@@ -109,6 +109,12 @@ class TestDatabases:
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
 
+    def test_may_have_an_encoding_of_their_own(self, cluster):
+        database = cluster.create_database("LATIN1")
+        with psycopg.connect(database.dsn) as connection:
+            assert one(connection, "SHOW server_encoding") == "LATIN1"
+        cluster.drop_database(database)
+
     def test_show_no_password(self, database):
         assert repr(database) == f"<Database {database.name}>"
 

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 
 from director_db_conformance import CLAUSES, Level
-from gallery.broken import GALLERY
-from gallery.mutants import HEALTHY
+from gallery.broken import SQLITE
+from gallery.registry import whole_gallery
 from gallery.report import as_json, as_markdown, others
 from gallery.runner import Trials, Verdict
 
 CONTRACT = (Path(__file__).parents[2] / "CONTRACT.md").read_text(encoding="utf-8")
 RULES = re.findall(r"^### ([A-Z]{3}-\d+):", CONTRACT, re.MULTILINE)
+
+GALLERY, HEALTHY = whole_gallery()
+OF_SQLITE = [name for name, mutant in GALLERY.items() if mutant.kind == SQLITE]
+OF_POSTGRES = [name for name, mutant in GALLERY.items() if mutant.kind != SQLITE]
 
 EVERYTHING = "ALL"
 """The rule of the clauses that play random calls: they check all rules at once."""
@@ -27,27 +31,56 @@ def by_construction():
 
 
 @pytest.fixture(scope="module")
-def futures(request):
-    """The future verdicts on all that this run has tests for; the trials begin at once."""
-    names = [
+def trials():
+    with Trials() as trials:
+        yield trials
+
+
+@pytest.fixture(scope="module")
+def begin_all(request, trials):
+    """Begin all trials of a kind that this run has tests for; return the future verdicts."""
+    wanted = {
         item.callspec.params["name"]
         for item in request.session.items
         if item.path == request.path and hasattr(item, "callspec")
-    ]
-    with Trials() as trials:
-        yield {
-            name: trials.begin(name, *([Level.CORE.value] if name in HEALTHY else []))
+    }
+
+    def begin(names):
+        return {
+            name: trials.begin(name, *([HEALTHY[name].level] if name in HEALTHY else []))
             for name in names
+            if name in wanted
         }
 
+    return begin
 
-@pytest.mark.parametrize("name", GALLERY)
+
+@pytest.fixture(scope="module")
+def futures(begin_all):
+    """The future verdicts on the mutants of SQLite and their healthy twins."""
+    healthy = [name for name, twin in HEALTHY.items() if twin.kind == SQLITE]
+    return begin_all([*OF_SQLITE, *healthy])
+
+
+@pytest.fixture(scope="module")
+def futures_of_postgres(begin_all, trials, postgres_server, postgres_cluster):
+    """The same of Postgres, where there is a server, and one to be killed."""
+    trials.server = postgres_server
+    healthy = [name for name, twin in HEALTHY.items() if twin.kind != SQLITE]
+    return begin_all([*OF_POSTGRES, *healthy])
+
+
+def expect_killed(verdict):
+    assert [] == others([verdict])
+    found_at = CLAUSES[verdict.clause].level
+    assert Level(verdict.level).includes(found_at), f"only found at level {found_at.value}"
+
+
+@pytest.mark.parametrize("name", OF_SQLITE)
 def test_a_mutant_is_killed(futures, verdicts, name):
     verdict = futures[name].result()
     verdicts.append(verdict)
-    assert [] == others([verdict])
-    found_at = CLAUSES[verdict.clause].level
-    assert Level(GALLERY[name].level).includes(found_at), f"only found at level {found_at.value}"
+    expect_killed(verdict)
 
 
 def test_each_rule_is_defended_by_its_own_clauses(futures):
@@ -57,7 +90,15 @@ def test_each_rule_is_defended_by_its_own_clauses(futures):
     assert set() == {verdict.rule for verdict in found} - defended
 
 
-@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("name", OF_POSTGRES)
+def test_a_mutant_of_postgres_is_killed(futures_of_postgres, verdicts, name):
+    verdict = futures_of_postgres[name].result()
+    verdicts.append(verdict)
+    expect_killed(verdict)
+    assert verdict.rule == verdict.found_rule
+
+
+@pytest.mark.parametrize("name", [name for name, twin in HEALTHY.items() if twin.kind == SQLITE])
 def test_the_machinery_alone_kills_nobody(futures, name):
     verdict = futures[name].result()
     assert "survived" == verdict.fate, verdict
@@ -65,10 +106,18 @@ def test_the_machinery_alone_kills_nobody(futures, name):
     assert len(of_core) == verdict.passed
 
 
+@pytest.mark.parametrize("name", [name for name, twin in HEALTHY.items() if twin.kind != SQLITE])
+def test_no_place_alone_kills_anybody(futures_of_postgres, name):
+    verdict = futures_of_postgres[name].result()
+    assert "survived" == verdict.fate, verdict
+    assert verdict.passed > 0
+
+
 def test_the_mutants_are_many():
     levels = [mutant.level for mutant in GALLERY.values()]
     assert len(levels) >= 50
     assert sum(level != "core" for level in levels) >= 8
+    assert len(OF_POSTGRES) >= 20
 
 
 def test_every_rule_has_a_clause_and_a_mutant_or_says_why_not():
@@ -91,7 +140,8 @@ def test_every_mutant_tells_its_mistake():
 
 class TestReport:
     KILLED = Verdict(
-        "ReplaceForUpsert", "MSG-3", "core", "killed", "test_msg_3_x", "MSG-3", "1", "2", 7, 0.5
+        *("ReplaceForUpsert", SQLITE, "MSG-3", "core", "killed", "test_msg_3_x", "MSG-3"),
+        *("1", "2", 7, 0.5),
     )
     ALIVE = KILLED._replace(fate="survived", clause="", found_rule="", expected="", actual="")
 
@@ -111,6 +161,18 @@ class TestReport:
         table = as_markdown([self.KILLED, self.ALIVE])
         assert "| `test_msg_3_x` | 0.5 |" in table
         assert "| **survived** | 0.5 |" in table
+
+    def test_the_page_says_which_kinds_of_backend_a_rule_was_proven_on(self):
+        by_luck = self.KILLED._replace(found_rule="MSG-4", kind="Postgres")
+        own = self.KILLED._replace(kind="Postgres behind a pooler")
+        (line,) = [
+            line
+            for line in as_markdown([self.KILLED, self.KILLED, self.ALIVE, by_luck, own]).split(
+                "\n"
+            )
+            if line.startswith("| MSG-3 |") and line.count("|") == 5
+        ]
+        assert line == "| MSG-3 | 2 | - | 1 |"
 
     def test_the_data_has_the_mistake(self):
         (entry,) = as_json([self.KILLED])

@@ -25,9 +25,19 @@ PGBOUNCER_VARIABLE: Final = "DIRECTOR_DB_TEST_PGBOUNCER"
 
 def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the server's
     """Provide an empty database on a server that is shared by the whole run."""
-    server = _server()
-    database = server.create_database()
-    pooler = PgBouncer(database) if PGBOUNCER_VARIABLE in os.environ else None
+    return place_on(_server(), pooled=PGBOUNCER_VARIABLE in os.environ)
+
+
+def place_on(server: PostgresServer, *, pooled: bool = False, encoding: str | None = None) -> Place:
+    """Make an empty database on a server into a place.
+
+    Args:
+        server: the server; its restart, if it can do that, is of all its databases.
+        pooled: put PgBouncer, in transaction mode, in front of it.
+        encoding: of the database; None for the server's own.
+    """
+    database = server.create_database(encoding)
+    pooler = PgBouncer(database) if pooled else None
 
     def destroy() -> None:
         if pooler is not None:

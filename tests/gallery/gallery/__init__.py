@@ -1,8 +1,9 @@
 """Broken backends that prove the conformance suite: each makes a mistake that people make.
 
-A mutant is a class in `gallery.mutants`, in the file of the family of its rule. It says which rule
-it breaks and, in its docstring, how people come to do that; the suite has to catch it, and at the
-latest at the mutant's level::
+A mutant is a class that says which rule it breaks and, in its docstring, how people come to do
+that; the suite has to catch it, and at the latest at the mutant's level. Those of SQLite are in
+`gallery.mutants`, in the file of the family of their rule; those of Postgres, for what can be done
+wrong with a server alone, in `gallery.postgres`, in the file of the part that they break::
 
     class NewestFirst(BrokenDB, rule="MSG-6"):
         \"\"\"The page is read backwards for its limit and never turned round.\"\"\"

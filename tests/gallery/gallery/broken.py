@@ -1,4 +1,4 @@
-"""What the mutants have in common: the way past the guards, SQL of their own, their registry."""
+"""What the mutants have in common: the way past the guards, their registry, and those of SQLite."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 from contextlib import closing
 from typing import Final
 
-from director_db import BaseDB
+from director_db import BaseDB, DBType
 from director_db.records import StoredMessage
 from director_db_sqlite import SQLiteDB
+from director_db_sqlite.provision import provision
 
 VARIABLE: Final = "DIRECTOR_DB_MUTANT"
 """The environment variable that names the mutant."""
@@ -19,13 +20,20 @@ DB_TYPE: Final = "mutant"
 ROUND_TRIP: Final = 0.001
 """Seconds between two statements that should have been one, as to a server close by."""
 
-GALLERY: Final[dict[str, type[BrokenDB]]] = {}
-"""The mutants by name; `gallery.mutants` fills it."""
+_OURS: Final = ("director_db.", "director_db_sqlite.", "director_db_postgres.")
+
+SQLITE: Final = "SQLite"
+"""The kind of backend that the mutants of this module's `BrokenDB` are of."""
+
+GALLERY: Final[dict[str, type[Mutant]]] = {}
+"""The mutants by name; `gallery.mutants` and `gallery.postgres` fill it."""
 
 
-class BrokenDB(SQLiteDB, db_type=DB_TYPE):
-    """SQLite, healthy; a subclass that names a rule is a mutant."""
+class Mutant:
+    """What a mutant of any backend has; stands before the backend among a class's parents."""
 
+    db_type = DBType.of(DB_TYPE)
+    kind = ""
     rule = ""
     level = "core"
 
@@ -49,19 +57,40 @@ class BrokenDB(SQLiteDB, db_type=DB_TYPE):
             raise TypeError(message)
         GALLERY[cls.__name__] = cls
 
-    def _select_messages(self, query):
-        """Return the messages by name, as those like it who tamper with them."""
-        rows = super()._select_messages(query)
-        return None if rows is None else list(map(StoredMessage._make, rows))
-
     @classmethod
     def mistake(cls):
         """Say how people come to do it: the docstring in one line."""
         return " ".join((cls.__doc__ or "").split())
 
     @classmethod
-    def break_core(cls):
-        """Change the core in this process, for mistakes that storage has no part in."""
+    def break_code(cls):
+        """Change the core or the backend in this process, for mistakes in no operation's place."""
+
+    @classmethod
+    def wants(cls, clause):
+        """Say whether it is tried with a clause."""
+        return True
+
+    @classmethod
+    def provide(cls, directory):
+        """Return a new, empty place."""
+        raise NotImplementedError
+
+
+class BrokenDB(Mutant, SQLiteDB):
+    """SQLite, healthy; a subclass that names a rule is a mutant."""
+
+    kind = SQLITE
+
+    @classmethod
+    def provide(cls, directory):
+        """Return a file that does not exist yet."""
+        return provision(directory, DB_TYPE)
+
+    def _select_messages(self, query):
+        """Return the messages by name, as those like it who tamper with them."""
+        rows = super()._select_messages(query)
+        return None if rows is None else list(map(StoredMessage._make, rows))
 
     def _run(self, work, *, foreign_keys=True):
         """Run ``work(connection)`` in a transaction, on a connection of its own.
@@ -86,9 +115,9 @@ class BrokenDB(SQLiteDB, db_type=DB_TYPE):
 
 
 def replace(original, broken):
-    """Put a function in the place of one of the core's, in every module that holds it."""
+    """Put a function in the place of one of ours, in every module that holds it."""
     for module in list(sys.modules.values()):
-        if module.__name__.startswith(("director_db.", "director_db_sqlite.")):
+        if module.__name__.startswith(_OURS):
             for name, value in list(vars(module).items()):
                 if value is original:
                     setattr(module, name, broken)

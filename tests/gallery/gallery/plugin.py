@@ -7,9 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from director_db.hookspecs import BackendSpec, hookimpl
-from director_db_sqlite.provision import provision
 from gallery.broken import DB_TYPE, VARIABLE
-from gallery.mutants import mutant_named
+from gallery.registry import mutant_named
 
 FOLDER = Path(__file__).parents[1]
 SEARCH_PATH = os.pathsep.join([str(FOLDER), str(FOLDER / "site")])
@@ -20,7 +19,7 @@ SEARCH_PATH = os.pathsep.join([str(FOLDER), str(FOLDER / "site")])
 def chosen():
     """Return the mutant's class, the core broken as it wants it, once in a process."""
     mutant = mutant_named(os.environ[VARIABLE])
-    mutant.break_core()
+    mutant.break_code()
     return mutant
 
 
@@ -33,7 +32,12 @@ def director_db_backend():
 
 @hookimpl
 def director_db_provision(directory):
-    """Provide a file that does not exist yet, and the mutant to whoever opens it."""
-    return provision(
-        directory, DB_TYPE, {VARIABLE: os.environ[VARIABLE], "PYTHONPATH": SEARCH_PATH}
-    )
+    """Provide a place of the mutant's backend, and the mutant to whoever opens it."""
+    place = chosen().provide(directory)
+    place.db_type = DB_TYPE
+    place.env |= {
+        "DB_TYPE": DB_TYPE,
+        VARIABLE: os.environ[VARIABLE],
+        "PYTHONPATH": SEARCH_PATH,
+    }
+    return place

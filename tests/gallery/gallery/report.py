@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 from rich.table import Table
 
-from gallery.mutants import HEALTHY, mutant_named
+from gallery.broken import SQLITE
+from gallery.postgres.broken import POOLED, POSTGRES
+from gallery.registry import mutant_named, whole_gallery
+
+KINDS = (SQLITE, POSTGRES, POOLED)
 
 
 def show_list(mutants):
     """Print the mutants and their mistakes."""
-    table = Table("rule", "level", "mutant", "mistake")
+    table = Table("rule", "level", "kind", "mutant", "mistake")
     for mutant in sorted(mutants, key=lambda mutant: mutant.rule):
-        table.add_row(mutant.rule, mutant.level, mutant.__name__, mutant.mistake())
+        table.add_row(mutant.rule, mutant.level, mutant.kind, mutant.__name__, mutant.mistake())
     Console().print(table)
 
 
@@ -25,6 +31,10 @@ def show_verdicts(verdicts):
             by = verdict.clause.removeprefix("test_")
             table.add_row(verdict.rule, verdict.mutant, by, f"{verdict.seconds:.1f}")
     console.print(table)
+    kinds = Table("rule", *KINDS, title="Mutants killed by their own rule's clauses")
+    for rule, killed in proven_on(verdicts).items():
+        kinds.add_row(rule, *(str(killed[kind] or "-") for kind in KINDS))
+    console.print(kinds)
     for line in others(verdicts):
         console.print(line, style="bold red", markup=False, highlight=False)
     killed = [verdict for verdict in verdicts if verdict.fate == "killed"]
@@ -35,9 +45,19 @@ def show_verdicts(verdicts):
     )
 
 
+def proven_on(verdicts):
+    """Return, for each rule, how many mutants of each kind of backend its own clauses killed."""
+    found = {}
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.rule):
+        if verdict.fate == "killed" and verdict.found_rule == verdict.rule:
+            found.setdefault(verdict.rule, Counter())[verdict.kind] += 1
+    return found
+
+
 def is_right(verdict):
     """Say whether a mutant was killed, or a healthy twin was not."""
-    return verdict.fate == ("survived" if verdict.mutant in HEALTHY else "killed")
+    _, healthy = whole_gallery()
+    return verdict.fate == ("survived" if verdict.mutant in healthy else "killed")
 
 
 def others(verdicts):
@@ -65,12 +85,17 @@ def as_json(verdicts):
 
 
 def as_markdown(verdicts):
-    """Return the verdicts as a table."""
-    lines = ["| rule | mutant | mistake | killed by | seconds |", "|---|---|---|---|---|"]
+    """Return the verdicts as a table, after one of the kinds of backend that they speak of."""
+    lines = [f"| rule | {' | '.join(KINDS)} |", f"|---|{'---|' * len(KINDS)}"]
+    for rule, killed in proven_on(verdicts).items():
+        lines.append(f"| {rule} | {' | '.join(str(killed[kind] or '-') for kind in KINDS)} |")
+    lines += ["", "| rule | kind | mutant | mistake | killed by | seconds |"]
+    lines.append("|---|---|---|---|---|---|")
     for verdict in sorted(verdicts, key=lambda verdict: (verdict.rule, verdict.mutant)):
         mistake = mutant_named(verdict.mutant).mistake().replace("|", "\\|")
         by = f"`{verdict.clause}`" if verdict.clause else f"**{verdict.fate}**"
         lines.append(
-            f"| {verdict.rule} | {verdict.mutant} | {mistake} | {by} | {verdict.seconds:.1f} |"
+            f"| {verdict.rule} | {verdict.kind} | {verdict.mutant} | {mistake} | {by} | "
+            f"{verdict.seconds:.1f} |"
         )
     return "\n".join(lines) + "\n"

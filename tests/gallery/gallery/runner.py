@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 
 from director_db_conformance import CLAUSES
 from gallery import trial
-from gallery.mutants import mutant_named
 from gallery.plugin import SEARCH_PATH
+from gallery.registry import mutant_named
 
 AT_ONCE: Final = 2
 """How many run at a time: some clauses keep two cores busy on their own."""
@@ -36,6 +36,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         mutant: its name.
+        kind: the kind of backend that it is of, for people.
         rule: the rule that it breaks.
         level: the level at which it has to be caught.
         fate: ``killed``, ``survived``, ``hung`` (stopped for lack of time), or ``untried`` (the
@@ -49,6 +50,7 @@ class Verdict(NamedTuple):
     """
 
     mutant: str
+    kind: str
     rule: str
     level: str
     fate: str
@@ -61,9 +63,14 @@ class Verdict(NamedTuple):
 
 
 class Trials:
-    """A run of trials; they begin in the order that they are asked for."""
+    """A run of trials; they begin in the order that they are asked for.
 
-    def __init__(self):
+    Attributes:
+        server: the `PostgresServer` that the trials of Postgres share; None before the first one.
+    """
+
+    def __init__(self, server=None):
+        self.server = server
         # A trial takes some tenths of a second, to start Python and import everything as much
         # again; so each is a fork of one clean process that has imported what they all need.
         self._context = multiprocessing.get_context("forkserver")
@@ -95,6 +102,7 @@ class Trials:
         found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
         verdict = Verdict(
             name,
+            mutant.kind,
             mutant.rule,
             mutant.level,
             _fate(found) if in_time else "hung",
@@ -121,7 +129,10 @@ class Trials:
 
     def _run(self, name, folder, level):
         """Run a trial; False if it did not end in time."""
-        process = self._context.Process(target=trial.run, args=(name, str(folder), level))
+        found = self.server
+        server = found and (found.source, found.version, found.dsn, found.owner_dsn)
+        arguments = (name, str(folder), level, server)
+        process = self._context.Process(target=trial.run, args=arguments)
         process.start()
         process.join(PATIENCE)
         in_time = not process.is_alive()

@@ -1,4 +1,7 @@
-"""One mutant in a process of its own: its rule's clauses first, then others, until one kills it."""
+"""One mutant in a process of its own: its rule's clauses first, then others, until one kills it.
+
+A mutant of Postgres is tried with those of its rule alone, or with the one that it names.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ import pytest
 
 from director_db_conformance import CLAUSES, Level
 from director_db_conformance.plugin import LEVEL_OPTION
+from director_db_conformance.servers import PostgresServer
 from gallery.broken import VARIABLE
-from gallery.mutants import mutant_named
 from gallery.plugin import SEARCH_PATH
+from gallery.postgres.broken import SERVERS
+from gallery.registry import mutant_named
 
 SUBJECT: Final = Path(__file__).with_name("subject.py")
 OUTPUT: Final = "output.txt"
@@ -34,6 +39,7 @@ class Trial:
 
     def pytest_collection_modifyitems(self, items):
         """Put the most likely killers first."""
+        items[:] = [item for item in items if self._mutant.wants(CLAUSES[item.originalname])]
         items.sort(key=self._turn)
 
     def _turn(self, item):
@@ -55,8 +61,15 @@ class Trial:
             self.passed.append(data["clause"])
 
 
-def run(name, folder, level):
-    """Try a mutant in this process, and write what came out into its folder."""
+def run(name, folder, level, server):
+    """Try a mutant in this process, and write what came out into its folder.
+
+    Args:
+        name: the mutant.
+        folder: its folder.
+        level: the highest level of clauses.
+        server: the arguments of a `PostgresServer` that several trials share, or None.
+    """
     os.setsid()  # So that whoever stops it stops its children as well.
     # What a mutant does with a value that has no end must not take the machine.
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
@@ -70,8 +83,20 @@ def run(name, folder, level):
     sys.path[:0] = SEARCH_PATH.split(os.pathsep)
     # Other plugins of pytest that happen to be installed have no part in it, and take their time.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    if server is not None:
+        SERVERS.shared = PostgresServer(*server)
     trial = Trial(mutant_named(name))
-    status = pytest.main(
+    try:
+        status = _run_clauses(trial, folder, level)
+    finally:
+        SERVERS.close()
+    outcome = {"status": int(status), "passed": trial.passed, "killer": trial.killer}
+    Path(folder, RESULT).write_text(json.dumps(outcome), encoding="utf-8")
+    sys.stdout.flush()
+
+
+def _run_clauses(trial, folder, level):
+    return pytest.main(
         [
             str(SUBJECT),
             *("-x", "-v", "--assert=plain", "--import-mode=importlib", "--tb=native"),
@@ -85,6 +110,3 @@ def run(name, folder, level):
         ],
         plugins=[trial],
     )
-    outcome = {"status": int(status), "passed": trial.passed, "killer": trial.killer}
-    Path(folder, RESULT).write_text(json.dumps(outcome), encoding="utf-8")
-    sys.stdout.flush()

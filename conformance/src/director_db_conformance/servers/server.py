@@ -17,6 +17,8 @@ DATABASE_PREFIX: Final = "director_db_test_"
 # The server copies the empty template block by block; nothing of template1, which belongs to
 # whoever set up the server, gets into a test.
 _CREATE_DATABASE: Final = "CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"
+# The C locale goes with every encoding.
+_ENCODED: Final = " ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'"
 _DROP_DATABASE: Final = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
 _END_CONNECTIONS: Final = """
     SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
@@ -91,6 +93,11 @@ class PostgresServer:
         return self._dsn
 
     @property
+    def owner_dsn(self) -> str:
+        """The URL of the account that owns the databases; it holds the password."""
+        return self._owner_dsn
+
+    @property
     def host(self) -> str:
         """Where it listens."""
         return parts(self.dsn).get("host", "localhost")
@@ -100,11 +107,19 @@ class PostgresServer:
         """The TCP port that it listens on."""
         return int(parts(self.dsn).get("port", "5432"))
 
-    def create_database(self) -> Database:
-        """Create an empty database under a name that no other test has."""
+    def create_database(self, encoding: str | None = None) -> Database:
+        """Create an empty database under a name that no other test has.
+
+        Args:
+            encoding: as Postgres calls it, such as ``LATIN1``; None for the server's own.
+        """
         name = f"{DATABASE_PREFIX}{secrets.token_hex(8)}"
         owner = parts(self._owner_dsn).get("user", "")
-        self._administer(_CREATE_DATABASE, name=name, owner=owner)
+        if encoding is None:
+            self._administer(_CREATE_DATABASE, name=name, owner=owner)
+        else:
+            statement = f"{_CREATE_DATABASE}{_ENCODED}"
+            self._administer(statement, name=name, owner=owner, encoding=encoding)
         self._created.add(name)
         return Database(name, replace(self._owner_dsn, dbname=name))
 

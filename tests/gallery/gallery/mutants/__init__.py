@@ -1,11 +1,11 @@
-"""The mutants, one file for each family of rules."""
+"""The mutants of SQLite, one file for each family of rules."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 
-from gallery.broken import GALLERY, BrokenDB
+from gallery.broken import BrokenDB
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -23,12 +23,3 @@ class HealthyWhole(BrokenDB):
 
 HEALTHY = {"Healthy": Healthy, "HealthyWhole": HealthyWhole}
 """What has to survive, by name."""
-
-
-def mutant_named(name):
-    """Return a mutant, or a healthy twin."""
-    found = GALLERY.get(name) or HEALTHY.get(name)
-    if found is None:
-        message = f"There is no mutant {name!r}; run.py --list names them."
-        raise LookupError(message)
-    return found

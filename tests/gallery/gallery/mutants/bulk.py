@@ -253,7 +253,7 @@ class BulkAsBigAsAMessage(BrokenDB, rule="MSG-7"):
     """The bound of one payload holds for all of them together."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         records.MAX_BULK_BYTES = MAX_PAYLOAD_BYTES
 
 
@@ -261,7 +261,7 @@ class BulkOfAnySize(BrokenDB, rule="MSG-7"):
     """Each payload has a bound, and nobody adds them up."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         records.MAX_BULK_BYTES = 2**63
 
 
@@ -269,7 +269,7 @@ class BulkInCharacters(BrokenDB, rule="MSG-7"):
     """len(text) is taken for its length in UTF-8."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(
             message_bytes,
             lambda row: sum(map(len, (row.agents, row.actions, row.content, row.metadata))),

@@ -12,7 +12,7 @@ class WokenBeforeTheCommit(BrokenDB, rule="LIF-2", level="durable"):
     """The leader wakes its followers when their work is done, and commits then."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         commit = Writer._commit
 
         def broken(self, connection):
@@ -29,7 +29,7 @@ class LeaderDoesNotWait(BrokenDB, rule="LIF-1", level="concurrent"):
     """Followers are told of success whatever became of the commit, and before it."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         commit = Writer._commit
 
         def broken(self, connection):
@@ -49,7 +49,7 @@ class FollowerRollsBackTheLeader(BrokenDB, rule="LIF-3", level="concurrent"):
         """An operation found nothing to do, as the session is missing."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         write = Writer.write
 
         def broken_write(self, operation, size, deadline):
@@ -77,7 +77,7 @@ class FollowersGetTheLeadersResult(BrokenDB, rule="LIF-1", level="concurrent"):
     """One result for all that share a transaction."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         settle = Writer._settle
 
         def broken(self):

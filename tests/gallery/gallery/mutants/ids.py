@@ -188,7 +188,7 @@ class _OtherIds(BrokenDB):
     """Changes or checks ids on their way in, on writes and on reads."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(required_id, lambda value, path: required_id(cls._id(value, path), path))
         replace(lookup_id, cls._looked_up)
 
@@ -289,7 +289,7 @@ class AnyLength(BrokenDB, rule="VAL-4"):
     """TEXT has no bound, so none is checked."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             too_long = isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS
             return value if too_long else required_id(value, path)
@@ -301,7 +301,7 @@ class EmptyIdAccepted(BrokenDB, rule="VAL-4"):
     """An empty text is a text."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(required_id, lambda value, path: value if value == "" else required_id(value, path))
 
 
@@ -316,7 +316,7 @@ class EmptyConvIdIsNone(BrokenDB, rule="MSG-8"):
     """``conv_id or None``: callers store "" and read None."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             text = optional_text(value, path)
             return None if text == "" and path.endswith("conv_id") else text
@@ -328,7 +328,7 @@ class EmptyTextsRefused(BrokenDB, rule="MSG-8"):
     """Every text is checked as an id: `conv_id` "" is refused."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(
             optional_text, lambda value, path: None if value is None else required_id(value, path)
         )
@@ -338,7 +338,7 @@ class NoConvIdIsEmpty(BrokenDB, rule="MSG-8"):
     """``conv_id or ""``: None comes back as ""."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             text = optional_text(value, path)
             return "" if text is None and path.endswith("conv_id") else text
@@ -350,7 +350,7 @@ class OtherTextsUnchecked(BrokenDB, rule="VAL-4"):
     """Only ids are checked; a `video_id` of 256 characters is stored."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             too_long = isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS
             return value if too_long else optional_text(value, path)
@@ -362,7 +362,7 @@ class ReadsRefuseBadIds(BrokenDB, rule="VAL-4"):
     """Reads check ids as writes do, where nothing is to be found."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(lookup_id, lambda value: required_id(value, "session_id"))
 
 
@@ -389,7 +389,7 @@ class _OtherTimes(BrokenDB):
     """Changes times on their way in."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(timestamp, lambda value, path: timestamp(cls._time(value, path), path))
 
     @classmethod

@@ -20,7 +20,7 @@ class OneVersionForAll(BrokenDB, rule="CTX-3", level="concurrent"):
     """Every save has the same version, so that each is taken for the one that is known."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(new_version, lambda: 1)
 
 
@@ -28,7 +28,7 @@ class VersionsCountedInTheProcess(BrokenDB, rule="CTX-3", level="concurrent"):
     """Versions are counted by each process, and those of two are soon the same."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         numbers = itertools.count(1)
         replace(new_version, lambda: next(numbers) % 3 + 1)
 

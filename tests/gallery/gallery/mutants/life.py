@@ -306,7 +306,7 @@ class TypeErrorLeaks(BrokenDB, rule="LIF-6"):
     """An id that is no text fails somewhere in the middle."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value):
             len(value)
             return lookup_id(value)
@@ -318,7 +318,7 @@ class UnicodeErrorLeaks(BrokenDB, rule="LIF-6"):
     """The driver cannot encode a lone surrogate in an id."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value):
             if isinstance(value, str):
                 value.encode()
@@ -331,7 +331,7 @@ class OverflowLeaks(BrokenDB, rule="LIF-6"):
     """The driver has 64 bits for a limit."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value):
             if isinstance(value, int):
                 value.to_bytes(8, signed=True)
@@ -344,7 +344,7 @@ class KeyErrorLeaks(BrokenDB, rule="LIF-6"):
     """``message["content"]``."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(session_id, messages):
             for message in messages:
                 if isinstance(message, dict):
@@ -358,7 +358,7 @@ class AttributeErrorLeaks(BrokenDB, rule="LIF-6"):
     """``message.get`` of what is no dict."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(session_id, messages):
             for message in messages:
                 message.get("status")
@@ -371,7 +371,7 @@ class RecursionErrorLeaks(BrokenDB, rule="VAL-6"):
     """The encoder recurses, and what holds itself has no end."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def descend(value):
             if isinstance(value, dict):
                 value = [*value.values()]

@@ -193,7 +193,7 @@ class TrueIsALimit(BrokenDB, rule="SES-4"):
     """isinstance(True, int) holds."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(page_limit, lambda value: page_limit(1 if value is True else value))
 
 
@@ -201,7 +201,7 @@ class FloatIsALimit(BrokenDB, rule="SES-4"):
     """int(limit) takes 2.0 and "2" as well."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(
             page_limit,
             lambda value: page_limit(int(value) if isinstance(value, (float, str)) else value),
@@ -212,7 +212,7 @@ class HugeLimitRefused(BrokenDB, rule="SES-4"):
     """A limit has to fit the column type of the engine."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value):
             if isinstance(value, int) and value >= 2**31:
                 message = "at most 2147483647"

@@ -511,7 +511,7 @@ class FalsyPayloadBecomesAList(BrokenDB, rule="MSG-8"):
     """``json.dumps(content or [])``: null, 0, "" and {} all come back as []."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             is_part = path.endswith(("agents", "actions", "content"))
             return encode_payload(value or [] if is_part else value, path)
@@ -549,7 +549,7 @@ class StatusByItsName(BrokenDB, rule="VAL-4"):
     """str(status): an Enum that is a str is stored as ``Status.DONE``."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(
             optional_text,
             lambda value, path: optional_text(
@@ -562,7 +562,7 @@ class LongStatusCut(BrokenDB, rule="MSG-8"):
     """VARCHAR(50): a longer one is cut without a word."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(*args, **kwargs):
             row = message_row(*args, **kwargs)
             return row if row.status is None else row._replace(status=row.status[:50])

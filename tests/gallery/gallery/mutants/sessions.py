@@ -404,7 +404,7 @@ class NoMetadataIsNull(BrokenDB, rule="VAL-8"):
     """None is a fine JSON value, so it is stored as null."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         replace(encode_metadata, encode_payload)
 
 
@@ -412,7 +412,7 @@ class MetadataMustBeADict(BrokenDB, rule="VAL-8"):
     """Metadata is thought to be a dict; other values come back empty."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(row):
             record = session_record(row)
             if not isinstance(record["metadata"], dict):

@@ -44,7 +44,7 @@ class _Coercing(BrokenDB):
     """Changes what is inside a payload before it is stored."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             return encode_payload(value if _is_huge(value) else cls._walked(value), path)
 
@@ -319,7 +319,7 @@ class IntsLimitedByTheProcess(BrokenDB, rule="VAL-2"):
     """str() and int() obey sys.set_int_max_str_digits."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             try:
                 if not _is_huge(value):
@@ -338,7 +338,7 @@ class ReadingIsLimitedByTheProcess(BrokenDB, rule="VAL-2"):
     """What was written under one limit cannot be read under another."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(text):
             limit = sys.get_int_max_str_digits()
             if limit and any(len(run) > limit for run in _digit_runs(text)):
@@ -491,7 +491,7 @@ class _OtherErrors(BrokenDB):
     """Raises what `_error` makes of the right error of a payload."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             try:
                 return encode_payload(value, path)
@@ -584,7 +584,7 @@ class _OtherBounds(BrokenDB):
         return payload_bytes(text)
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             text = encode_payload(value, path)
             if _depth(value) > cls.deepest:
@@ -618,7 +618,7 @@ class MetadataOfAMebibyte(_OtherBounds, rule="VAL-6"):
     """Only content is thought of as long: the column beside it is a shorter one."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             text = encode_payload(value, path)
             if path.rpartition(".")[2] == "metadata" and len(text) > 1024 * 1024:
@@ -638,7 +638,7 @@ class _LooserBounds(BrokenDB):
     """Stores what is beyond a bound."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         def broken(value, path):
             try:
                 return encode_payload(value, path)
@@ -725,7 +725,7 @@ class PayloadsShared(BrokenDB, rule="VAL-7"):
     """Equal texts are decoded once: two messages hold one list."""
 
     @classmethod
-    def break_core(cls):
+    def break_code(cls):
         decode = functools.cache(decode_payload)
         replace(decode_payload, decode)
 

@@ -1,0 +1,70 @@
+"""The connections: how they are opened, shared, waited for, inherited and closed."""
+
+from __future__ import annotations
+
+import psycopg
+
+from director_db_postgres import settings
+from gallery.postgres.broken import BrokenPostgresDB
+
+_SHARED = {"rule": "LIF-1", "level": "concurrent"}
+
+
+class GivesUpAtOnce(BrokenPostgresDB, **_SHARED):
+    """Nobody waits for a connection: where all are busy, the call fails."""
+
+    by = "any_number_of_calls"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, retry_deadline=0.001, **kwargs)
+
+
+class NeverCommitted(BrokenPostgresDB, **_SHARED):
+    """The driver begins a transaction by itself, and the pool rolls it back."""
+
+    by = "another_handle_sees"
+
+    def _insert_session(self, row):
+        super()._select_session("")
+        with psycopg.connect(self._database._conninfo) as connection:
+            connection.execute(
+                "INSERT INTO director_sessions (session_id, video_id, collection_id, created_at,"
+                " updated_at, metadata, last_seq) VALUES (%s, %s, %s, %s, %s, %s, 0)",
+                list(row),
+            )
+            connection.rollback()
+
+
+class ReadsInOneTransaction(BrokenPostgresDB, **_SHARED):
+    """Reads share a transaction that never ends, and see what was there when it began."""
+
+    by = "another_handle_sees"
+    _reader = None
+
+    def _select_sessions(self, query):
+        rows = super()._select_sessions(query)
+        if self._reader is None:
+            self._reader = psycopg.connect(self._database._conninfo)
+            self._reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        known = self._reader.execute("SELECT session_id FROM director_sessions").fetchall()
+        return [row for row in rows if row[:1] in known]
+
+
+class CommitsInTheBackground(BrokenPostgresDB, rule="LIF-2", level="durable"):
+    """synchronous_commit is off: told as stored before it is on the server's disk."""
+
+    by = "the_server_is_killed"
+    own_server = True
+
+    @classmethod
+    def break_code(cls):
+        settings._DEFAULT_PARAMETERS["options"] = "-c synchronous_commit=off"
+
+
+class ConnectionsStayOpen(BrokenPostgresDB, rule="LIF-5"):
+    """close() forgets the pool, which goes when somebody collects it."""
+
+    by = "lets_go_of_what_was_opened"
+
+    def _close(self):
+        pass

@@ -1,0 +1,74 @@
+"""The tables: created by many at once, and made of the wrong kind."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import psycopg
+
+from director_db_postgres import schema
+from gallery.postgres.broken import BrokenPostgresDB, edit_tables
+
+_FIRST_USE = {"rule": "LIF-4", "level": "concurrent"}
+
+
+class NoLockForCreating(BrokenPostgresDB, **_FIRST_USE):
+    """Two workers look at an empty database, and both create the tables."""
+
+    by = "open_a_new_place_at_once"
+
+    @classmethod
+    def break_code(cls):
+        schema._LOCK = b"SELECT 1"
+
+
+class CreatedIfNotThere(BrokenPostgresDB, **_FIRST_USE):
+    """IF NOT EXISTS is taken for a lock; two who create one table at once collide all the same."""
+
+    by = "open_a_new_place_at_once"
+
+    @classmethod
+    def break_code(cls):
+        schema._LOCK = b"SELECT 1"
+        edit_tables(
+            ("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"),
+            ("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"),
+            (
+                "VALUES ('schema_version', '1')",
+                "VALUES ('schema_version', '1') ON CONFLICT DO NOTHING",
+            ),
+        )
+
+
+class SnapshotFromBeforeTheLock(BrokenPostgresDB, **_FIRST_USE):
+    """Whoever waited for the lock sees the database as it was before the wait."""
+
+    by = "open_a_new_place_at_once"
+
+    @classmethod
+    def break_code(cls):
+        levels = SimpleNamespace(READ_COMMITTED=psycopg.IsolationLevel.REPEATABLE_READ)
+        schema.psycopg = SimpleNamespace(Error=psycopg.Error, IsolationLevel=levels)
+
+
+class UnloggedTables(BrokenPostgresDB, rule="LIF-2", level="durable"):
+    """UNLOGGED is faster, and empty after a crash of the server."""
+
+    by = "the_server_is_killed"
+    own_server = True
+
+    @classmethod
+    def break_code(cls):
+        edit_tables(("CREATE TABLE", "CREATE UNLOGGED TABLE"))
+
+
+class ItemsOfNobody(BrokenPostgresDB, rule="DEL-1"):
+    """The items of a context stay where it is deleted, as no foreign key takes them along."""
+
+    by = "deletes_the_context"
+
+    @classmethod
+    def break_code(cls):
+        edit_tables(
+            ("REFERENCES {schema}director_context_messages (session_id) ON DELETE CASCADE", "")
+        )
