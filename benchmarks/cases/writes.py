@@ -25,8 +25,9 @@ CONVERSATION: Final = 100
 def upsert(bench: Bench, backend: str) -> Iterator[Row | Curve]:
     """Store 1 KB messages in a conversation of 100, one caller, one in ten new and nine updated.
 
-    Raw: one warm connection, the same SQL, pragmas and prepared statements, JSON by the C encoder
-    of ``json``, made once, one commit for each message. It checks nothing and tries nothing again.
+    Raw: one warm connection, the same SQL (on Postgres in one statement), pragmas and prepared
+    statements, JSON by the C encoder of ``json``, made once, one commit for each message. It checks
+    nothing and tries nothing again.
 
     Peers: they cannot update a message, so they add one; LangGraph stores its state, 100 messages.
     """

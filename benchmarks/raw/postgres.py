@@ -7,11 +7,42 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from benchmarks.raw.store import columns, encode, now, records
-from director_db_postgres.arrays import ADAPTERS, BigintArray, BooleanArray, TextArray
+from director_db_postgres.arrays import ADAPTERS, BigintArray, TextArray
 from director_db_postgres.sql import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# What we send as two statements of one transaction, as one.
+_COLUMNS = """session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
+    created_at, updated_at, metadata"""
+_ON_CONFLICT = """ON CONFLICT (session_id, msg_id) DO UPDATE SET
+    conv_id = excluded.conv_id, msg_type = excluded.msg_type, agents = excluded.agents,
+    actions = excluded.actions, content = excluded.content, status = excluded.status,
+    updated_at = excluded.updated_at, metadata = excluded.metadata"""
+_UPSERT = f"""
+    WITH session AS (
+        UPDATE director_sessions SET last_seq = last_seq + 1, updated_at = greatest(updated_at, $10)
+        WHERE session_id = $1 RETURNING last_seq
+    )
+    INSERT INTO director_conversations ({_COLUMNS})
+    SELECT $1, last_seq, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM session
+    {_ON_CONFLICT}
+""".encode()
+_BULK = f"""
+    WITH session AS (
+        UPDATE director_sessions
+        SET last_seq = last_seq + $2, updated_at = greatest(updated_at, $3)
+        WHERE session_id = $1 RETURNING last_seq - $2 AS base
+    )
+    INSERT INTO director_conversations ({_COLUMNS})
+    SELECT $1, base + place, conv_id, msg_id, msg_type, agents, actions, content, status,
+        created_at, updated_at, metadata
+    FROM session CROSS JOIN unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13) WITH ORDINALITY
+        AS new (conv_id, msg_id, msg_type, agents, actions, content, status, created_at,
+                updated_at, metadata, place)
+    {_ON_CONFLICT}
+""".encode()
 
 _APPEND_CONTEXT = b"""
     WITH session AS (
@@ -43,19 +74,18 @@ class RawPostgres:
         self._sql = Statements(None)
 
     def upsert(self, session_id: str, message: dict[str, Any]) -> None:
-        """Send the one statement of our backend."""
+        """Send one statement."""
         time = now()
         parameters = (
             session_id,
             *columns(message, time),
-            False,
             time,
             encode(message["metadata"]),
         )
-        self.connection.execute(self._sql.upsert_message, parameters, prepare=True)
+        self.connection.execute(_UPSERT, parameters, prepare=True)
 
     def bulk(self, session_id: str, messages: Sequence[dict[str, Any]]) -> None:
-        """Send the one statement of our backend, with arrays."""
+        """Send one statement, with arrays."""
         time = now()
         rows = [columns(message, time) for message in messages]
         texts = zip(*(row[:7] for row in rows), strict=True)
@@ -66,11 +96,10 @@ class RawPostgres:
             time,
             *map(TextArray, texts),
             BigintArray([time] * count),
-            BooleanArray([False] * count),
             BigintArray([time] * count),
             TextArray([encode(message["metadata"]) for message in messages]),
         )
-        self.connection.execute(self._sql.upsert_messages, parameters, prepare=True)
+        self.connection.execute(_BULK, parameters, prepare=True)
 
     def read(self, session_id: str) -> list[dict[str, Any]]:
         """Select with our statement, decode, build dicts."""

@@ -140,21 +140,21 @@ def late(place, cut, proxy, new_db, monkeypatch):
     db, other = cut(), new_db(place.dsn)
     proxy.cut_after(NEVER)
     writes = []
-    original = Connection.run_locked
+    original = Connection.run_together
 
-    def cut_and_replace(self, *arguments):
+    def cut_and_replace(self, *steps):
+        if len(steps) == 1 or writes or not armed:
+            return original(self, *steps)
         writes.append(self)
-        if len(writes) > 1 or not armed:
-            return original(self, *arguments)
         proxy.cut_after(0)
         try:
-            return original(self, *arguments)
+            return original(self, *steps)
         finally:
             other.add_or_update_context_msg("s", {"reasoning": ["theirs"], "chat": []})
 
     armed = []
     # Of the instance's own class, so that the other one's calls come here too, and pass.
-    monkeypatch.setattr(Connection, "run_locked", cut_and_replace)
+    monkeypatch.setattr(Connection, "run_together", cut_and_replace)
 
     def arm():
         other.get_session("s")

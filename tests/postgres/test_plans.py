@@ -123,44 +123,55 @@ def test_a_page_is_read_by_an_index(filled, statement, parameters, rows, mode):
 
 
 TEXT, NUMBER, FLAG = "text", "bigint", "boolean"
-SAVE = [TEXT, NUMBER, TEXT, FLAG, TEXT, *[NUMBER] * 4, FLAG, NUMBER, TEXT, "bigint[]", "text[]"]
-APPEND = [TEXT] * 3 + [NUMBER] * 6 + ["text[]"]
+SAVE = [TEXT, NUMBER, TEXT, FLAG, TEXT, *[NUMBER] * 4, FLAG, NUMBER, TEXT]
+APPEND = [TEXT] * 3 + [NUMBER] * 6
+ITEMS = [TEXT, NUMBER, "bigint[]", "text[]"]
+TOUCH = [TEXT, NUMBER, NUMBER]
+APPENDED = [TEXT, NUMBER, NUMBER, "text[]"]
 CONTEXT_WRITES = {
-    "save": (
-        STATEMENTS.save_context,
-        SAVE,
-        "'long50', 1, '[]', true, 'null', 900, 9000, 7, 1, false, 1, '{}', '{5,1000}', '{a,b}'",
-    ),
-    "append": (
-        STATEMENTS.append_to_context,
-        APPEND,
-        "'long50', 'null', '[]', 2, 9, 9, 7, 1, 67108864, '{a,b}'",
-    ),
+    "save": [
+        (
+            "save_context",
+            SAVE,
+            "'long50', 1, '[]', true, 'null', 900, 9000, 7, 1, false, 1, '{}'",
+        ),
+        ("touch_session", TOUCH, "'long50', 7, 1"),
+        ("cut_items", TOUCH, "'long50', 7, 900"),
+        ("write_items", ITEMS, """'long50', 7, '{4,5,899}', ARRAY['{"n": 1}', 'a', 'b']"""),
+    ],
+    "append": [
+        ("select_context_version", [TEXT], "'long50'"),
+        ("append_to_context", APPEND, "'long50', 'null', '[]', 2, 9, 9, 7, 1, 67108864"),
+        ("touch_session", TOUCH, "'long50', 7, 1"),
+        ("append_items", APPENDED, "'long50', 7, 2, '{a,b}'"),
+    ],
 }
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("name", CONTEXT_WRITES)
 def test_a_write_of_a_context_reads_only_what_it_changes(filled, name, mode):
-    statement, types, values = CONTEXT_WRITES[name]
     filled.execute(f"SET plan_cache_mode = {mode}")
-    # Not deallocated: psycopg does that with all of them after a ROLLBACK.
-    filled.execute(f"PREPARE {name}_{mode} ({', '.join(types)}) AS ".encode() + statement)
+    nodes = []
     filled.execute("BEGIN")
     try:
         filled.execute("SELECT FROM director_sessions WHERE session_id = 'long50' FOR UPDATE")
-        (explained,) = filled.execute(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {name}_{mode} ({values})"
-        ).fetchone()
+        for step, types, values in CONTEXT_WRITES[name]:
+            # Not deallocated: psycopg does that with all of them after a ROLLBACK.
+            prepare = f"PREPARE {name}_{step}_{mode} ({', '.join(types)}) AS ".encode()
+            filled.execute(prepare + getattr(STATEMENTS, step))
+            (explained,) = filled.execute(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {name}_{step}_{mode} ({values})"
+            ).fetchone()
+            nodes += _nodes(explained[0]["Plan"])
         written = filled.execute(
             "SELECT item FROM director_context_items WHERE session_id = 'long50' ORDER BY idx"
         ).fetchall()
     finally:
         filled.execute("ROLLBACK")
     assert [("a",), ("b",)] == [row for row in written if len(row[0]) == 1]
-    nodes = list(_nodes(explained[0]["Plan"]))
     assert "Seq Scan" not in [node["Node Type"] for node in nodes]
-    # 100 items go, and no other one is read but the one that is replaced.
+    # 100 items go, and no other one is read but those that are replaced.
     assert 100 >= max(
         node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
         for node in nodes
@@ -206,10 +217,8 @@ EVERY = {
         [TEXT] * 8 + [NUMBER, FLAG, NUMBER, TEXT],
         "'s1', 'c', 'm1', 't', '[]', '[]', '[]', 'x', 1, false, 1, '{}'",
     ),
-    "upsert_messages": (
-        [TEXT, NUMBER, NUMBER, *ARRAYS],
-        f"'s1', 2, 1, {BULK}",
-    ),
+    "count_messages": ([TEXT, NUMBER, NUMBER], "'s1', 2, 1"),
+    "upsert_messages": ([TEXT, NUMBER, *ARRAYS], f"'s1', 2, {BULK}"),
     "select_message": ([TEXT] * 2, "'s1', 'm1'"),
     "select_first_messages": ([TEXT, NUMBER], "'s1', 50"),
     "select_last_messages": ([TEXT, NUMBER], "'s1', 50"),
@@ -217,8 +226,13 @@ EVERY = {
     "select_messages_before": ([TEXT, TEXT, NUMBER], "'s1', 'm501', 50"),
     "delete_message": ([TEXT] * 2, "'s1', 'm1'"),
     "delete_messages": ([TEXT], "'s1'"),
-    "save_context": (SAVE, "'s1', 1, '[]', true, 'null', 9, 9, 7, 1, false, 1, '{}', '{5}', '{a}'"),
-    "append_to_context": (APPEND, "'s1', 'null', '[]', 2, 9, 9, 7, 1, 67108864, '{a,b}'"),
+    "save_context": (SAVE, "'s1', 1, '[]', true, 'null', 9, 9, 7, 1, false, 1, '{}'"),
+    "select_context_version": ([TEXT], "'s1'"),
+    "append_to_context": (APPEND, "'s1', 'null', '[]', 2, 9, 9, 7, 1, 67108864"),
+    "touch_session": (TOUCH, "'s1', 7, 1"),
+    "cut_items": (TOUCH, "'s1', 7, 9"),
+    "write_items": (ITEMS, "'s1', 7, '{5}', '{a}'"),
+    "append_items": (APPENDED, "'s1', 7, 2, '{a,b}'"),
     "select_context_length": ([TEXT, NUMBER], "'s1', 1"),
     "select_context": ([TEXT], "'s1'"),
     "delete_context": ([TEXT], "'s1'"),

@@ -130,20 +130,19 @@ def test_a_delete_sees_what_was_written_while_it_waited(place, db, pool, delete,
 
 @pytest.fixture
 def between(place, db, pool, monkeypatch):
-    """Let something happen between the two statements of an operation that locks first."""
+    """Let something happen after the first statement of an operation, which locks."""
     db.get_session("s")
+    original = Connection.run_together
 
-    def stopped(connection, lock, session_id, statement, parameters):
-        with connection.pipeline():
-            locked = connection.run(lock, (session_id,))
-            connection.execute("SELECT pg_advisory_xact_lock(7)")
-            cursor = connection.run(statement, parameters)
-        return locked.rowcount > 0, cursor
+    def stopped(connection, lock, *steps):
+        stop = (b"SELECT pg_advisory_xact_lock(7)", ())
+        locked, _, *answers = original(connection, lock, stop, *steps)
+        return [locked, *answers]
 
     def play(operation, happen):
         with held_open(place, "SELECT pg_advisory_xact_lock(7)", waiting=1):
             with monkeypatch.context() as patch:
-                patch.setattr(Connection, "run_locked", stopped)
+                patch.setattr(Connection, "run_together", stopped)
                 outcome = pool.submit(operation, db)
                 with place.connect() as watcher:
                     wait_for_locks(watcher, 1)

@@ -6,8 +6,12 @@ import re
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
+from director_db import SchemaError
 from director_db_postgres import PostgresDB, sql
+
+IDLE = TransactionStatus.IDLE
 
 KEYS = """
     SELECT conrelid::regclass::text, conname, contype,
@@ -20,11 +24,96 @@ UNIQUE_INDEXES = """
         ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = indrelid AND attnum = ANY (indkey))
     FROM pg_index WHERE indisunique AND indrelid::regclass::text LIKE 'director_%'
 """
+COMPOSED = sql.Statements(None)
 STATEMENTS = {
-    name: text
-    for name, text in vars(sql).items()
-    if name.isupper() and isinstance(text, str) and "director_" in text
+    **{name: text.decode() for name, text in vars(COMPOSED).items() if isinstance(text, bytes)},
+    **{f"page {flags}": text.decode() for flags, text in COMPOSED._select_sessions.items()},
+    "SELECT_SERVER": sql.SELECT_SERVER.decode(),
 }
+# They ask every shard, or none: pages, and what reads the one row of director_meta or no row.
+OF_NO_SESSION = {name for name in STATEMENTS if name.startswith("page ")} | {
+    "SELECT_SERVER",
+    "select_schema_version",
+    "probe_tables",
+}
+
+every_statement = pytest.mark.parametrize("text", STATEMENTS.values(), ids=STATEMENTS.keys())
+every_statement_of_a_session = pytest.mark.parametrize(
+    "text",
+    [text for name, text in STATEMENTS.items() if name not in OF_NO_SESSION],
+    ids=[name for name in STATEMENTS if name not in OF_NO_SESSION],
+)
+
+
+def test_no_statement_is_left_out():
+    texts = {
+        name.lower()
+        for name, text in vars(sql).items()
+        if isinstance(text, str) and not name.startswith("_") and "{schema}" in text
+    }
+    assert texts <= STATEMENTS.keys()
+    assert 8 == sum(name.startswith("page ") for name in STATEMENTS)
+    assert 20 < len(STATEMENTS.keys() - OF_NO_SESSION)
+
+
+@every_statement
+def test_each_parameter_has_its_type_in_its_place(text):
+    """A shard gets the statement put together anew, and would have to guess."""
+    parameters = re.findall(r"\$(\d+)(?!\d)(?:::(bigint|text|boolean)(\[\])?)?", text)
+    assert text.count("$") == len(parameters)
+    assert [] == [number for number, kind, _ in parameters if not kind]
+    numbers = {int(number) for number, *_ in parameters}
+    assert set(range(1, len(numbers) + 1)) == numbers
+    # And everywhere the same one.
+    assert len(numbers) == len(set(parameters))
+
+
+def _changes(text):
+    """Each UPDATE and DELETE, up to where the parenthesis around it closes."""
+    for start in re.finditer(r"(?<!DO )(?<!FOR )\b(UPDATE|DELETE FROM)\b", text):
+        depth = 0
+        for end, character in enumerate(text[start.start() :], start.start()):
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            if depth < 0:
+                yield text[start.start() : end]
+                break
+        else:
+            yield text[start.start() :]
+
+
+def test_no_change_calls_a_function_that_is_not_immutable(tables):
+    """A sharded server refuses one over a column in the condition: it would have to call it."""
+    volatility = dict(
+        tables.execute("SELECT proname, max(provolatile::text) FROM pg_proc GROUP BY 1").fetchall()
+    )
+    changes = [change for text in STATEMENTS.values() for change in _changes(text)]
+    assert 8 == len(changes)
+    called = {name for change in changes for name in re.findall(r"(\w+)\s*\(", change)}
+    assert {"greatest"} <= called
+    assert {} == {name: volatility[name] for name in called if volatility.get(name, "i") != "i"}
+
+
+@every_statement
+def test_no_insert_takes_its_rows_from_another_write(text):
+    """It would be planned by the coordinator and sent to the shard in pieces, without types."""
+    if "INSERT INTO" in text:
+        assert text.split()[0] == "INSERT"
+        assert 1 == len(re.findall(r"\b(?:INSERT INTO|DELETE FROM|(?<!DO )UPDATE)\b", text))
+
+
+@every_statement_of_a_session
+def test_every_table_is_read_for_the_session(text):
+    """Each by the parameter, or joined by it: no product of two tables, no shard but one."""
+    assert "director_" in text
+    read = re.findall(r"(?<!INTO )director_(?!meta)\w+", text)
+    named = re.findall(r"session_id = \$1::text", text)
+    joined = re.findall(r"ON (\w+)\.session_id = (\w+)\.session_id", text)
+    assert len(read) == len(named) + len(joined)
+    if not read:
+        assert "session_id" in text.split("VALUES")[0]
+    products = re.findall(r"CROSS JOIN\s+(\w+)", text)
+    assert {"unnest"} >= set(products)
+    assert not re.search(r"FROM\s+director_\w+(\s+AS \w+)?\s*,", text)
 
 
 @pytest.fixture
@@ -51,15 +140,29 @@ def test_there_are_no_triggers_and_no_sequences(tables):
     assert (0,) == tables.execute("SELECT count(*) FROM pg_sequences").fetchone()
 
 
-def test_every_condition_names_the_session():
-    checked = 0
-    for name, text in STATEMENTS.items():
-        for condition in re.findall(r"WHERE\s+(.*)", text):
-            if "director_meta" in text:
-                continue
-            checked += 1
-            assert "session_id = $1" in condition, name
-    assert checked > 10
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_a_transaction_has_its_begin_where_a_shard_needs_it(postgres_database, is_sharded):
+    def run(connection, *steps):
+        connection.is_sharded = is_sharded
+        try:
+            return [answer.rows() for answer in connection.run_together(*steps)]
+        finally:
+            assert connection.info.transaction_status == IDLE
+
+    insert, undone = (
+        (b"INSERT INTO director_meta VALUES ($1::text, '')", (key,)) for key in ("stored", "undone")
+    )
+    savepoint = (b"SAVEPOINT s", ())
+    with PostgresDB(postgres_database.dsn, pool_size=1) as db:
+        if is_sharded:
+            db._database.write(lambda c: run(c, insert, savepoint))
+        else:
+            with pytest.raises(SchemaError, match="SAVEPOINT can only be used in transaction"):
+                db._database.write(lambda c: run(c, insert, savepoint))
+        with pytest.raises(SchemaError, match="division by zero"):
+            db._database.write(lambda c: run(c, undone, (b"SELECT 1/0", ())))
+        stored = (b"SELECT count(*) FROM director_meta WHERE value = ''", ())
+        assert [[(int(is_sharded),)]] == db._database.read(lambda c: run(c, stored))
 
 
 def test_no_statement_needs_a_session_of_the_server():

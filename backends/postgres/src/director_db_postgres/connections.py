@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import Any, Final, Self
 
 import psycopg
-from psycopg.rows import TupleRow
 
 from director_db.errors import ConfigurationError
+from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.refusal import refusal_state
 
 # How long the server may take to hear of a cancelled statement, in seconds.
 _CANCEL_PATIENCE: Final = 2.0
 
 
-class Connection(psycopg.Connection[TupleRow]):
+class Connection(PipelinedConnection):
     """A connection as the pool makes it."""
 
     @classmethod
@@ -37,6 +36,7 @@ class Connection(psycopg.Connection[TupleRow]):
             nameless = f"A Postgres host has a name that cannot be looked up: {error}."
         else:
             connector.failure = None
+            connection.is_sharded = connector.is_sharded
             return connection
         finally:
             connector.connecting.pop(token, None)
@@ -46,33 +46,6 @@ class Connection(psycopg.Connection[TupleRow]):
         state = None if timed_out else refusal_state(conninfo, connector.patience)
         connector.failure = Failure(text, state)
         raise connector.failure.error()
-
-    def run(self, statement: bytes, parameters: Any = None) -> psycopg.Cursor[TupleRow]:
-        """Execute a statement, prepared from its first time on where that is allowed."""
-        return self.execute(statement, parameters, prepare=True)
-
-    def run_locked(
-        self, lock: bytes, session_id: str, statement: bytes, parameters: Any
-    ) -> tuple[bool, psycopg.Cursor[TupleRow]]:
-        """Lock a session's row, then execute a statement that sees all that was written before.
-
-        Where there is no session the statement is executed all the same, and has to change nothing.
-        One round trip and one transaction: that of a pipeline, which needs no BEGIN and COMMIT.
-
-        Returns:
-            Whether the session exists, and the statement's cursor.
-        """
-        outer = sys.exception()
-        try:
-            with self.pipeline():
-                locked = self.run(lock, (session_id,))
-                cursor = self.run(statement, parameters)
-        except psycopg.Error as error:
-            interruption = _interruption(error, outer)
-            if interruption is None:
-                raise
-            raise interruption from None
-        return locked.rowcount > 0, cursor
 
     def abort(self) -> None:
         """Close this connection, which was interrupted and may be in the middle of a statement.
@@ -100,20 +73,6 @@ class Connection(psycopg.Connection[TupleRow]):
         except psycopg.OperationalError:
             return False
         return not self.closed
-
-
-def _interruption(error: BaseException, outer: BaseException | None) -> BaseException | None:
-    """Return what interrupted a pipeline, such as a timeout that a signal raised, None if nothing.
-
-    psycopg then raises that it cannot end the pipeline, which hides the interruption and would be
-    taken for a lost connection. `outer` was being handled before, and is none of ours.
-    """
-    found = error.__context__
-    while found is not None and found is not outer:
-        if not isinstance(found, psycopg.Error):
-            return found
-        found = found.__context__
-    return None
 
 
 class Failure:
@@ -145,3 +104,5 @@ class Connector:
         # The attempts to connect that are under way.
         self.connecting: dict[object, None] = {}
         self.failure: Failure | None = None
+        # What the first connection saw.
+        self.is_sharded = False

@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import math
 import random
+import sys
 import threading
 import time
 import weakref
@@ -23,10 +24,10 @@ from director_db_postgres.connections import Connection, Connector
 from director_db_postgres.dsn import DSN
 from director_db_postgres.errors import (
     READ_ONLY,
-    STALE_PLAN,
     explain,
-    is_of_the_connection,
+    is_of_a_stale_plan,
     is_worth_retrying,
+    may_be_applied,
     sqlstate,
 )
 
@@ -177,8 +178,8 @@ class Database:
                     failure = error
                     # An answer on a connection that is still good says that nothing was applied.
                     # Not one that a pooler gives when it has lost the server.
-                    in_doubt |= writes and (connection.closed or is_of_the_connection(error))
-                    if sqlstate(error) in {READ_ONLY, STALE_PLAN}:
+                    in_doubt |= writes and (connection.closed or may_be_applied(error))
+                    if sqlstate(error) == READ_ONLY or is_of_a_stale_plan(error):
                         connection.close()
                 except BaseException:
                     connection.abort()
@@ -186,7 +187,7 @@ class Database:
                 finally:
                     self._holding.pop(token, None)
                     pool.putconn(connection)
-            if sqlstate(failure) == STALE_PLAN and stale_plans:
+            if is_of_a_stale_plan(failure) and stale_plans:
                 stale_plans -= 1
                 continue
             if (
@@ -281,6 +282,7 @@ class Database:
                 connection.close()
                 raise
             self._close_ready()
+            self._connector.is_sharded = connection.is_sharded
             self._connector.ready.append(connection)
             pool = ConnectionPool(
                 self._conninfo,
@@ -312,7 +314,8 @@ class Database:
             "autocommit": True,
             "context": ADAPTERS,
             "cursor_factory": psycopg.RawCursor,
-            "prepare_threshold": None if self._settings.pooler else 5,
+            # Whether our pipelines prepare. psycopg itself is never to: it would deallocate all.
+            "prepare_threshold": None if self._settings.pooler else sys.maxsize,
         }
 
     def _close_ready(self) -> None:

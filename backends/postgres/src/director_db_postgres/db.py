@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         SessionQuery,
     )
     from director_db_postgres.connections import Connection
+    from director_db_postgres.pipeline import Step
 
     T = TypeVar("T")
 
@@ -129,8 +130,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
             # Once more, as somebody may have dropped the tables since the first operation.
             schema.ensure(connection, self._sql, self.place)
             connection.run(self._sql.probe_tables)
-            row = connection.run(sql.SELECT_SERVER).fetchone()
-            assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
+            (row,) = connection.run(sql.SELECT_SERVER).rows()
             return row, old_layout.tables_with_rows(connection, self._sql)
 
         server, old = self._database.read(look)
@@ -211,16 +211,17 @@ class PostgresDB(BaseDB, db_type="postgres"):
                 parameters += (False, None) if value is UNSET else (True, value)
             metadata = changes.metadata
             parameters += (False, None) if metadata is UNSET else (True, self._text(metadata))
-            return connection.run(self._sql.update_session, parameters).rowcount > 0
+            return connection.run(self._sql.update_session, parameters).count > 0
 
         return self._database.write(update)
 
     def _delete_session(self, session_id: str) -> DeletedComponents:
         def delete(connection: Connection) -> DeletedComponents:
-            _, cursor = connection.run_locked(
-                self._sql.lock_session, session_id, self._sql.delete_session, (session_id,)
+            _, deleted = connection.run_together(
+                (self._sql.lock_session, (session_id,)),
+                (self._sql.delete_session, (session_id,)),
             )
-            return DeletedComponents._make(cursor.fetchall()[0])
+            return DeletedComponents._make(deleted.rows()[0])
 
         nothing = DeletedComponents(conversation=False, context=False, session=False)
         return _unless_impossible(lambda: self._database.write_once(delete), nothing)
@@ -233,10 +234,18 @@ class PostgresDB(BaseDB, db_type="postgres"):
 
         def upsert(connection: Connection) -> bool:
             stored = merged if self._database.utf8 else list(map(message_in_ascii, merged))
-            if len(stored) == 1 and stored[0].updated_at == latest:
-                return _upsert(connection, self._sql.upsert_message, (session_id, *stored[0]))
-            parameters = (session_id, len(stored), latest, *_columns(stored))
-            return _upsert(connection, self._sql.upsert_messages, parameters)
+            count: Step = (self._sql.count_messages, (session_id, len(stored), latest))
+            write: Step = (self._sql.upsert_message, (session_id, *stored[0]))
+            if len(stored) > 1:
+                columns = _columns(stored)
+                write = (self._sql.upsert_messages, (session_id, len(stored), *columns))
+            try:
+                _, written = connection.run_together(count, write)
+            except psycopg.errors.ForeignKeyViolation:
+                # Something in the database, such as a trigger, deleted the session in our own
+                # transaction.
+                return False
+            return written.count > 0
 
         return self._database.write(upsert)
 
@@ -284,33 +293,40 @@ class PostgresDB(BaseDB, db_type="postgres"):
     def _save_context_change(self, change: ContextChange) -> SaveOutcome:
         row = change.row
 
+        ours = (row.session_id, row.version)
+
         def save(connection: Connection) -> SaveOutcome:
-            found, cursor = connection.run_locked(
-                self._sql.lock_session,
-                row.session_id,
-                self._sql.save_context,
-                (
-                    row.session_id,
-                    _ANY_VERSION if change.if_version is None else change.if_version,
-                    self._text(row.context),
-                    change.rest_changed,
-                    None if change.list_key is None else self._text(change.list_key),
-                    change.list_len,
-                    change.total_bytes,
-                    row.version,
-                    row.created_at,
-                    row.created_at_given,
-                    row.updated_at,
-                    self._text(row.metadata),
-                    BigintArray(change.indexes),
-                    TextArray(map(self._text, change.items)),
-                ),
+            write_items = (
+                self._sql.write_items,
+                (*ours, BigintArray(change.indexes), TextArray(map(self._text, change.items))),
             )
-            if not found:
+            locked, _, touched, *_ = connection.run_together(
+                (self._sql.lock_session, (row.session_id,)),
+                (
+                    self._sql.save_context,
+                    (
+                        row.session_id,
+                        _ANY_VERSION if change.if_version is None else change.if_version,
+                        self._text(row.context),
+                        change.rest_changed,
+                        None if change.list_key is None else self._text(change.list_key),
+                        change.list_len,
+                        change.total_bytes,
+                        row.version,
+                        row.created_at,
+                        row.created_at_given,
+                        row.updated_at,
+                        self._text(row.metadata),
+                    ),
+                ),
+                (self._sql.touch_session, (*ours, row.updated_at)),
+                (self._sql.cut_items, (*ours, change.list_len)),
+                *([write_items] if change.items else []),
+            )
+            if not locked.count:
                 return SaveOutcome.NO_SESSION
-            saved, version = cursor.fetchall()[0]
-            # Our own version was stored by a try whose answer got lost.
-            return SaveOutcome.SAVED if saved or version == row.version else SaveOutcome.CONFLICT
+            # Ours may also have been stored by a try whose answer got lost.
+            return SaveOutcome.SAVED if touched.count else SaveOutcome.CONFLICT
 
         outcome, in_doubt = self._database.write_in_doubt(save)
         # Either we were never applied, or we were and somebody has saved since.
@@ -319,30 +335,39 @@ class PostgresDB(BaseDB, db_type="postgres"):
     def _append_context(self, append: ContextAppend) -> Appended:
         session_id = append.session_id
 
+        ours = (session_id, append.version)
+
         def add(connection: Connection) -> Appended:
-            found, cursor = connection.run_locked(
-                self._sql.lock_session,
-                session_id,
-                self._sql.append_to_context,
+            locked, known, added, *_ = connection.run_together(
+                (self._sql.lock_session, (session_id,)),
+                (self._sql.select_context_version, (session_id,)),
                 (
-                    session_id,
-                    self._text(append.list_key),
-                    self._text(append.rest),
-                    len(append.items),
-                    append.alone_bytes,
-                    append.added_bytes,
-                    append.version,
-                    append.updated_at,
-                    MAX_PAYLOAD_BYTES,
-                    TextArray(map(self._text, append.items)),
+                    self._sql.append_to_context,
+                    (
+                        session_id,
+                        self._text(append.list_key),
+                        self._text(append.rest),
+                        len(append.items),
+                        append.alone_bytes,
+                        append.added_bytes,
+                        append.version,
+                        append.updated_at,
+                        MAX_PAYLOAD_BYTES,
+                    ),
+                ),
+                (self._sql.touch_session, (*ours, append.updated_at)),
+                (
+                    self._sql.append_items,
+                    (*ours, len(append.items), TextArray(map(self._text, append.items))),
                 ),
             )
-            if not found:
+            if not locked.count:
                 return Appended(SaveOutcome.NO_SESSION)
-            length, version = cursor.fetchall()[0]
-            if length is None:
+            if not added.count:
                 return Appended(SaveOutcome.CONFLICT)
-            return Appended(SaveOutcome.SAVED, length, version or NO_CONTEXT)
+            ((length,),) = added.rows()
+            before = known.rows()
+            return Appended(SaveOutcome.SAVED, length, before[0][0] if before else NO_CONTEXT)
 
         try:
             return self._database.write_once(add)
@@ -375,9 +400,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
     # --- Shared by the above --------------------------------------------------------------------
 
     def _rows(self, statement: bytes, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
-        return self._database.read(
-            lambda connection: connection.run(statement, parameters).fetchall()
-        )
+        return self._database.read(lambda connection: connection.run(statement, parameters).rows())
 
     def _select(self, statement: bytes, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
         return _unless_impossible(lambda: self._rows(statement, parameters), [])
@@ -388,24 +411,15 @@ class PostgresDB(BaseDB, db_type="postgres"):
 
     def _delete(self, statement: bytes, session_id: str, *key: str) -> bool:
         def delete(connection: Connection) -> bool:
-            _, cursor = connection.run_locked(
-                self._sql.lock_session, session_id, statement, (session_id, *key)
+            _, deleted = connection.run_together(
+                (self._sql.lock_session, (session_id,)), (statement, (session_id, *key))
             )
-            return cursor.rowcount > 0
+            return deleted.count > 0
 
         return _unless_impossible(lambda: self._database.write_once(delete), otherwise=False)
 
     def _text(self, payload: str) -> str:
         return payload if self._database.utf8 else to_ascii(payload)
-
-
-def _upsert(connection: Connection, statement: bytes, parameters: Sequence[object]) -> bool:
-    """Run a write of a part of a session; False if there is no such session."""
-    try:
-        return connection.run(statement, parameters).rowcount > 0
-    except psycopg.errors.ForeignKeyViolation:
-        # Something in the database, such as a trigger, deleted the session in our own transaction.
-        return False
 
 
 def _unless_impossible(attempt: Callable[[], T], otherwise: T) -> T:

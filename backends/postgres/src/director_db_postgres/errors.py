@@ -20,7 +20,7 @@ READ_ONLY: Final = "25006"
 """The server became a standby: another connection may lead to the one that took over."""
 
 STALE_PLAN: Final = "0A000"
-"""A prepared statement's result would have other types now: a new connection prepares it anew."""
+"""What is not supported: among other things, a plan whose result would have other types now."""
 
 _CONNECTION_FAILED: Final = "08"
 
@@ -38,6 +38,9 @@ _RETRY: Final = frozenset(
         "57P05",  # idle for too long
     }
 )
+
+# What a sharded server answers when the one that has the shard is lost.
+_OF_A_SHARD: Final = frozenset({_CONNECTION_FAILED, "57", "58", "XX"})
 
 # What the caller may try again, but not at once: waiting is what failed, or memory.
 _RETRYABLE: Final = frozenset(
@@ -108,6 +111,38 @@ def is_of_the_connection(error: psycopg.Error) -> bool:
     if not state:
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     return state[:2] == _CONNECTION_FAILED
+
+
+def is_of_a_shard(error: psycopg.Error) -> bool:
+    """Whether it may mean that another server, which had the work, died or could not be reached.
+
+    The one that we talk to is healthy, and says so as of an error of its own (XX).
+    """
+    return sqlstate(error)[:2] in _OF_A_SHARD
+
+
+def mark(error: psycopg.Error, *, maybe_applied: bool, is_stale_plan: bool = False) -> None:
+    """Tell whoever handles a failure what only its place among other statements says.
+
+    Args:
+        error: what is raised.
+        maybe_applied: whether what was sent may be stored.
+        is_stale_plan: whether a plan was made for tables that were altered since. Any other
+            connection may have one, too; a new one does not.
+    """
+    error.maybe_applied = maybe_applied  # type: ignore[attr-defined]
+    error.is_stale_plan = is_stale_plan  # type: ignore[attr-defined]
+
+
+def may_be_applied(error: psycopg.Error) -> bool:
+    """Whether what was sent may be stored, as far as the failure tells."""
+    marked: bool | None = getattr(error, "maybe_applied", None)
+    return is_of_the_connection(error) if marked is None else marked
+
+
+def is_of_a_stale_plan(error: psycopg.Error) -> bool:
+    """Whether a new connection prepares anew what failed here."""
+    return getattr(error, "is_stale_plan", False)
 
 
 def is_worth_retrying(error: psycopg.Error, *, pooler: bool) -> bool:

@@ -13,6 +13,7 @@ from director_db_postgres import old_layout
 
 if TYPE_CHECKING:
     from director_db.records import Migration
+    from director_db_postgres.pipeline import PipelinedConnection
     from director_db_postgres.sql import Statements
 
 SCHEMA_VERSION: Final = 1
@@ -122,7 +123,7 @@ _OTHER_TABLE: Final = frozenset({"42703", "42883", "42809"})
 
 
 def ensure(
-    connection: psycopg.Connection[Any],
+    connection: PipelinedConnection,
     statements: Statements,
     place: str,
     *,
@@ -130,6 +131,8 @@ def ensure(
     skip_invalid: bool = False,
 ) -> Migration | None:
     """Create what is missing; one statement where nothing is.
+
+    Sees whether the server is a sharded one, too, and tells the connection.
 
     Args:
         connection: one in no transaction.
@@ -156,14 +159,18 @@ def ensure(
     else:
         if row is not None or statements.schema is not None:
             _check_version(row, place)
+            connection.is_sharded = row is not None and row[1]
             return None
     # Whatever the server's default is: after the lock, each statement must see the latest state.
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     with connection.transaction():
         connection.execute(_LOCK)
-        return _create(
+        migration = _create(
             connection, statements, place, migrating=migrating, skip_invalid=skip_invalid
         )
+    row = connection.execute(statements.select_schema_version).fetchone()
+    connection.is_sharded = row is not None and row[1]
+    return migration
 
 
 def _create(

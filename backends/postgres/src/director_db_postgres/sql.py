@@ -1,8 +1,13 @@
 """The statements, one a name; `Statements` puts the schema's name into them once.
 
-Values are always parameters (``$1``). Each statement names the session in every condition, so that
-the tables can be sharded by it. A write first locks the session's row: by updating it, or with
-`LOCK_SESSION` where what follows must see what others wrote while it waited for that lock.
+Values are always parameters (``$1::text``). Each statement names the session in every condition, so
+that the tables can be sharded by it. A write first locks the session's row: by updating it, or with
+`LOCK_SESSION`. What it writes beside that comes in statements of their own, in the same transaction
+and round trip: each sees what others wrote while the first one waited for the lock.
+
+A sharded server (Citus) takes a statement apart and sends the shards what it has put together
+again. So each parameter has its type in its place, always; no STABLE function is applied to a
+column in the condition of an UPDATE or DELETE; and no INSERT takes its rows from another write.
 """
 
 from __future__ import annotations
@@ -12,14 +17,17 @@ from typing import Final
 
 from psycopg import sql
 
-SELECT_SCHEMA_VERSION: Final = (
-    "SELECT value FROM {schema}director_meta WHERE key = 'schema_version'"
-)
+# The first look at a database. The second column is whether the server may be a sharded one.
+_LOOK: Final = "SELECT value, EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus')"
+
+SELECT_SCHEMA_VERSION: Final = f"""
+    {_LOOK} FROM {{schema}}director_meta WHERE key = 'schema_version'
+"""
 
 # Without a schema's name the search path is searched; but only its first schema is ours, or else it
 # would depend on who comes first whether two users of a database share their tables.
-SELECT_OWN_SCHEMA_VERSION: Final = """
-    SELECT value FROM director_meta WHERE key = 'schema_version'
+SELECT_OWN_SCHEMA_VERSION: Final = f"""
+    {_LOOK} FROM director_meta WHERE key = 'schema_version'
     AND tableoid = to_regclass(quote_ident(current_schema()) || '.director_meta')
 """
 
@@ -29,51 +37,58 @@ _SESSION_COLUMNS: Final = "session_id, video_id, collection_id, created_at, upda
 
 INSERT_SESSION: Final = f"""
     INSERT INTO {{schema}}director_sessions ({_SESSION_COLUMNS}, last_seq)
-    VALUES ($1, $2, $3, $4, $5, $6, 0)
+    VALUES ($1::text, $2::text, $3::text, $4::bigint, $5::bigint, $6::text, 0)
     ON CONFLICT (session_id) DO NOTHING
 """
 
 SELECT_SESSION: Final = f"""
-    SELECT {_SESSION_COLUMNS} FROM {{schema}}director_sessions WHERE session_id = $1
+    SELECT {_SESSION_COLUMNS} FROM {{schema}}director_sessions WHERE session_id = $1::text
 """
 
 # Each flag says whether the value after it is stored or the column stays.
 UPDATE_SESSION: Final = """
     UPDATE {schema}director_sessions SET
-        video_id = CASE WHEN $3 THEN $4 ELSE video_id END,
-        collection_id = CASE WHEN $5 THEN $6 ELSE collection_id END,
-        metadata = CASE WHEN $7 THEN $8 ELSE metadata END,
-        updated_at = $2
-    WHERE session_id = $1
+        video_id = CASE WHEN $3::boolean THEN $4::text ELSE video_id END,
+        collection_id = CASE WHEN $5::boolean THEN $6::text ELSE collection_id END,
+        metadata = CASE WHEN $7::boolean THEN $8::text ELSE metadata END,
+        updated_at = $2::bigint
+    WHERE session_id = $1::text
 """
 
 LOCK_SESSION: Final = """
-    SELECT FROM {schema}director_sessions WHERE session_id = $1 FOR UPDATE
+    SELECT FROM {schema}director_sessions WHERE session_id = $1::text FOR UPDATE
 """
 
 # A session that appears between LOCK_SESSION and the statement after it is not locked, and what
 # that statement sees of it may be old when it writes; so for it there is no session. Who locks a
-# row leaves the transaction's own number in its xmax, whose age is 0, and that of no other number
-# is. `pg_current_xact_id()` would say it more plainly, but a sharded server asks itself and not the
-# shard. To fail in LOCK_SESSION instead, as by a division, would fill the server's log.
-_IS_LOCKED: Final = "age(xmax) = 0"
+# row leaves the transaction's own number in its xmax, and who updates it, in the new version's
+# xmin. The age of that number is 0, and that of no other is. `pg_current_xact_id()` would say it
+# more plainly, but a sharded server asks itself and not the shard. To fail in LOCK_SESSION instead,
+# as by a division, would fill the server's log.
+_IS_LOCKED: Final = "age(session.xmax) = 0"
+_IS_UPDATED: Final = "age(session.xmin) = 0"
 
 # What is selected is the state before the statement; the parts go with the session's row. The first
 # message by its place, as an EXISTS is answered by reading the table where few sessions are long.
 DELETE_SESSION: Final = f"""
-    WITH session AS (
-        DELETE FROM {{schema}}director_sessions WHERE session_id = $1 AND {_IS_LOCKED}
+    WITH locked AS (
+        SELECT FROM {{schema}}director_sessions AS session
+        WHERE session_id = $1::text AND {_IS_LOCKED}
+    ),
+    deleted AS (
+        DELETE FROM {{schema}}director_sessions
+        WHERE session_id = $1::text AND EXISTS (SELECT FROM locked)
         RETURNING session_id
     )
     SELECT
-        EXISTS (SELECT FROM session) AND (
-            SELECT seq FROM {{schema}}director_conversations WHERE session_id = $1
+        EXISTS (SELECT FROM deleted) AND (
+            SELECT seq FROM {{schema}}director_conversations WHERE session_id = $1::text
             ORDER BY seq LIMIT 1
         ) IS NOT NULL,
-        EXISTS (SELECT FROM session) AND EXISTS (
-            SELECT FROM {{schema}}director_context_messages WHERE session_id = $1
+        EXISTS (SELECT FROM deleted) AND EXISTS (
+            SELECT FROM {{schema}}director_context_messages WHERE session_id = $1::text
         ),
-        EXISTS (SELECT FROM session)
+        EXISTS (SELECT FROM deleted)
 """
 
 
@@ -86,9 +101,10 @@ def _select_sessions(*, before: bool, video: bool, collection: bool) -> str:
     """
     number = itertools.count(1)
     order = ["updated_at", "created_at", "session_id"]
-    cursor = [f"${next(number)}" for _ in order] if before else []
+    types = ["bigint", "bigint", "text"]
+    cursor = [f"${next(number)}::{kind}" for kind in types] if before else []
     wanted = [
-        (column, f"${next(number)}")
+        (column, f"${next(number)}::text")
         for column, is_wanted in (("video_id", video), ("collection_id", collection))
         if is_wanted
     ]
@@ -106,7 +122,7 @@ def _select_sessions(*, before: bool, video: bool, collection: bool) -> str:
     return f"""
         SELECT {_SESSION_COLUMNS} FROM {{schema}}director_sessions {where}
         ORDER BY {" DESC, ".join(order)} DESC
-        LIMIT ${next(number)}
+        LIMIT ${next(number)}::bigint
     """
 
 
@@ -123,47 +139,53 @@ _UPDATE_MESSAGE: Final = """
     metadata = excluded.metadata
 """
 
-# An assigned place is never given again, so the counter also counts updates: gaps are harmless.
-UPSERT_MESSAGE: Final = f"""
-    WITH session AS (
-        UPDATE {{schema}}director_sessions
-        SET last_seq = last_seq + 1, updated_at = greatest(updated_at, $11)
-        WHERE session_id = $1
-        RETURNING last_seq
-    )
-    INSERT INTO {{schema}}director_conversations AS stored
+_INSERT_MESSAGE: Final = """
+    INSERT INTO {schema}director_conversations AS stored
         (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
          created_at, updated_at, metadata)
-    SELECT $1, last_seq, $2, $3, $4, $5, $6, $7, $8, $9, $11, $12
-    FROM session
+"""
+
+# Comes before the messages. An assigned place is never given again, so the counter also counts
+# updates: gaps are harmless.
+COUNT_MESSAGES: Final = """
+    UPDATE {schema}director_sessions
+    SET last_seq = last_seq + $2::bigint, updated_at = greatest(updated_at, $3::bigint)
+    WHERE session_id = $1::text
+"""
+
+UPSERT_MESSAGE: Final = f"""
+    {_INSERT_MESSAGE}
+    SELECT session_id, last_seq, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text,
+        $8::text, $9::bigint, $11::bigint, $12::text
+    FROM {{schema}}director_sessions AS session
+    WHERE session_id = $1::text AND {_IS_UPDATED}
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
-        created_at = CASE WHEN $10 THEN excluded.created_at ELSE stored.created_at END,
+        created_at = CASE WHEN $10::boolean THEN excluded.created_at ELSE stored.created_at END,
         {_UPDATE_MESSAGE}
 """
 
-# Whether a row's created_at was given is no column, so the conflict finds it by the row's place.
+# Whether a row's created_at was given is no column, so that the conflict does not know it. The look
+# at what is stored is a subquery for each row and not a join, which the planner might turn into
+# reading the whole conversation.
 UPSERT_MESSAGES: Final = f"""
-    WITH session AS (
-        UPDATE {{schema}}director_sessions
-        SET last_seq = last_seq + $2, updated_at = greatest(updated_at, $3)
-        WHERE session_id = $1
-        RETURNING last_seq - $2 AS base
-    )
-    INSERT INTO {{schema}}director_conversations AS stored
-        (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
-         created_at, updated_at, metadata)
-    SELECT $1, base + place, conv_id, msg_id, msg_type, agents, actions, content, status,
-        created_at, updated_at, metadata
-    FROM session CROSS JOIN
-        unnest($4, $5, $6, $7, $8, $9, $10, $11, $13, $14) WITH ORDINALITY
-        AS new (conv_id, msg_id, msg_type, agents, actions, content, status,
-                created_at, updated_at, metadata, place)
+    {_INSERT_MESSAGE}
+    SELECT session.session_id, session.last_seq - $2::bigint + new.place,
+        new.conv_id, new.msg_id, new.msg_type, new.agents, new.actions, new.content, new.status,
+        CASE WHEN new.given THEN new.created_at ELSE coalesce((
+            SELECT known.created_at FROM {{schema}}director_conversations AS known
+            WHERE known.session_id = $1::text AND known.msg_id = new.msg_id
+        ), new.created_at) END,
+        new.updated_at, new.metadata
+    FROM {{schema}}director_sessions AS session CROSS JOIN unnest(
+            $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::bigint[], $11::boolean[], $12::bigint[], $13::text[]
+        ) WITH ORDINALITY AS new (
+            conv_id, msg_id, msg_type, agents, actions, content, status,
+            created_at, given, updated_at, metadata, place
+        )
+    WHERE session.session_id = $1::text AND {_IS_UPDATED}
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
-        created_at = CASE
-            WHEN ($12)[(excluded.seq - (SELECT base FROM session))::integer]
-            THEN excluded.created_at
-            ELSE stored.created_at
-        END,
+        created_at = excluded.created_at,
         {_UPDATE_MESSAGE}
 """
 
@@ -174,17 +196,17 @@ _MESSAGE_COLUMNS: Final = """
 
 SELECT_MESSAGE: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM {{schema}}director_conversations
-    WHERE session_id = $1 AND msg_id = $2
+    WHERE session_id = $1::text AND msg_id = $2::text
 """
 
 SELECT_FIRST_MESSAGES: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM {{schema}}director_conversations
-    WHERE session_id = $1 ORDER BY seq LIMIT $2
+    WHERE session_id = $1::text ORDER BY seq LIMIT $2::bigint
 """
 
 SELECT_LAST_MESSAGES: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM {{schema}}director_conversations
-    WHERE session_id = $1 ORDER BY seq DESC LIMIT $2
+    WHERE session_id = $1::text ORDER BY seq DESC LIMIT $2::bigint
 """
 
 # The second part gives one row, with no msg_id, where the session exists and the cursor does not;
@@ -192,17 +214,18 @@ SELECT_LAST_MESSAGES: Final = f"""
 _SELECT_MESSAGES_BY_CURSOR: Final = f"""
     (
         SELECT {_MESSAGE_COLUMNS} FROM {{{{schema}}}}director_conversations
-        WHERE session_id = $1 AND seq {{comparison}} (
+        WHERE session_id = $1::text AND seq {{comparison}} (
             SELECT seq FROM {{{{schema}}}}director_conversations
-            WHERE session_id = $1 AND msg_id = $2
+            WHERE session_id = $1::text AND msg_id = $2::text
         )
-        ORDER BY seq {{direction}} LIMIT $3
+        ORDER BY seq {{direction}} LIMIT $3::bigint
     )
     UNION ALL
     SELECT session_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM {{{{schema}}}}director_sessions
-    WHERE session_id = $1 AND NOT EXISTS (
-        SELECT FROM {{{{schema}}}}director_conversations WHERE session_id = $1 AND msg_id = $2
+    WHERE session_id = $1::text AND NOT EXISTS (
+        SELECT FROM {{{{schema}}}}director_conversations
+        WHERE session_id = $1::text AND msg_id = $2::text
     )
 """
 
@@ -211,109 +234,116 @@ SELECT_MESSAGES_AFTER: Final = _SELECT_MESSAGES_BY_CURSOR.format(comparison=">",
 SELECT_MESSAGES_BEFORE: Final = _SELECT_MESSAGES_BY_CURSOR.format(comparison="<", direction="DESC")
 
 DELETE_MESSAGE: Final = """
-    DELETE FROM {schema}director_conversations WHERE session_id = $1 AND msg_id = $2
+    DELETE FROM {schema}director_conversations WHERE session_id = $1::text AND msg_id = $2::text
 """
 
-DELETE_MESSAGES: Final = "DELETE FROM {schema}director_conversations WHERE session_id = $1"
+DELETE_MESSAGES: Final = "DELETE FROM {schema}director_conversations WHERE session_id = $1::text"
 
 # --- Context ------------------------------------------------------------------------------------
 
-# Both writes of a context are sent after LOCK_SESSION, so that `known` is what the writer before us
-# stored. Where there is no session, or its context is not as expected, no part finds a row.
+# Both writes of a context are sent after LOCK_SESSION. First the context's own row, unless there is
+# no session or the context is not as expected; then, if the row has the writer's own version now,
+# its items and the session's time.
 
-# An item that is stored already is not written; one beyond the stored list need not be looked for.
-# That look is a subquery of its own for each item and not a join, which the planner might turn into
-# reading the whole list.
+_INSERT_CONTEXT: Final = """
+    INSERT INTO {schema}director_context_messages AS stored
+        (session_id, context_data, list_key, list_len, bytes, version, created_at, updated_at,
+         metadata)
+"""
+
+_LOCKED_AND_KNOWN: Final = f"""
+    {{schema}}director_sessions AS session
+    LEFT JOIN {{schema}}director_context_messages AS known ON known.session_id = session.session_id
+    WHERE session.session_id = $1::text AND {_IS_LOCKED}
+"""
+
 SAVE_CONTEXT: Final = f"""
-    WITH known AS (
-        SELECT version, list_len FROM {{schema}}director_context_messages WHERE session_id = $1
-    ),
-    session AS (
-        UPDATE {{schema}}director_sessions
-        SET updated_at = greatest(updated_at, $11)
-        WHERE session_id = $1 AND {_IS_LOCKED}
-            AND ($2 < 0 OR $2 = coalesce((SELECT version FROM known), 0))
-        RETURNING session_id
-    ),
-    context AS (
-        INSERT INTO {{schema}}director_context_messages AS stored
-            (session_id, context_data, list_key, list_len, bytes, version, created_at, updated_at,
-             metadata)
-        SELECT session_id, $3, $5, $6, $7, $8, $9, $11, $12
-        FROM session
-        ON CONFLICT (session_id) DO UPDATE SET
-            context_data = CASE WHEN $4 THEN excluded.context_data ELSE stored.context_data END,
-            list_key = excluded.list_key,
-            list_len = excluded.list_len,
-            bytes = excluded.bytes,
-            version = excluded.version,
-            created_at = CASE WHEN $10 THEN excluded.created_at ELSE stored.created_at END,
-            updated_at = excluded.updated_at,
-            metadata = excluded.metadata
-        RETURNING session_id
-    ),
-    deleted AS (
-        DELETE FROM {{schema}}director_context_items
-        WHERE session_id = $1 AND idx >= $6 AND $6 < (SELECT list_len FROM known)
-            AND EXISTS (SELECT FROM context)
-    ),
-    written AS (
-        INSERT INTO {{schema}}director_context_items (session_id, idx, item)
-        SELECT session_id, new.idx, new.item
-        FROM context CROSS JOIN unnest($13, $14) AS new (idx, item)
-        WHERE context.session_id = $1 AND (
-            new.idx >= coalesce((SELECT list_len FROM known), 0)
-            OR new.item IS DISTINCT FROM (
-                SELECT stored.item FROM {{schema}}director_context_items AS stored
-                WHERE stored.session_id = $1 AND stored.idx = new.idx
-            )
-        )
-        ON CONFLICT (session_id, idx) DO UPDATE SET item = excluded.item
-    )
-    SELECT EXISTS (SELECT FROM context), (SELECT version FROM known)
+    {_INSERT_CONTEXT}
+    SELECT session.session_id, $3::text, $5::text, $6::bigint, $7::bigint, $8::bigint, $9::bigint,
+        $11::bigint, $12::text
+    FROM {_LOCKED_AND_KNOWN} AND ($2::bigint < 0 OR $2::bigint = coalesce(known.version, 0))
+    ON CONFLICT (session_id) DO UPDATE SET
+        context_data = CASE
+            WHEN $4::boolean THEN excluded.context_data ELSE stored.context_data
+        END,
+        list_key = excluded.list_key,
+        list_len = excluded.list_len,
+        bytes = excluded.bytes,
+        version = excluded.version,
+        created_at = CASE WHEN $10::boolean THEN excluded.created_at ELSE stored.created_at END,
+        updated_at = excluded.updated_at,
+        metadata = excluded.metadata
 """
 
 # A comma stands between two items, so that a list's first item comes without.
 APPEND_TO_CONTEXT: Final = f"""
-    WITH known AS (
-        SELECT version, list_key = $2 AS same_list,
-            bytes + $6 - (list_len = 0 AND $4 > 0)::integer AS bytes
-        FROM {{schema}}director_context_messages
-        WHERE session_id = $1
-    ),
-    session AS (
-        UPDATE {{schema}}director_sessions
-        SET updated_at = greatest(updated_at, $8)
-        WHERE session_id = $1 AND {_IS_LOCKED} AND (
-            NOT EXISTS (SELECT FROM known)
-            OR coalesce((SELECT same_list AND bytes <= $9 FROM known), false)
+    {_INSERT_CONTEXT}
+    SELECT session.session_id, $3::text, $2::text, $4::bigint, $5::bigint, $7::bigint, $8::bigint,
+        $8::bigint, '{{{{}}}}'
+    FROM {_LOCKED_AND_KNOWN} AND (
+        known.session_id IS NULL
+        OR (
+            known.list_key = $2::text
+            AND known.bytes + $6::bigint - (known.list_len = 0 AND $4::bigint > 0)::integer
+                <= $9::bigint
         )
-        RETURNING session_id
-    ),
-    context AS (
-        INSERT INTO {{schema}}director_context_messages AS stored
-            (session_id, context_data, list_key, list_len, bytes, version, created_at, updated_at,
-             metadata)
-        SELECT session_id, $3, $2, $4, $5, $7, $8, $8, '{{{{}}}}'
-        FROM session
-        ON CONFLICT (session_id) DO UPDATE SET
-            list_len = stored.list_len + excluded.list_len,
-            bytes = (SELECT bytes FROM known),
-            version = excluded.version,
-            updated_at = excluded.updated_at
-        RETURNING session_id, list_len
-    ),
-    written AS (
-        INSERT INTO {{schema}}director_context_items (session_id, idx, item)
-        SELECT session_id, list_len - $4 + place - 1, item
-        FROM context CROSS JOIN unnest($10) WITH ORDINALITY AS new (item, place)
     )
-    SELECT (SELECT list_len FROM context), (SELECT version FROM known)
+    ON CONFLICT (session_id) DO UPDATE SET
+        list_len = stored.list_len + excluded.list_len,
+        bytes = stored.bytes + $6::bigint - (stored.list_len = 0 AND $4::bigint > 0)::integer,
+        version = excluded.version,
+        updated_at = excluded.updated_at
+    RETURNING list_len
+"""
+
+SELECT_CONTEXT_VERSION: Final = """
+    SELECT version FROM {schema}director_context_messages WHERE session_id = $1::text
+"""
+
+_IS_OURS: Final = """
+    EXISTS (
+        SELECT FROM {schema}director_context_messages AS context
+        WHERE context.session_id = $1::text AND context.version = $2::bigint
+    )
+"""
+
+TOUCH_SESSION: Final = f"""
+    UPDATE {{schema}}director_sessions SET updated_at = greatest(updated_at, $3::bigint)
+    WHERE session_id = $1::text AND {_IS_OURS}
+"""
+
+CUT_ITEMS: Final = f"""
+    DELETE FROM {{schema}}director_context_items
+    WHERE session_id = $1::text AND idx >= $3::bigint AND {_IS_OURS}
+"""
+
+# An item that is stored already is not written. That look is a subquery of its own for each item
+# and not a join, which the planner might turn into reading the whole list.
+WRITE_ITEMS: Final = """
+    INSERT INTO {schema}director_context_items (session_id, idx, item)
+    SELECT context.session_id, new.idx, new.item
+    FROM {schema}director_context_messages AS context
+        CROSS JOIN unnest($3::bigint[], $4::text[]) AS new (idx, item)
+    WHERE context.session_id = $1::text AND context.version = $2::bigint
+        AND new.item IS DISTINCT FROM (
+            SELECT stored.item FROM {schema}director_context_items AS stored
+            WHERE stored.session_id = $1::text AND stored.idx = new.idx
+        )
+    ON CONFLICT (session_id, idx) DO UPDATE SET item = excluded.item
+"""
+
+APPEND_ITEMS: Final = """
+    INSERT INTO {schema}director_context_items (session_id, idx, item)
+    SELECT context.session_id, context.list_len - $3::bigint + new.place - 1, new.item
+    FROM {schema}director_context_messages AS context
+        CROSS JOIN unnest($4::text[]) WITH ORDINALITY AS new (item, place)
+    WHERE context.session_id = $1::text AND context.version = $2::bigint
 """
 
 # What an append whose answer was lost has left behind.
 SELECT_CONTEXT_LENGTH: Final = """
-    SELECT list_len FROM {schema}director_context_messages WHERE session_id = $1 AND version = $2
+    SELECT list_len FROM {schema}director_context_messages
+    WHERE session_id = $1::text AND version = $2::bigint
 """
 
 # One statement, so that both tables are seen in one state; the context's own row has index -1. No
@@ -321,21 +351,23 @@ SELECT_CONTEXT_LENGTH: Final = """
 # client sorts rows by a number, which are nearly always in order.
 SELECT_CONTEXT: Final = """
     SELECT -1::bigint, session_id, context_data, version, created_at, updated_at, metadata, list_key
-    FROM {schema}director_context_messages WHERE session_id = $1
+    FROM {schema}director_context_messages WHERE session_id = $1::text
     UNION ALL
     SELECT idx, NULL, item, NULL, NULL, NULL, NULL, NULL
-    FROM {schema}director_context_items WHERE session_id = $1
+    FROM {schema}director_context_items WHERE session_id = $1::text
 """
 
-DELETE_CONTEXT: Final = "DELETE FROM {schema}director_context_messages WHERE session_id = $1"
+DELETE_CONTEXT: Final = "DELETE FROM {schema}director_context_messages WHERE session_id = $1::text"
 
 # --- Health -------------------------------------------------------------------------------------
 
 # Fails where a table is missing; reads no row.
 PROBE_TABLES: Final = """
-    SELECT FROM {schema}director_sessions, {schema}director_conversations,
-        {schema}director_context_messages, {schema}director_context_items
-    LIMIT 0
+    SELECT
+        (SELECT seq FROM {schema}director_conversations WHERE false),
+        (SELECT last_seq FROM {schema}director_sessions WHERE false),
+        (SELECT version FROM {schema}director_context_messages WHERE false),
+        (SELECT idx FROM {schema}director_context_items WHERE false)
 """
 
 SELECT_SERVER: Final = b"""
@@ -363,6 +395,7 @@ class Statements:
         self.update_session = self.compose(UPDATE_SESSION)
         self.lock_session = self.compose(LOCK_SESSION)
         self.delete_session = self.compose(DELETE_SESSION)
+        self.count_messages = self.compose(COUNT_MESSAGES)
         self.upsert_message = self.compose(UPSERT_MESSAGE)
         self.upsert_messages = self.compose(UPSERT_MESSAGES)
         self.select_message = self.compose(SELECT_MESSAGE)
@@ -374,6 +407,11 @@ class Statements:
         self.delete_messages = self.compose(DELETE_MESSAGES)
         self.save_context = self.compose(SAVE_CONTEXT)
         self.append_to_context = self.compose(APPEND_TO_CONTEXT)
+        self.append_items = self.compose(APPEND_ITEMS)
+        self.write_items = self.compose(WRITE_ITEMS)
+        self.cut_items = self.compose(CUT_ITEMS)
+        self.touch_session = self.compose(TOUCH_SESSION)
+        self.select_context_version = self.compose(SELECT_CONTEXT_VERSION)
         self.select_context_length = self.compose(SELECT_CONTEXT_LENGTH)
         self.select_context = self.compose(SELECT_CONTEXT)
         self.delete_context = self.compose(DELETE_CONTEXT)
