@@ -24,6 +24,7 @@ from director_db.records import (
     session_row,
     timestamp,
 )
+from director_db.settings import value_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -141,7 +142,7 @@ def migrates_on_first_use(environ: Mapping[str, str]) -> bool:
     Raises:
         ConfigurationError: ``DIRECTOR_DB_MIGRATE`` is neither ``auto`` nor ``never``.
     """
-    value = environ.get(SETTING)
+    value = value_of(environ, SETTING)
     if not value or value == "never":
         return False
     if value == "auto":

@@ -21,6 +21,7 @@ from director_db.errors import (
     PluginError,
     UnknownDBTypeError,
 )
+from director_db.settings import Settings, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -150,7 +151,7 @@ _installed: discovery.Installed | None = None
 _registered: dict[str, tuple[object, str]] = {}
 _loaded: dict[str, Backend] = {}
 _schemes: dict[str, Backend] = {}
-_shared: dict[tuple[str, frozenset[tuple[str, Hashable]]], BaseDB] = {}
+_shared: dict[tuple[str, Hashable], BaseDB] = {}
 
 
 def load_db(db_type_or_url: str | None = None) -> BaseDB:
@@ -170,8 +171,11 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
         PluginError: the backend's package is broken, or two packages claim the type.
         ConfigurationError: a setting of the backend is malformed.
     """
+    defaulted = False
     if db_type_or_url is None:
-        db_type_or_url = os.environ.get("DB_TYPE", "").strip() or DEFAULT_DB_TYPE
+        db_type_or_url = value_of(os.environ, "DB_TYPE").strip()
+        defaulted = not db_type_or_url
+        db_type_or_url = db_type_or_url or DEFAULT_DB_TYPE
     elif not isinstance(db_type_or_url, str):
         kind = type(db_type_or_url).__name__
         message = f"load_db() takes a DB type or a URL as str, not {kind}."
@@ -185,7 +189,10 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
         backend = load_backend(db_type_or_url)
     try:
         settings = backend.cls._settings(environment, url)  # noqa: SLF001 - the core's own protocol
-        key = (backend.spec.name, frozenset(settings.items()))
+        key = (
+            backend.spec.name,
+            getattr(settings, "identity", None) or frozenset(settings.items()),
+        )
     except DirectorDBError:
         raise
     except Exception as error:
@@ -199,9 +206,21 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
         if instance is None or instance.closed:
             instance = backend.cls(**settings)
             instance._shared = True  # noqa: SLF001
+            if defaulted and os.environ.get("DATABASE_URL"):
+                settings = _without_database_url(backend, settings)
             instance._remember(settings)  # noqa: SLF001
             _shared[key] = instance
         return instance
+
+
+def _without_database_url(backend: Backend, settings: Mapping[str, Hashable]) -> Settings:
+    """Return settings that tell of a URL that nobody looks at."""
+    told = settings if isinstance(settings, Settings) else Settings(settings, {})
+    sentence = (
+        f"DATABASE_URL is ignored, as DB_TYPE is not set: the database is of the default type, "
+        f"{backend.spec.name}. To use the URL, set DB_TYPE to it, or to the type that it is of."
+    )
+    return Settings(told, told.origins, (*told.ignored, sentence), identity=told.identity)
 
 
 def close_all() -> None:

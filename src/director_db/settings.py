@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from director_db.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
+
+QUOTED: Final = " It is in quotes, which docker --env-file keeps: leave them out."
+"""What to add to an error about a value for which `is_quoted` is true."""
 
 DEFAULT: Final = "default"
 """The origin of a setting that nobody made."""
@@ -20,17 +25,43 @@ class Settings(dict[str, "Hashable"]):
     Attributes:
         origins: the name of each setting, and the variable that it comes from, or `DEFAULT`.
         ignored: a sentence for each variable that is set and has no effect; no passwords.
+        identity: what `load_db` compares instead of the arguments, where these have several
+            spellings; None where they have one.
     """
 
-    __slots__ = ("ignored", "origins")
+    __slots__ = ("identity", "ignored", "origins")
 
     def __init__(
         self,
         arguments: Mapping[str, Hashable],
         origins: Mapping[str, str],
         ignored: tuple[str, ...] = (),
+        *,
+        identity: Hashable = None,
     ) -> None:
         """Take the arguments, and what is known of them."""
         super().__init__(arguments)
         self.origins = origins
         self.ignored = ignored
+        self.identity = identity
+
+
+def value_of(environ: Mapping[str, str], name: str) -> str:
+    """Return a variable without the newline that a file has at its end; empty is not set.
+
+    Raises:
+        ConfigurationError: it is in quotes; a path or a word with quotes is somebody's mistake.
+    """
+    value = environ.get(name)
+    if not value:
+        return ""
+    value = value.rstrip("\r\n")
+    if is_quoted(value):
+        message = f"{name} is malformed.{QUOTED}"  # Not the value: it may be a URL with a password.
+        raise ConfigurationError(message)
+    return value
+
+
+def is_quoted(text: str) -> bool:
+    """Whether a value is in quotes, as a shell would take them away."""
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from director_db.errors import ConfigurationError
+from director_db.settings import QUOTED, is_quoted
 
 if TYPE_CHECKING:
     from typing import Any
@@ -46,8 +47,6 @@ _INSTEAD: Final = {
     "sslaccept": "sslmode",
     "sslidentity": "sslcert and sslkey",
 }
-
-QUOTED: Final = " It is in quotes, which docker --env-file keeps: leave them out."
 
 
 class DSN(str):
@@ -122,11 +121,6 @@ def parse(dsn: object, name: str) -> dict[str, str]:
             message = f"{name}: {keyword} is one of {', '.join(sorted(choices))}."
             raise ConfigurationError(message)
     return parameters
-
-
-def is_quoted(text: str) -> bool:
-    """Whether a value is in quotes, as a shell would take them away."""
-    return len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
 
 
 def is_encodable(text: str) -> bool:

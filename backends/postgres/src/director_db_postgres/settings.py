@@ -11,15 +11,13 @@ from psycopg.conninfo import make_conninfo
 from director_db.errors import ConfigurationError
 from director_db.old_layout import migrates_on_first_use
 from director_db.registry import environment
-from director_db.settings import DEFAULT
+from director_db.settings import DEFAULT, QUOTED, is_quoted
 from director_db.settings import Settings as Found
 from director_db_postgres.dsn import (
     DSN,
     MAX_PORT,
-    QUOTED,
     are_ports,
     is_encodable,
-    is_quoted,
     parse,
     split_extras,
     whole_number,

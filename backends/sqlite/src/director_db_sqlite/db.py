@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from director_db import CONTRACT_VERSION, BaseDB, ConfigurationError, __version__
-from director_db.old_layout import migrates_on_first_use
 from director_db.payload import MAX_PAYLOAD_BYTES, payload_bytes
 from director_db.records import (
     NO_CONTEXT,
@@ -24,13 +23,13 @@ from director_db.records import (
     message_bytes,
     whole_context,
 )
-from director_db_sqlite import old_layout, sql
+from director_db_sqlite import old_layout, settings, sql
 from director_db_sqlite.connections import MEMORY
 from director_db_sqlite.database import FileDatabase
 from director_db_sqlite.errors import translate
-from director_db_sqlite.file import absolute
 from director_db_sqlite.memory import MemoryDatabase
 from director_db_sqlite.schema import SCHEMA_VERSION
+from director_db_sqlite.settings import DEFAULT_PATH, NORMAL, check_path, check_synchronous
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -48,11 +47,6 @@ if TYPE_CHECKING:
         SessionQuery,
     )
     from director_db_sqlite.database import Database
-
-DEFAULT_PATH: Final = "director.db"
-
-FULL: Final = "full"
-NORMAL: Final = "normal"
 
 _LONGEST_TIMEOUT: Final = 86_400
 
@@ -85,8 +79,9 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         """Take the settings; nothing is opened before the first operation.
 
         Args:
-            db_path: the file, which is created if it is missing, but not its folder; ``":memory:"``
-                for a private database that ends with the instance.
+            db_path: the file, which is created if it is missing, but not its folder; ``~`` is the
+                home; ``":memory:"`` for a private database that ends with the instance. Without
+                any argument, all of them are read from the environment, as `load_db` does.
             busy_timeout: how long an operation waits for the locks of others, in seconds, before
                 `BackendUnavailableError`.
             synchronous: ``"full"``: a write that returned survives a power cut; ``"normal"``: it
@@ -100,10 +95,8 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
             ConfigurationError: `db_path` cannot be a file, `busy_timeout` is not positive, or
                 `synchronous` is another word.
         """
-        path: object = db_path.__fspath__() if isinstance(db_path, os.PathLike) else db_path
-        if not isinstance(path, str) or not path or "\0" in path or not _can_be_a_name(path):
-            message = f"db_path is the path of a file, or ':memory:', not {path!a}."
-            raise ConfigurationError(message)
+        given: object = db_path.__fspath__() if isinstance(db_path, os.PathLike) else db_path
+        path = check_path(given, "db_path")
         seconds: object = busy_timeout
         if not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST_TIMEOUT:
             message = (
@@ -111,7 +104,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
                 f"not {busy_timeout!r}."
             )
             raise ConfigurationError(message)
-        self._synchronous = _synchronous(synchronous, "synchronous")
+        self._synchronous = check_synchronous(synchronous, "synchronous")
         self.db_path = path
         self._database: Database = (
             MemoryDatabase()
@@ -123,18 +116,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
 
     @classmethod
     def _settings(cls, environ: Mapping[str, str], url: str | None) -> dict[str, Hashable]:
-        path = (
-            _path_of_url(url) if url is not None else environ.get("SQLITE_DB_PATH") or DEFAULT_PATH
-        )
-        settings: dict[str, Hashable] = {"db_path": path}
-        if path != MEMORY and not os.path.isabs(path):  # noqa: PTH117 - at every load_db()
-            settings["directory"] = absolute(".", None)
-        synchronous = environ.get("SQLITE_SYNCHRONOUS")
-        if synchronous and _synchronous(synchronous, "SQLITE_SYNCHRONOUS") != FULL:
-            settings["synchronous"] = NORMAL
-        if migrates_on_first_use(environ) and path != MEMORY:
-            settings["migrate"] = True
-        return settings
+        return settings.read(environ, url)
 
     @property
     def place(self) -> str:
@@ -469,40 +451,3 @@ def _touch(connection: sqlite3.Connection, session_id: str, stored: int, updated
 
 def _delete(connection: sqlite3.Connection, statement: str, *key: str) -> bool:
     return connection.execute(statement, key).rowcount > 0
-
-
-def _synchronous(value: object, name: str) -> str:
-    """Return one of the two words, in whatever case it was written."""
-    word = value.lower() if isinstance(value, str) else None
-    if word not in {FULL, NORMAL}:
-        message = f"{name} is {FULL!r} or {NORMAL!r}, not {value!a}."
-        raise ConfigurationError(message)
-    return word
-
-
-def _can_be_a_name(path: str) -> bool:
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _path_of_url(url: str) -> str:
-    """Return the path in a URL, by the rules that SQLAlchemy made common.
-
-    Three slashes and a relative path, four and an absolute one; ``sqlite://`` alone and
-    ``sqlite:///:memory:`` are in memory. Nothing is percent-decoded.
-    """
-    rest = url.partition("://")[2]
-    if not rest or rest == "/":
-        return MEMORY
-    if not rest.startswith("/"):
-        message = (
-            "A SQLite URL has no host: sqlite:///relative/path.db or sqlite:////absolute/path.db."
-        )
-        raise ConfigurationError(message)
-    if "?" in rest or "#" in rest:
-        message = "A SQLite URL takes no parameters; pass a path with ? or # as SQLITE_DB_PATH."
-        raise ConfigurationError(message)
-    return rest[1:]

@@ -18,7 +18,9 @@ class FileReplacedError(Exception):
 
 
 def absolute(path: str, directory: str | None) -> str:
-    """Return a path made absolute, from a folder or else from the working directory."""
+    """Return a path made absolute, from the home, a folder or else the working directory."""
+    if path.startswith("~"):
+        path = os.path.expanduser(path)  # noqa: PTH111 - a name that nobody has is left as it is
     try:
         return os.path.abspath(os.path.join(directory or "", path))  # noqa: PTH100, PTH118
     except OSError as error:
