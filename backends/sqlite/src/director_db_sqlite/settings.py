@@ -37,7 +37,7 @@ def read(environ: Mapping[str, str], url: str | None) -> Settings:
         folder = os.getcwd()  # noqa: PTH109 - at every load_db()
     except OSError:
         folder = None  # Who needs it is told.
-    return _read(url, texts, folder, environ.get("HOME"))
+    return _read(url, texts, folder, os.path.expanduser("~"))  # noqa: PTH111 - as getcwd
 
 
 @functools.lru_cache(64)
