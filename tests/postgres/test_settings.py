@@ -110,7 +110,10 @@ def test_what_is_ignored_is_logged_once_and_without_passwords(monkeypatch, caplo
 
 def test_each_setting_has_its_origin():
     environ = {"POSTGRES_HOST": "h", "POSTGRES_USER": "u", "POSTGRES_POOL_SIZE": "3"}
-    options = ("schema", "pool_size", "statement_timeout", "pooler", "retry_deadline")
+    options = (
+        *("schema", "pool_size", "statement_timeout"),
+        *("pooler", "retry_deadline", "operation_timeout"),
+    )
     defaults = dict.fromkeys(options, "default")
     assert {
         **defaults,
@@ -251,6 +254,7 @@ def test_the_other_settings_hold_for_a_url_too():
         "POSTGRES_STATEMENT_TIMEOUT": "1.5",
         "POSTGRES_POOLER": "off",
         "POSTGRES_RETRY_DEADLINE": "7",
+        "POSTGRES_OPERATION_TIMEOUT": "0",
     }
     assert PostgresDB._settings(environ, "postgres://h") == {
         "dsn": "postgres://h",
@@ -259,6 +263,7 @@ def test_the_other_settings_hold_for_a_url_too():
         "statement_timeout": 1.5,
         "pooler": False,
         "retry_deadline": 7.0,
+        "operation_timeout": 0.0,
     }
 
 
@@ -285,6 +290,8 @@ def test_the_other_settings_hold_for_a_url_too():
         ({"POSTGRES_STATEMENT_TIMEOUT": "5s"}, "POSTGRES_STATEMENT_TIMEOUT"),
         ({"POSTGRES_POOLER": "maybe"}, "POSTGRES_POOLER"),
         ({"POSTGRES_RETRY_DEADLINE": "-1"}, "POSTGRES_RETRY_DEADLINE"),
+        ({"POSTGRES_OPERATION_TIMEOUT": "-1"}, "POSTGRES_OPERATION_TIMEOUT"),
+        ({"POSTGRES_OPERATION_TIMEOUT": "never"}, "POSTGRES_OPERATION_TIMEOUT"),
     ],
 )
 def test_a_malformed_setting_is_named(environ, told):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any, Final, Self
 
 import psycopg
@@ -10,13 +11,24 @@ import psycopg
 from director_db.errors import ConfigurationError
 from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.refusal import refusal_state
+from director_db_postgres.sql import LIMIT_LOCK_WAITS
+from director_db_postgres.waiting import NO_LIMIT, NoAnswerError, watched
 
 # How long the server may take to hear of a cancelled statement, in seconds.
 _CANCEL_PATIENCE: Final = 2.0
+_LATE_CANCEL_PATIENCE: Final = 1.0
 
 
 class Connection(PipelinedConnection):
-    """A connection as the pool makes it."""
+    """A connection as the pool makes it.
+
+    Attributes:
+        is_cancelled: whether it was told to cancel what it did, as no answer came in time.
+    """
+
+    is_cancelled = False
+    _patience = NO_LIMIT
+    _end = NO_LIMIT
 
     @classmethod
     def connect(  # type: ignore[override]
@@ -30,6 +42,7 @@ class Connection(PipelinedConnection):
         try:
             connector.connecting[token] = None
             connection = super().connect(conninfo, **kwargs)
+            connection.limit_lock_waits(connector)
         except psycopg.OperationalError as error:
             text, timed_out = str(error), isinstance(error, psycopg.errors.ConnectionTimeout)
         except UnicodeError as error:
@@ -46,6 +59,58 @@ class Connection(PipelinedConnection):
         state = None if timed_out else refusal_state(conninfo, connector.patience)
         connector.failure = Failure(text, state)
         raise connector.failure.error()
+
+    def limit_lock_waits(self, connector: Connector) -> None:
+        """Let the server give up waiting for a lock in time for others to use this connection.
+
+        Not as a start-up option, which PgBouncer refuses. Behind a pooler, where the next
+        transaction may run on another connection of the server, each has to say it anew.
+        """
+        if not connector.pooled:
+            parameters = (connector.lock_timeout, self.info.backend_pid)
+            row = self.execute(LIMIT_LOCK_WAITS, parameters, prepare=False).fetchone()
+            if row is not None and row[0] is not None:
+                return
+        self.lock_timeout = connector.lock_timeout
+
+    def expect_answers(self, patience: float, end: float) -> None:
+        """Wait for answers until `end`, on the monotonic clock, and `patience` seconds for more."""
+        self._patience = patience
+        self._end = end
+        self.is_cancelled = False
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Wait as psycopg does, but not longer than `expect_answers` says.
+
+        Raises:
+            NoAnswerError: the time is up; the connection is closed.
+        """
+        if self._end < NO_LIMIT:
+            gen = watched(gen, self._patience, self._end, self._cancel_late)
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except NoAnswerError:
+            self.close()
+            raise
+
+    def _cancel_late(self) -> None:
+        self.is_cancelled = True
+        # An older libpq would wait for a frozen server without a limit here, too.
+        if psycopg.capabilities.has_cancel_safe():
+            with contextlib.suppress(psycopg.Error):
+                self.cancel_safe(timeout=_LATE_CANCEL_PATIENCE)
+
+    def holder_of(self, statement: bytes, session_id: str) -> str:
+        """Say who holds the lock of a session's row, as far as the server tells."""
+        rows = []
+        with contextlib.suppress(psycopg.Error):
+            rows = self.run(statement, (session_id,)).rows()
+        if not rows:
+            return "another transaction"
+        process, application, state, seconds = rows[0]
+        name = f" ({application})" if application else ""
+        doing = f", {state} since {seconds:.0f} s" if state else ""
+        return f"process {process}{name}{doing}"
 
     def abort(self) -> None:
         """Close this connection, which was interrupted and may be in the middle of a statement.
@@ -97,9 +162,17 @@ class Failure:
 class Connector:
     """What the pool's connections share with those who wait for them."""
 
-    def __init__(self, patience: float) -> None:
-        """Start with nothing known; `patience` is for asking why a connection failed, seconds."""
+    def __init__(self, patience: float, *, lock_wait: float, pooled: bool) -> None:
+        """Start with nothing known.
+
+        Args:
+            patience: for asking why a connection failed, in seconds.
+            lock_wait: how long a statement may wait for a lock, in seconds.
+            pooled: whether each transaction may be on another connection of the server.
+        """
         self.patience = patience
+        self.lock_timeout = str(math.ceil(lock_wait * 1000))
+        self.pooled = pooled
         self.ready: list[Connection] = []
         # The attempts to connect that are under way.
         self.connecting: dict[object, None] = {}

@@ -6,7 +6,6 @@ import atexit
 import ctypes
 import math
 import random
-import sys
 import threading
 import time
 import weakref
@@ -23,6 +22,8 @@ from director_db_postgres.arrays import ADAPTERS
 from director_db_postgres.connections import Connection, Connector
 from director_db_postgres.dsn import DSN
 from director_db_postgres.errors import (
+    CANCELLED,
+    LOCKED,
     READ_ONLY,
     explain,
     is_of_a_stale_plan,
@@ -30,6 +31,7 @@ from director_db_postgres.errors import (
     may_be_applied,
     sqlstate,
 )
+from director_db_postgres.waiting import LOCK_WAIT, NO_LIMIT, NoAnswerError, Turn, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +68,59 @@ def _close_at_exit() -> None:
         database.close(_EXIT_PATIENCE)
 
 
+class _Call:
+    """One call of an operation, with all its tries.
+
+    Attributes:
+        session_id: whose row it locks; None for a call that locks none.
+        once: whether it may not be applied twice.
+        in_doubt: whether a try that failed may have been applied.
+        is_held_up: whether a try waited in vain for a lock.
+        is_late: whether the server was told to cancel it, as the time was up.
+        holder: who holds the lock of the session's row, for people.
+        patience: the longest that it waits for an answer, in seconds.
+        end: until when it waits for anything at all, on the monotonic clock.
+        deadline: until when it waits for a connection and is tried again.
+    """
+
+    __slots__ = (
+        "deadline",
+        "end",
+        "holder",
+        "in_doubt",
+        "is_held_up",
+        "is_late",
+        "once",
+        "patience",
+        "session_id",
+    )
+
+    def __init__(
+        self,
+        settings: Settings,
+        session_id: str | None = None,
+        *,
+        once: bool = False,
+        patience: float = NO_LIMIT,
+    ) -> None:
+        """Start the clock."""
+        now = time.monotonic()
+        self.session_id = session_id
+        self.once = once
+        self.in_doubt = False
+        self.is_late = False
+        self.is_held_up = False
+        self.holder = "another transaction"
+        self.patience = min(patience, settings.operation_timeout or NO_LIMIT)
+        self.end = now + self.patience
+        self.deadline = min(self.end, now + settings.retry_deadline)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return self.session_id is not None
+
+
 class Database:
     """Runs operations on pooled connections, and again if a connection was lost."""
 
@@ -82,6 +137,8 @@ class Database:
         self._conninfo = DSN(make_conninfo(**settings.parameters))
         self.place = settings.place
         self.utf8 = True
+        # Short enough that a call hears of a lock before its own time is up.
+        self._lock_wait = min(LOCK_WAIT, (settings.operation_timeout or NO_LIMIT) / 3)
         self._reset()
 
     def _reset(self) -> None:
@@ -90,25 +147,33 @@ class Database:
         self._holding: dict[object, None] = {}
         self._pool: ConnectionPool[Connection] | None = None
         self._connector = self._new_connector()
+        # Two of a session, so that the server can pass its lock on without a word to us.
+        self._turns = Turns(2)
+        self._held_up = Turns(max(1, self._settings.pool_size // 2))
 
     def _new_connector(self) -> Connector:
-        return Connector(min(_REFUSAL_PATIENCE, self._settings.retry_deadline))
+        return Connector(
+            min(_REFUSAL_PATIENCE, self._settings.retry_deadline),
+            lock_wait=self._lock_wait,
+            pooled=bool(self._settings.pooler),
+        )
 
-    def read(self, operation: Operation[T]) -> T:
-        """Run an operation that changes nothing."""
-        return self._run(operation, once=False, writes=False)[0]
+    def read(self, operation: Operation[T], *, patience: float = NO_LIMIT) -> T:
+        """Run an operation that changes nothing; `patience` is for a call in a hurry, seconds."""
+        return self._run(operation, _Call(self._settings, patience=patience))
 
-    def write(self, operation: Operation[T]) -> T:
+    def write(self, operation: Operation[T], session_id: str) -> T:
         """Run an operation that may be applied twice without harm."""
-        return self._run(operation, once=False, writes=True)[0]
+        return self._run(operation, _Call(self._settings, session_id))
 
-    def write_in_doubt(self, operation: Operation[T]) -> tuple[T, bool]:
+    def write_in_doubt(self, operation: Operation[T], session_id: str) -> tuple[T, bool]:
         """Run as `write`; the second result is whether an earlier try may have been applied."""
-        return self._run(operation, once=False, writes=True)
+        call = _Call(self._settings, session_id)
+        return self._run(operation, call), call.in_doubt
 
-    def write_once(self, operation: Operation[T]) -> T:
+    def write_once(self, operation: Operation[T], session_id: str) -> T:
         """Run an operation that is tried again only if it is known not to have been applied."""
-        return self._run(operation, once=True, writes=True)[0]
+        return self._run(operation, _Call(self._settings, session_id, once=True))
 
     def migrate(self, *, skip_invalid: bool) -> Migration:
         """Create what is missing, carrying the old system's tables over; tried once."""
@@ -156,54 +221,98 @@ class Database:
 
     # --- Trying, and trying again ---------------------------------------------------------------
 
-    def _run(self, operation: Operation[T], *, once: bool, writes: bool) -> tuple[T, bool]:
-        deadline = time.monotonic() + self._settings.retry_deadline
+    def _run(self, operation: Operation[T], call: _Call) -> T:
+        if call.session_id is None:
+            return self._try_on(operation, call)
+        return self._in_turn(self._turns, call.session_id, self._try_on, operation, call)
+
+    def _in_turn(
+        self,
+        turns: Turns,
+        name: str,
+        run: Callable[[Operation[T], _Call], T],
+        operation: Operation[T],
+        call: _Call,
+    ) -> T:
+        turn = Turn(turns, name)
+        try:
+            if not turn.wait(call.end):
+                raise self._locked(call)
+            return run(operation, call)
+        finally:
+            turn.leave()
+
+    def _try_on(self, operation: Operation[T], call: _Call) -> T:
         pause = _FIRST_PAUSE
-        in_doubt = False
         # Each connection may have planned its statements for tables that were altered since.
         stale_plans = self._settings.pool_size
         while True:
-            token = object()
             try:
-                pool, connection = self._acquire(deadline, token)
+                if not call.is_held_up:
+                    return self._try(operation, call)
+                # Others need connections too.
+                return self._in_turn(self._held_up, "", self._try, operation, call)
             except psycopg.Error as error:
                 failure = error
             except BackendUnavailableError as error:
-                error.maybe_applied |= in_doubt
+                error.maybe_applied |= call.in_doubt
                 raise
-            else:
-                try:
-                    return operation(connection), in_doubt
-                except psycopg.Error as error:
-                    failure = error
-                    # An answer on a connection that is still good says that nothing was applied.
-                    # Not one that a pooler gives when it has lost the server.
-                    in_doubt |= writes and (connection.closed or may_be_applied(error))
-                    if sqlstate(error) == READ_ONLY or is_of_a_stale_plan(error):
-                        connection.close()
-                except BaseException:
-                    connection.abort()
-                    raise
-                finally:
-                    self._holding.pop(token, None)
-                    pool.putconn(connection)
+            state = sqlstate(failure)
             if is_of_a_stale_plan(failure) and stale_plans:
                 stale_plans -= 1
                 continue
+            if state == LOCKED:
+                call.is_held_up = True
+                call.deadline = min(call.end, time.monotonic() + self._settings.retry_deadline)
+                if time.monotonic() + self._lock_wait > call.end:
+                    raise self._locked(call) from failure
+                time.sleep(self._lock_wait * random.uniform(0, 0.5))  # noqa: S311 - no secret
+                continue
+            if isinstance(failure, NoAnswerError) or (call.is_late and state == CANCELLED):
+                raise self._no_answer(call) from failure
             if (
-                (once and in_doubt)
+                (call.once and call.in_doubt)
                 or not is_worth_retrying(failure, pooler=bool(self._settings.pooler))
-                or time.monotonic() + pause > deadline
+                or time.monotonic() + pause > call.deadline
             ):
-                raise explain(failure, self.place, maybe_applied=in_doubt) from failure
+                raise explain(failure, self.place, maybe_applied=call.in_doubt) from failure
             # Random, lest all who were cut off come back at the same moments.
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _acquire(
-        self, deadline: float, token: object
-    ) -> tuple[ConnectionPool[Connection], Connection]:
-        pool = self._pool or self._open(deadline)
+    def _try(self, operation: Operation[T], call: _Call) -> T:
+        token = object()
+        pool, connection = self._acquire(call, token)
+        try:
+            connection.expect_answers(call.patience, call.end)
+            result = operation(connection)
+            if connection.is_cancelled and call.writes:
+                # Told to cancel a COMMIT, a server need not wait for its standby any more.
+                connection.close()
+                message = "the answer came too late to be relied on"
+                raise NoAnswerError(message)  # noqa: TRY301 - as any other failure of this try
+            return result  # noqa: TRY300
+        except psycopg.Error as error:
+            # An answer on a connection that is still good says that nothing was applied. Not one
+            # that a pooler gives when it has lost the server.
+            call.is_late |= connection.is_cancelled
+            call.in_doubt |= call.writes and (connection.closed or may_be_applied(error))
+            if sqlstate(error) == LOCKED and call.session_id is not None:
+                call.holder = connection.holder_of(self._statements.select_holder, call.session_id)
+            # A late cancelling must not strike somebody else's statement.
+            if sqlstate(error) == READ_ONLY or is_of_a_stale_plan(error) or connection.is_cancelled:
+                connection.close()
+            raise
+        except BaseException:
+            connection.abort()
+            raise
+        finally:
+            self._holding.pop(token, None)
+            pool.putconn(connection)
+
+    def _acquire(self, call: _Call, token: object) -> tuple[ConnectionPool[Connection], Connection]:
+        deadline = call.deadline
+        pool = self._pool or self._open(call)
         known = self._connector.failure
         while True:
             piece = _WAIT if self._connector.failure is None else _WAIT_AFTER_FAILURE
@@ -215,12 +324,12 @@ class Database:
                 if failure is not None and (late or failure is not known):
                     raise failure.error() from None
                 if late:
-                    raise self._busy() from None
+                    raise self._busy(call) from None
                 if failure is None and self._are_lost(pool):
                     # Nobody has them: exceptions of a signal's handler struck between the pool and
                     # us. It cannot be told, so that all who wait start over with a new one.
                     self._discard(pool)
-                    pool = self._open(deadline)
+                    pool = self._open(call)
             except Exception:
                 raise
             except BaseException:
@@ -240,12 +349,32 @@ class Database:
             return False
         return int(pool.get_stats()["pool_size"]) >= size
 
-    def _busy(self) -> DirectorDBError:
+    def _busy(self, call: _Call) -> DirectorDBError:
+        waited, setting = min(
+            (self._settings.retry_deadline, "POSTGRES_RETRY_DEADLINE"),
+            (call.patience, "POSTGRES_OPERATION_TIMEOUT"),
+        )
         message = (
             f"All {self._settings.pool_size} connections to {self.place} stayed busy for "
-            f"{self._settings.retry_deadline:g} s. Try again, or raise POSTGRES_POOL_SIZE."
+            f"{waited:g} s. Try again, or raise POSTGRES_POOL_SIZE, or {setting}."
         )
         return BackendUnavailableError(message, retryable=True)
+
+    def _no_answer(self, call: _Call) -> DirectorDBError:
+        message = (
+            f"{self.place} did not answer for {call.patience:g} s. The server, or what lies "
+            "between, may be frozen or very busy. Try again, or raise POSTGRES_OPERATION_TIMEOUT."
+        )
+        return BackendUnavailableError(message, retryable=True, maybe_applied=call.in_doubt)
+
+    def _locked(self, call: _Call) -> DirectorDBError:
+        what = "A table" if call.session_id is None else f"The session {call.session_id!r}"
+        message = (
+            f"{what} in {self.place} stayed locked for "
+            f"{call.patience:g} s, by {call.holder}. Try again, end that transaction, or raise "
+            "POSTGRES_OPERATION_TIMEOUT."
+        )
+        return BackendUnavailableError(message, retryable=True, maybe_applied=call.in_doubt)
 
     def _discard(self, pool: ConnectionPool[Connection]) -> None:
         if self._pool is pool:
@@ -254,8 +383,9 @@ class Database:
 
     # --- Opening --------------------------------------------------------------------------------
 
-    def _open(self, deadline: float) -> ConnectionPool[Connection]:
+    def _open(self, call: _Call) -> ConnectionPool[Connection]:
         """Connect, see to it that our tables are there, and start the pool."""
+        deadline = call.deadline
         try:
             if not self._opening.acquire(timeout=max(0.001, deadline - time.monotonic())):
                 message = f"{self.place} could not be opened by another thread in time. Try again."
@@ -276,13 +406,14 @@ class Database:
             )
             connection = Connection.connect(self._conninfo, connect_timeout=patience, **options)
             try:
+                if not self._migrates:
+                    connection.expect_answers(call.patience, call.end)
                 schema.ensure(connection, self._statements, self.place, migrating=self._migrates)
                 self.utf8 = connection.pgconn.parameter_status(b"server_encoding") == b"UTF8"
             except BaseException:
                 connection.close()
                 raise
             self._close_ready()
-            self._connector.is_sharded = connection.is_sharded
             self._connector.ready.append(connection)
             pool = ConnectionPool(
                 self._conninfo,
@@ -314,8 +445,7 @@ class Database:
             "autocommit": True,
             "context": ADAPTERS,
             "cursor_factory": psycopg.RawCursor,
-            # Whether our pipelines prepare. psycopg itself is never to: it would deallocate all.
-            "prepare_threshold": None if self._settings.pooler else sys.maxsize,
+            "prepare_threshold": None if self._settings.pooler else 5,
         }
 
     def _close_ready(self) -> None:

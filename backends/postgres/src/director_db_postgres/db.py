@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 MIN_SERVER: Final = 15
 """The oldest major version of the server that is tested."""
 
+# A probe wants an answer, whatever it is, in seconds.
+_HEALTH_PATIENCE: Final = 5.0
+
 _NO_LIMIT: Final = 2**63 - 1
 
 _ANY_VERSION: Final = -1
@@ -76,6 +79,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
         statement_timeout: float | None = None,
         pooler: bool | None = None,
         retry_deadline: float = settings.DEFAULT_RETRY_DEADLINE,
+        operation_timeout: float = settings.DEFAULT_OPERATION_TIMEOUT,
         migrate: bool = False,
     ) -> None:
         """Take the settings; nothing is connected before the first operation.
@@ -96,6 +100,10 @@ class PostgresDB(BaseDB, db_type="postgres"):
                 says that each connection keeps its server, as in PgBouncer's session mode.
             retry_deadline: how long an operation is tried again, and waits for a free connection,
                 in seconds, before `BackendUnavailableError`.
+            operation_timeout: the longest that one call waits, in seconds: for a connection, for
+                the lock of its session, for an answer, and between tries; 0 for no limit. While an
+                answer or a payload still moves it is not cut. Telling the server to cancel may
+                take two seconds more.
             migrate: whether the first operation carries the tables of the system before director-db
                 over, as `migrate()` does, where it would refuse them otherwise.
 
@@ -111,6 +119,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
             statement_timeout,
             pooler=pooler,
             retry_deadline=retry_deadline,
+            operation_timeout=operation_timeout,
         )
         self.schema = self._settings_in_use.schema
         self._sql = sql.Statements(self.schema)
@@ -133,7 +142,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
             (row,) = connection.run(sql.SELECT_SERVER).rows()
             return row, old_layout.tables_with_rows(connection, self._sql)
 
-        server, old = self._database.read(look)
+        server, old = self._database.read(look, patience=_HEALTH_PATIENCE)
         version, number, encoding, synchronous_commit, fsync = server
         versions = {
             "director-db": __version__,
@@ -185,9 +194,9 @@ class PostgresDB(BaseDB, db_type="postgres"):
     def _insert_session(self, row: SessionRow) -> None:
         def insert(connection: Connection) -> None:
             stored = row._replace(metadata=self._text(row.metadata))
-            connection.run(self._sql.insert_session, stored)
+            connection.run_waiting(self._sql.insert_session, stored)
 
-        self._database.write(insert)
+        self._database.write(insert, row.session_id)
 
     def _select_session(self, session_id: str) -> SessionRow | None:
         row = self._select_one(self._sql.select_session, session_id)
@@ -211,9 +220,9 @@ class PostgresDB(BaseDB, db_type="postgres"):
                 parameters += (False, None) if value is UNSET else (True, value)
             metadata = changes.metadata
             parameters += (False, None) if metadata is UNSET else (True, self._text(metadata))
-            return connection.run(self._sql.update_session, parameters).count > 0
+            return connection.run_waiting(self._sql.update_session, parameters).count > 0
 
-        return self._database.write(update)
+        return self._database.write(update, session_id)
 
     def _delete_session(self, session_id: str) -> DeletedComponents:
         def delete(connection: Connection) -> DeletedComponents:
@@ -224,7 +233,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
             return DeletedComponents._make(deleted.rows()[0])
 
         nothing = DeletedComponents(conversation=False, context=False, session=False)
-        return _unless_impossible(lambda: self._database.write_once(delete), nothing)
+        return _unless_impossible(lambda: self._database.write_once(delete, session_id), nothing)
 
     # --- Messages -------------------------------------------------------------------------------
 
@@ -247,7 +256,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
                 return False
             return written.count > 0
 
-        return self._database.write(upsert)
+        return self._database.write(upsert, session_id)
 
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
         limit = _NO_LIMIT if query.limit is None else query.limit
@@ -328,7 +337,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
             # Ours may also have been stored by a try whose answer got lost.
             return SaveOutcome.SAVED if touched.count else SaveOutcome.CONFLICT
 
-        outcome, in_doubt = self._database.write_in_doubt(save)
+        outcome, in_doubt = self._database.write_in_doubt(save, row.session_id)
         # Either we were never applied, or we were and somebody has saved since.
         return SaveOutcome.IN_DOUBT if outcome is SaveOutcome.CONFLICT and in_doubt else outcome
 
@@ -370,7 +379,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
             return Appended(SaveOutcome.SAVED, length, before[0][0] if before else NO_CONTEXT)
 
         try:
-            return self._database.write_once(add)
+            return self._database.write_once(add, session_id)
         except BackendUnavailableError as error:
             # It may not be sent again, but the version that it stored tells that it was applied.
             length = self._length_at(session_id, append.version) if error.maybe_applied else None
@@ -416,7 +425,9 @@ class PostgresDB(BaseDB, db_type="postgres"):
             )
             return deleted.count > 0
 
-        return _unless_impossible(lambda: self._database.write_once(delete), otherwise=False)
+        return _unless_impossible(
+            lambda: self._database.write_once(delete, session_id), otherwise=False
+        )
 
     def _text(self, payload: str) -> str:
         return payload if self._database.utf8 else to_ascii(payload)

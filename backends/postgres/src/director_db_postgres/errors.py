@@ -22,6 +22,12 @@ READ_ONLY: Final = "25006"
 STALE_PLAN: Final = "0A000"
 """What is not supported: among other things, a plan whose result would have other types now."""
 
+CANCELLED: Final = "57014"
+"""The statement was cancelled, or took longer than the statement timeout."""
+
+LOCKED: Final = "55P03"
+"""A lock was not to be had within ``lock_timeout``."""
+
 _CONNECTION_FAILED: Final = "08"
 
 # Worth another try on the same server or the one that takes over. A whole class by its two letters.
@@ -44,7 +50,7 @@ _OF_A_SHARD: Final = frozenset({_CONNECTION_FAILED, "57", "58", "XX"})
 
 # What the caller may try again, but not at once: waiting is what failed, or memory.
 _RETRYABLE: Final = frozenset(
-    {*_RETRY, "25P03", "25P04", "53200", "53400", "55006", "55P03", "57014"}
+    {*_RETRY, "25P03", "25P04", "53200", "53400", "55006", LOCKED, CANCELLED}
 )
 
 # What a pooler answers for all that it does not like; the server itself, for a broken protocol.
@@ -75,8 +81,8 @@ _UNAVAILABLE: Final = {
     "53": "the server is out of resources",
     "54": "a limit of the server was exceeded",
     "55": "something it needs is in use, or not ready",
-    "55P03": "a lock was not available in time",
-    "57014": "the statement was cancelled or took longer than the statement timeout",
+    LOCKED: "a lock was not available in time",
+    CANCELLED: "the statement was cancelled or took longer than the statement timeout",
     "57": "the server ended the connection; it may be starting up or shutting down",
     "58": "the server's system failed; check its disk and its log",
     "XX001": "the data is damaged; restore a backup",

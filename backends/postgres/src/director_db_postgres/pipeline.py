@@ -19,6 +19,7 @@ from psycopg.pq import ExecStatus
 from psycopg.rows import TupleRow
 
 from director_db_postgres.errors import STALE_PLAN, is_of_a_shard, mark, sqlstate
+from director_db_postgres.sql import SET_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,13 +80,22 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
     Attributes:
         is_sharded: whether the server commits each statement on its shard, so that a transaction of
             several takes a BEGIN and a COMMIT. Elsewhere a pipeline is one.
+        lock_timeout: how long a transaction of several may wait for a lock, in milliseconds; None
+            where the server knows that already.
     """
 
     is_sharded = False
 
+    lock_timeout: str | None = None
+
     def run(self, statement: bytes, parameters: Sequence[Any] = ()) -> Answer:
         """Execute one statement, a transaction of its own."""
         (answer,) = self.run_together((statement, parameters))
+        return answer
+
+    def run_waiting(self, statement: bytes, parameters: Sequence[Any]) -> Answer:
+        """Execute one statement that may wait for a lock."""
+        (answer,) = self._run_waiting(((statement, parameters),))
         return answer
 
     def run_together(self, *steps: Step) -> list[Answer]:
@@ -98,6 +108,16 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
             psycopg.Error: one failed, and nothing is stored; or the connection is lost, and closed.
                 `errors.mark` says what is known of it.
         """
+        if len(steps) > 1:
+            return self._run_waiting(steps)
+        return self._run_together(*steps)
+
+    def _run_waiting(self, steps: Sequence[Step]) -> list[Answer]:
+        if self.lock_timeout is None or self.is_sharded:
+            return self._run_together(*steps)
+        return self._run_together((SET_LOCK_TIMEOUT, (self.lock_timeout,)), *steps)[1:]
+
+    def _run_together(self, *steps: Step) -> list[Answer]:
         # First all that may fail here: nothing is to be half sent.
         values = [self._dump(parameters) for _, parameters in steps]
         try:

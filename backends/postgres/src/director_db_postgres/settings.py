@@ -32,6 +32,9 @@ DEFAULT_POOL_SIZE: Final = 10
 DEFAULT_RETRY_DEADLINE: Final = 30.0
 """How long an operation is tried again after a lost connection or a failover, in seconds."""
 
+DEFAULT_OPERATION_TIMEOUT: Final = 60.0
+"""The longest that one call waits, in seconds."""
+
 _DEFAULT_PARTS: Final = {
     "POSTGRES_HOST": ("host", "localhost"),
     "POSTGRES_PORT": ("port", "5432"),
@@ -46,8 +49,16 @@ _OPTIONS: Final = (
     "POSTGRES_STATEMENT_TIMEOUT",
     "POSTGRES_POOLER",
     "POSTGRES_RETRY_DEADLINE",
+    "POSTGRES_OPERATION_TIMEOUT",
 )
-_ARGUMENTS: Final = ("schema", "pool_size", "statement_timeout", "pooler", "retry_deadline")
+_ARGUMENTS: Final = (
+    "schema",
+    "pool_size",
+    "statement_timeout",
+    "pooler",
+    "retry_deadline",
+    "operation_timeout",
+)
 _FLAGS: Final = {
     "1": True,
     "true": True,
@@ -84,6 +95,7 @@ class Settings(NamedTuple):
         pooler: whether a pooler may give each transaction another server connection; None leaves
             it to each connection to find out.
         retry_deadline: seconds.
+        operation_timeout: seconds; 0 for no limit.
     """
 
     parameters: dict[str, str]
@@ -91,6 +103,7 @@ class Settings(NamedTuple):
     pool_size: int
     pooler: bool | None
     retry_deadline: float
+    operation_timeout: float
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.place}>"
@@ -155,6 +168,7 @@ def check(
     *,
     pooler: object,
     retry_deadline: object,
+    operation_timeout: object,
 ) -> Settings:
     """Check the constructor's arguments.
 
@@ -175,6 +189,7 @@ def check(
         message = f"pool_size is a number of connections, at least 1, not {pool_size!r}."
         raise ConfigurationError(message)
     retry_seconds = _checked_seconds(retry_deadline, "retry_deadline")
+    operation_seconds = _checked_limit(operation_timeout, "operation_timeout")
     if pooler and parameters.get("options"):
         message = (
             "The DSN has options, which a pooler does not pass on. Leave them out, and set them "
@@ -193,7 +208,7 @@ def check(
             _checked_seconds(statement_timeout, "statement_timeout"),
             pooler=pooler,
         )
-    return Settings(parameters, schema, pool_size, pooler, retry_seconds)
+    return Settings(parameters, schema, pool_size, pooler, retry_seconds, operation_seconds)
 
 
 # --- The environment ----------------------------------------------------------------------------
@@ -270,7 +285,7 @@ def _arguments(
 ) -> Found:
     plain, extras = split_extras(dsn)
     parse(plain, name)
-    schema, pool_size, statement_timeout, pooler, retry_deadline = options
+    schema, pool_size, statement_timeout, pooler, retry_deadline, operation_timeout = options
     # The DSN keeps its extras, which the constructor understands as well.
     arguments: dict[str, Hashable] = {"dsn": dsn}
     origins = dict(places)
@@ -294,6 +309,8 @@ def _arguments(
         _flag(extras["pgbouncer"], f"{name}: pgbouncer")
     if retry_deadline is not None:
         arguments["retry_deadline"] = _seconds(retry_deadline, "POSTGRES_RETRY_DEADLINE")
+    if operation_timeout is not None:
+        arguments["operation_timeout"] = _limit(operation_timeout, "POSTGRES_OPERATION_TIMEOUT")
     return Found(arguments, origins, ignored)
 
 
@@ -312,6 +329,14 @@ def _checked_seconds(value: object, name: str) -> float:
         message = f"{name} is a number of seconds above 0, at most {_MAX_TIMEOUT_MS // 1000:,}."
         raise ConfigurationError(message)
     return float(value)  # type: ignore[arg-type]
+
+
+def _limit(text: str, name: str) -> float:
+    return 0.0 if text.strip() == "0" else _seconds(text, name)
+
+
+def _checked_limit(value: object, name: str) -> float:
+    return 0.0 if value == 0 and not isinstance(value, bool) else _checked_seconds(value, name)
 
 
 def _flag(text: str, name: str) -> bool:

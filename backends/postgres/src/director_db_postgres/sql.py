@@ -55,6 +55,27 @@ UPDATE_SESSION: Final = """
     WHERE session_id = $1::text
 """
 
+# For the rest of a transaction.
+SET_LOCK_TIMEOUT: Final = b"SELECT set_config('lock_timeout', $1::text, true)"
+
+# For a connection, unless a pooler stands between: the process that answers is then another one
+# than that which the connection knows, and others would get what is set here.
+LIMIT_LOCK_WAITS: Final = b"""
+    SELECT CASE WHEN pg_backend_pid() = $2::integer
+        THEN set_config('lock_timeout', $1::text, false) END
+"""
+
+# Who locks a row leaves the number of its transaction in it, and any row can be read.
+SELECT_HOLDER: Final = """
+    SELECT a.pid, a.application_name, a.state,
+        extract(epoch FROM clock_timestamp() - a.state_change)::float8
+    FROM {schema}director_sessions s
+    JOIN pg_catalog.pg_locks l
+        ON l.locktype = 'transactionid' AND l.granted AND l.transactionid::text = s.xmax::text
+    JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+    WHERE s.session_id = $1::text
+"""
+
 LOCK_SESSION: Final = """
     SELECT FROM {schema}director_sessions WHERE session_id = $1::text FOR UPDATE
 """
@@ -394,6 +415,7 @@ class Statements:
         self.select_session = self.compose(SELECT_SESSION)
         self.update_session = self.compose(UPDATE_SESSION)
         self.lock_session = self.compose(LOCK_SESSION)
+        self.select_holder = self.compose(SELECT_HOLDER)
         self.delete_session = self.compose(DELETE_SESSION)
         self.count_messages = self.compose(COUNT_MESSAGES)
         self.upsert_message = self.compose(UPSERT_MESSAGE)

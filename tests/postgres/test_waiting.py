@@ -1,0 +1,238 @@
+"""Every call ends: a server that is frozen, and locks that somebody else holds."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from director_db import BackendUnavailableError
+from director_db_postgres.waiting import Turn, Turns
+
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+LOCK = "SELECT FROM director_sessions WHERE session_id = 's' FOR UPDATE"
+# A call's own time is a second; what is far beyond it hangs.
+TIMEOUT = 1.0
+HANGS = 60.0
+THREADS = 12
+
+READS = {
+    "get_session": lambda db: db.get_session("s"),
+    "get_sessions": lambda db: db.get_sessions(limit=1),
+    "get_conversations": lambda db: db.get_conversations("s"),
+    "get_message": lambda db: db.get_message("s", "m"),
+    "get_context": lambda db: db.get_context("s"),
+}
+WRITES = {
+    "create_session": lambda db: db.create_session("new"),
+    "update_session": lambda db: db.update_session("s", video_id="v"),
+    "upsert": lambda db: upsert(db, "s"),
+    "upserts": lambda db: db.add_or_update_msgs_to_conv("s", [message("a"), message("b")]),
+    "save": lambda db: db.add_or_update_context_msg("s", ["saved"]),
+    "append": lambda db: db.append_context_messages("s", ["appended"]),
+    "delete_message": lambda db: db.delete_message("s", "m"),
+    "delete_conversation": lambda db: db.delete_conversation("s"),
+    "delete_context": lambda db: db.delete_context("s"),
+    "delete_session": lambda db: db.delete_session("s"),
+}
+# Those of the writes above that a lock of the session's row holds up.
+HELD_UP = {name: write for name, write in WRITES.items() if name != "create_session"}
+
+
+def message(msg_id):
+    return {
+        "conv_id": "c",
+        "msg_id": msg_id,
+        "msg_type": "output",
+        "agents": [],
+        "actions": [],
+        "content": [],
+    }
+
+
+def upsert(db, session_id):
+    db.add_or_update_msg_to_conv(session_id, "c", "m", "output", [], [], [])
+
+
+def fill(db):
+    for session_id in ("s", "other"):
+        db.create_session(session_id)
+        upsert(db, session_id)
+        db.add_or_update_context_msg(session_id, {"reasoning": [1]})
+
+
+@contextlib.contextmanager
+def frozen(cluster):
+    cluster.freeze()
+    try:
+        yield
+    finally:
+        cluster.thaw()
+
+
+@contextlib.contextmanager
+def locked(place, session_id="s"):
+    """Hold a session's row, as a psql that somebody forgot."""
+    with place.connect() as connection, connection.transaction():
+        connection.execute(LOCK.replace("'s'", f"'{session_id}'"))
+        yield connection
+
+
+@pytest.mark.parametrize("pooler", [False, True], ids=["direct", "pooler"])
+def test_calls_to_a_frozen_server_end_and_the_instance_works_again(
+    place, new_db, postgres_cluster, pooler
+):
+    db = new_db(place.dsn, operation_timeout=TIMEOUT, pooler=pooler, pool_size=20)
+    fill(db)
+    calls = {**READS, **WRITES}
+    with ThreadPoolExecutor(len(calls)) as executor:
+        # As many connections as there will be calls.
+        list(executor.map(lambda _: db.get_session("s"), range(len(calls))))
+        with frozen(postgres_cluster):
+            results = {name: executor.submit(call, db) for name, call in calls.items()}
+            errors = {name: result.exception(HANGS) for name, result in results.items()}
+            assert db.health_check() is False
+
+    assert {name: type(error) for name, error in errors.items()} == dict.fromkeys(
+        calls, BackendUnavailableError
+    )
+    assert {name: error.retryable for name, error in errors.items()} == dict.fromkeys(calls, True)
+    assert [name for name in READS if errors[name].maybe_applied] == []
+    # One that found no free connection could not make another one.
+    ways_out = ("POSTGRES_OPERATION_TIMEOUT", "check that the server runs")
+    assert [str(e) for e in errors.values() if not any(way in str(e) for way in ways_out)] == []
+    assert db.health_check() is True
+    db.create_session("after")
+    upsert(db, "after")
+    assert ["m"] == [stored["msg_id"] for stored in db.get_conversations("after")]
+
+
+def test_what_was_sent_to_a_frozen_server_is_in_doubt(place, new_db, postgres_cluster):
+    db = new_db(place.dsn, operation_timeout=TIMEOUT, pool_size=1)
+    fill(db)
+    with frozen(postgres_cluster), pytest.raises(BackendUnavailableError) as caught:
+        db.append_context_messages("s", [2])
+    assert caught.value.maybe_applied is True
+    assert "did not answer for 1 s" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", HELD_UP)
+def test_a_write_to_a_locked_session_ends_and_changes_nothing(place, new_db, name):
+    db = new_db(place.dsn, operation_timeout=TIMEOUT)
+    fill(db)
+    before = (db.get_session("s"), db.get_conversations("s"), db.get_context("s"))
+    with locked(place) as holder:
+        process = holder.info.backend_pid
+        with pytest.raises(BackendUnavailableError) as caught:
+            HELD_UP[name](db)
+    assert caught.value.retryable is True
+    assert caught.value.maybe_applied is False
+    assert f"process {process}, idle in transaction since" in str(caught.value)
+    assert "'s'" in str(caught.value)
+    assert "POSTGRES_OPERATION_TIMEOUT" in str(caught.value)
+    assert before == (db.get_session("s"), db.get_conversations("s"), db.get_context("s"))
+    HELD_UP[name](db)
+
+
+def test_a_write_waits_for_a_lock_that_is_given_back_in_time(place, new_db):
+    db = new_db(place.dsn, operation_timeout=HANGS)
+    fill(db)
+    with ThreadPoolExecutor(1) as executor:
+        with locked(place):
+            waiting = executor.submit(upsert, db, "s")
+            # Longer than the server is asked to wait at a time.
+            time.sleep(1.5)
+            assert not waiting.done()
+        assert waiting.result(HANGS) is None
+
+
+@pytest.mark.parametrize("pooler", [False, True], ids=["direct", "pooler"])
+def test_nobody_waits_for_a_locked_session_of_others(place, new_db, pooler):
+    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=4, pooler=pooler)
+    fill(db)
+    with ThreadPoolExecutor(THREADS) as executor:
+        with locked(place), place.connect() as observer:
+            waiting = [executor.submit(upsert, db, "s") for _ in range(THREADS)]
+            while observer.execute(WAITING).fetchone() == (0,):
+                time.sleep(0.01)
+            for _ in range(20):
+                for read in READS.values():
+                    read(db)
+                upsert(db, "other")
+                assert db.get_session("other")["session_id"] == "other"
+            assert [call.done() for call in waiting] == [False] * THREADS
+        assert [call.result(HANGS) for call in waiting] == [None] * THREADS
+
+
+def test_nobody_waits_for_many_locked_sessions_of_others(place, new_db):
+    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=4)
+    fill(db)
+    sessions = [f"s{number}" for number in range(THREADS)]
+    for session_id in sessions:
+        db.create_session(session_id)
+    with ThreadPoolExecutor(THREADS) as executor:
+        with place.connect() as holder, place.connect() as observer, holder.transaction():
+            holder.execute("SELECT FROM director_sessions WHERE session_id ~ '^s' FOR UPDATE")
+            waiting = [executor.submit(upsert, db, session_id) for session_id in sessions]
+            while observer.execute(WAITING).fetchone() == (0,):
+                time.sleep(0.01)
+            for _ in range(5):
+                upsert(db, "other")
+                assert db.get_session("other")["session_id"] == "other"
+            assert [call.done() for call in waiting] == [False] * THREADS
+        assert [call.result(HANGS) for call in waiting] == [None] * THREADS
+
+
+def test_a_read_waits_for_a_table_that_is_rebuilt(place, new_db):
+    db = new_db(place.dsn, operation_timeout=HANGS)
+    fill(db)
+    with ThreadPoolExecutor(1) as executor:
+        with place.connect() as connection, connection.transaction():
+            connection.execute("LOCK TABLE director_conversations IN ACCESS EXCLUSIVE MODE")
+            waiting = executor.submit(db.get_message, "s", "m")
+            time.sleep(1.5)
+            assert not waiting.done()
+        assert waiting.result(HANGS)["msg_id"] == "m"
+
+
+def test_a_call_that_was_struck_at_any_line_has_left_its_turn():
+    turns = Turns(2)
+
+    def strike():
+        # As an exception of a signal's handler does, which may come between any two lines.
+        Turn(turns, "s").wait(time.monotonic() + HANGS)
+
+    for _ in range(5):
+        strike()
+    assert Turn(turns, "s").wait(time.monotonic()) is True
+
+
+def test_those_who_wait_for_their_turn_go_in_order():
+    turns = Turns(1)
+    order = []
+    first = Turn(turns, "s")
+    with ThreadPoolExecutor(4) as executor:
+        for number in range(4):
+            executor.submit(in_turn, turns, order, number)
+            while len(turns.lines["s"]) < number + 2:
+                time.sleep(0.001)
+        late = Turn(turns, "s")
+        other = Turn(turns, "t")
+        assert (first.wait(0), late.wait(0), other.wait(0)) == (True, False, True)
+        other.leave()
+        late.leave()
+        first.leave()
+    assert order == [0, 1, 2, 3]
+    assert turns.lines == {}
+
+
+def in_turn(turns, order, number):
+    turn = Turn(turns, "s")
+    if turn.wait(time.monotonic() + HANGS):
+        order.append(number)
+    turn.leave()
