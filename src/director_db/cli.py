@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from director_db import __version__, load_db
+from director_db import __version__, load_db, watchdog
 from director_db.errors import ConfigurationError, DirectorDBError
 from director_db.printable import one_line, visible
 
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"Error: {_describe(error)}", given)
         _discard_output()
         status = ERROR
+    watchdog.leave(status)
     return status
 
 
@@ -184,7 +185,15 @@ def init(db: str | None) -> int:
 @command.command()
 @database_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for machines.")
-def health(db: str | None, *, as_json: bool) -> int:
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the answer; then the database is unhealthy.",
+)
+def health(db: str | None, *, as_json: bool, timeout: float) -> int:
     """Say whether the database can be used, and where it is.
 
     Connects, creates the tables where they are missing, and prints the versions of all parts and
@@ -193,8 +202,8 @@ def health(db: str | None, *, as_json: bool) -> int:
     \b
     Exit status:
       0  healthy; there may be warnings
-      1  unhealthy: not reachable, locked, damaged, or what is stored in it is of
-         another release or not ours
+      1  unhealthy: not reachable, locked, damaged, no answer in time, or what is
+         stored in it is of another release or not ours
       2  not asked, as the settings are wrong: unknown DB type, broken package,
          malformed URL, missing folder
 
@@ -206,10 +215,11 @@ def health(db: str | None, *, as_json: bool) -> int:
     Examples:
       director-db health
       director-db health --json | jq .versions.schema
+      director-db health --timeout 2
     """  # noqa: D301
     database = load_db(db)
     try:
-        found = database.health()
+        found = watchdog.within(timeout, database.health, database.place)
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, this is what was asked for

@@ -9,6 +9,9 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -228,6 +231,52 @@ def test_a_database_that_cannot_be_used_is_unhealthy(director_db, tmp_path, spoi
         assert (done.returncode, done.stdout) == (2, "")
         assert one_line(done.stderr) == f"Error: {found['error']}"
     assert (path.read_bytes() if path.is_file() else None) == content
+
+
+HANGS = """
+    def _check(self):
+        import logging
+        logging.getLogger("director_db.hang").warning("waiting for %s", "s3cret-host")
+        while True:
+            try:
+                time.sleep(600)
+            except BaseException:
+                pass
+"""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_health_ends_in_time_whatever_the_backend_does(director_db, backend, tmp_path, as_json):
+    backend("hang", HANGS)
+    start = time.monotonic()
+    arguments = ["--json"] if as_json else []
+    done = director_db("health", "--db", "hang", "--timeout", "0.5", *arguments)
+    # Not the 5 s that the end of a process waits for operations in flight.
+    assert time.monotonic() - start < 25
+    assert done.returncode == 1
+    told = (
+        f"{tmp_path}/app.db gave no answer within 0.5 s (waiting for s3cret-host). See --timeout."
+    )
+    if as_json:
+        assert (told, False) == itemgetter("error", "healthy")(json.loads(done.stdout))
+        assert "" == done.stderr
+    else:
+        assert ("", f"Unhealthy: {told}\n") == (done.stdout, done.stderr)
+
+
+def test_health_does_not_wait_for_a_lock_as_an_application_does(director_db, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        done = director_db("health", "--timeout", "0.5")
+    assert done.returncode == 1
+    assert "app.db gave no answer within 0.5 s" in done.stderr
+    assert director_db("health", "--timeout", "30").returncode == 0
+
+
+def test_a_timeout_is_above_zero(director_db):
+    done = director_db("health", "--timeout", "0")
+    assert done.returncode == 2
+    assert "--timeout" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["health", "init", "demo"])
