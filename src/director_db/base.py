@@ -23,7 +23,7 @@ from typing import (
     final,
 )
 
-from director_db import context_saving, lifecycle
+from director_db import context_saving, lifecycle, logs
 from director_db.context_memory import memory
 from director_db.contexts import context_record, context_value
 from director_db.errors import (
@@ -654,11 +654,9 @@ class BaseDB(metaclass=_Registering):
     def _remember(self, found: Mapping[str, Hashable] | None) -> None:
         """Keep the settings that the instance was built with, and tell what they ignored."""
         self._found = found
-        if isinstance(found, Settings) and found.ignored:
-            import logging  # noqa: PLC0415 - nearly never needed
-
-            for sentence in found.ignored:
-                logging.getLogger(f"{__package__}.{self.db_type}").warning("%s", sentence)
+        logs.keep_quiet()
+        for sentence in found.ignored if isinstance(found, Settings) else ():
+            logs.tell(self.db_type, logs.WARNING, "%s", sentence)
 
     def _has_session(self, session_id: str) -> bool:
         return self._select_session(session_id) is not None
@@ -691,6 +689,9 @@ class BaseDB(metaclass=_Registering):
         self._fork_ready = self._gate.pause(max(0.0, deadline - time.monotonic()))
         if self._fork_ready:
             self._prepare_fork()
+        else:
+            text = "%r: an operation did not end before a fork; the child may not be able to use it"
+            logs.tell(self.db_type, logs.WARNING, text, self)
 
     def _after_fork_in_parent(self) -> None:
         self._gate.resume()

@@ -18,6 +18,7 @@ import time
 import weakref
 from typing import Final, Protocol
 
+from director_db import logs
 from director_db.errors import BackendUnavailableError, ClosedError
 
 FORK_PATIENCE: Final = 10.0
@@ -185,10 +186,8 @@ def _after_fork_in_child() -> None:
 
 def _tell(instance: ForkAware, error: Exception) -> None:
     """Log what went wrong with one instance; the others are to be prepared all the same."""
-    import logging  # noqa: PLC0415 - nearly never needed
-
-    logger = logging.getLogger(__package__)
-    logger.error("%r did not survive a fork unharmed", instance, exc_info=error)
+    text = "%r did not survive a fork unharmed"
+    logs.tell(getattr(instance, "db_type", ""), logs.ERROR, text, instance, cause=error)
 
 
 if hasattr(os, "register_at_fork"):

@@ -107,12 +107,13 @@ def transact(
 ) -> T:
     """Run an operation in a transaction of its own."""
     try:
-        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline, lambda: path)
         result = operation(connection)
         try:
             # An old file may have no log until it is migrated, and then each of its readers is
             # waited for; the work before that does not count.
-            patiently(lambda: connection.execute("COMMIT"), time.monotonic() + LONGEST_WAIT)
+            longest = time.monotonic() + LONGEST_WAIT
+            patiently(lambda: connection.execute("COMMIT"), longest, lambda: path)
         except sqlite3.Error as error:
             raise failure(error, path) from error
     except BaseException:

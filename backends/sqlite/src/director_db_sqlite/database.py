@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from director_db.errors import BackendUnavailableError, ClosedError, ConfigurationError
+from director_db.logs import DEBUG, INFO, WARNING, tell
 from director_db_sqlite import old_layout, schema
 from director_db_sqlite.connections import connect, connect_to_look, transact
 from director_db_sqlite.errors import primary_code
@@ -19,7 +20,7 @@ from director_db_sqlite.file import (
     log_id,
     refuse_foreign_log,
 )
-from director_db_sqlite.locks import locked, new_lock, patiently
+from director_db_sqlite.locks import LOGGER, locked, new_lock, patiently
 from director_db_sqlite.log import refuse_log_of_another
 from director_db_sqlite.readers import Readers
 from director_db_sqlite.writer import Writer
@@ -99,8 +100,8 @@ class FileDatabase:
         self._synchronous = synchronous
         self._migrates = migrates
         self._closed = False
-        self._readers = Readers(lambda: self._connect(writable=False), lambda: self.path)
-        self._writer = Writer(self._connect, lambda: self.path, self._is_there)
+        self._readers = Readers(lambda: self._connect(writable=False), self._where)
+        self._writer = Writer(self._connect, self._where, self._is_there)
         self._reset()
 
     def _reset(self) -> None:
@@ -112,6 +113,9 @@ class FileDatabase:
     def path(self) -> str:
         """The absolute path: the one that was opened, or would be now."""
         return self._opened or absolute(self._given, self._directory)
+
+    def _where(self) -> str:
+        return self.path
 
     def _connect(self, *, writable: bool = True) -> sqlite3.Connection:
         connection = connect(
@@ -179,6 +183,8 @@ class FileDatabase:
     def close(self, *, for_good: bool = False) -> None:
         """Close every connection; the last one in the world also empties the log."""
         self._closed = self._closed or for_good
+        if self._file is not None:
+            tell(LOGGER, DEBUG, "%s: closing", self.path)
         self._readers.close()
         self._writer.close()
 
@@ -224,6 +230,8 @@ class FileDatabase:
         if self._file is not None:
             if self._file == current:
                 return None  # Another thread was faster.
+            became = "is gone" if current is None else "was replaced by another file"
+            tell(LOGGER, WARNING, "%s %s; opening what is there now", self.path, became)
             self.close()
             if current is not None:
                 refuse_foreign_log(self.path, self._log)
@@ -243,6 +251,18 @@ class FileDatabase:
             deadline, migrating=migrating or self._migrates, skip_invalid=skip_invalid
         )
         self._file = file_id(self.path)
+        tell(LOGGER, DEBUG, "%s: opened", self.path)
+        if migration is not None:
+            numbers = (migration.sessions, migration.messages, migration.contexts)
+            text = "%s: carried %d sessions, %d messages and %d contexts of the old system over"
+            tell(
+                LOGGER,
+                INFO,
+                f"{text}, %d rows left behind",
+                self.path,
+                *numbers,
+                len(migration.skipped),
+            )
         return migration
 
     def _refuse_others_files(self, deadline: float, *, migrating: bool) -> None:
@@ -257,7 +277,7 @@ class FileDatabase:
                 return schema.find_layout(connection, self.path)
 
         try:
-            found = patiently(look, deadline)
+            found = patiently(look, deadline, self._where)
         except sqlite3.OperationalError:
             # A transaction that a crash has left half done can be undone by a writer only, for one.
             # Whatever else it is, the connection that comes next will tell.
@@ -269,14 +289,16 @@ class FileDatabase:
         self, deadline: float, *, migrating: bool, skip_invalid: bool
     ) -> Migration | None:
         migration = None
-        connection = patiently(self._connect, deadline)
+        connection = patiently(self._connect, deadline, self._where)
         try:
-            found = patiently(lambda: schema.find_layout(connection, self.path), deadline)
+            found = patiently(
+                lambda: schema.find_layout(connection, self.path), deadline, self._where
+            )
             if found is schema.Layout.OLD and not migrating:
                 schema.refuse_old_layout(self.path)
             if found is schema.Layout.NONE:
                 # Not an old file before it is migrated: if that fails, it must be as it was.
-                patiently(lambda: _switch_to_wal(connection, self.path), deadline)
+                patiently(lambda: _switch_to_wal(connection, self.path), deadline, self._where)
             if found is not schema.Layout.OURS:
                 migration = transact(
                     connection,
@@ -289,7 +311,7 @@ class FileDatabase:
             if _journal_mode(connection) != "wal":
                 # A migration may have taken longer than anybody waits for a lock.
                 deadline = max(deadline, time.monotonic() + self._patience)
-                patiently(lambda: _switch_to_wal(connection, self.path), deadline)
+                patiently(lambda: _switch_to_wal(connection, self.path), deadline, self._where)
         except BaseException:
             connection.close()
             raise

@@ -8,12 +8,16 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from director_db.errors import BackendUnavailableError
+from director_db.logs import LONG, LongWait
 from director_db_sqlite.errors import WAIT, primary_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+
+LOGGER: Final = "sqlite"
+"""The name of the logger below ``director_db``."""
 
 # Some of SQLite's answers (recovery of a log, the switch to WAL) come without any wait.
 _PAUSE: Final = 0.005
@@ -57,7 +61,7 @@ def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:
     if lock._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
         raise in_use_by_this_thread(path)
     try:
-        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not _acquire(lock, path, deadline):
             message = f"{path} stayed locked by other threads of this process. Try again."
             raise BackendUnavailableError(message, retryable=True)
         return run()
@@ -70,12 +74,42 @@ def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:
             pass
 
 
-def patiently(attempt: Callable[[], T], deadline: float) -> T:
-    """Repeat what failed because of somebody else's lock, until it works or the time is up."""
+def _acquire(lock: Lock, path: str, deadline: float) -> bool:
+    left = max(0.0, deadline - time.monotonic())
+    if lock.acquire(timeout=min(left, LONG)):
+        return True
+    wait = long_wait(lambda: path, "for other threads of this process", since=min(left, LONG))
+    wait.look()
+    if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        return True
+    wait.give_up()
+    return False
+
+
+def patiently(attempt: Callable[[], T], deadline: float, path: Callable[[], str]) -> T:
+    """Repeat what failed because of somebody else's lock, until it works or the time is up.
+
+    Args:
+        attempt: what to repeat.
+        deadline: until when, by the monotonic clock.
+        path: of the file, for people.
+    """
+    wait = None
     while True:
         try:
             return attempt()
         except sqlite3.Error as error:
-            if primary_code(error) not in WAIT or time.monotonic() >= deadline:
+            if primary_code(error) not in WAIT:
                 raise
+            if wait is None:
+                wait = long_wait(path, "for the locks of other connections")
+            if time.monotonic() >= deadline:
+                wait.give_up()
+                raise
+            wait.look()
         time.sleep(_PAUSE)
+
+
+def long_wait(path: Callable[[], str], what: str, since: float = 0.0) -> LongWait:
+    """Return what tells of a wait that lasts; it began `since` seconds ago."""
+    return LongWait(LOGGER, path, what, since)

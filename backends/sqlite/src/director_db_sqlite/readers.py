@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from director_db.errors import BackendUnavailableError
 from director_db_sqlite.connections import forget
-from director_db_sqlite.locks import patiently
+from director_db_sqlite.locks import long_wait, patiently
 
 if TYPE_CHECKING:
     import sqlite3
@@ -46,9 +46,9 @@ class Readers:
             try:
                 connection = idle.pop()
             except IndexError:
-                connection = patiently(self._connect, deadline)
+                connection = patiently(self._connect, deadline, self._path)
             try:
-                result = patiently(lambda: operation(connection), deadline)
+                result = patiently(lambda: operation(connection), deadline, self._path)
             except BaseException:
                 # It may be in the middle of a statement, which would keep an old snapshot alive.
                 connection.close()
@@ -63,12 +63,17 @@ class Readers:
 
     def _take_a_turn(self, token: object, deadline: float) -> None:
         # No semaphore: a signal's handler that raises inside one takes a turn away for good.
+        wait = None
         while True:
             self._reading[token] = None
             if len(self._reading) <= MAX_READERS:
                 return
             self._reading.pop(token, None)
+            if wait is None:
+                wait = long_wait(self._path, f"for {MAX_READERS} other reads of this process")
+            wait.look()
             if time.monotonic() >= deadline:
+                wait.give_up()
                 message = (
                     f"{self._path()}: {MAX_READERS} other reads of this process did not end in "
                     "time. Try again."

@@ -22,11 +22,18 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from director_db.errors import BackendUnavailableError, DirectorDBError
+from director_db.logs import ERROR, LONG, WARNING, tell
 from director_db_sqlite.checkpoint import Checkpointer
 from director_db_sqlite.connections import failure, forget, roll_back
 from director_db_sqlite.errors import WAIT, primary_code
 from director_db_sqlite.file import FileReplacedError, log_bytes
-from director_db_sqlite.locks import in_use_by_this_thread, new_lock, patiently
+from director_db_sqlite.locks import (
+    LOGGER,
+    in_use_by_this_thread,
+    long_wait,
+    new_lock,
+    patiently,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +177,7 @@ class Writer:
         if left > 0:
             return call.wake.acquire(timeout=min(left, _LONGEST_SLEEP))
         if self._withdraw(call):
+            tell(LOGGER, WARNING, "%s: gave up waiting for other threads' writes", self._path())
             message = f"{self._path()} stayed locked by other threads of this process. Try again."
             raise BackendUnavailableError(message, retryable=True)
         # It has begun, and a commit waits for none.
@@ -283,13 +291,19 @@ class Writer:
                 time.sleep(random.uniform(_SHORTEST_PAUSE, _LONGEST_GAP))  # noqa: S311 - no secret
             else:
                 self._crowded_until = 0.0
-        pause = _FIRST_LONGEST_PAUSE
+        pause, wait = _FIRST_LONGEST_PAUSE, None
         while True:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
-                if primary_code(error) not in WAIT or time.monotonic() >= deadline:
+                if primary_code(error) not in WAIT:
                     raise
+                if wait is None:
+                    wait = long_wait(self._path, "for the write lock, which another connection has")
+                if time.monotonic() >= deadline:
+                    wait.give_up()
+                    raise
+                wait.look()
             else:
                 return
             time.sleep(random.uniform(_SHORTEST_PAUSE, pause))  # noqa: S311 - the same
@@ -342,6 +356,7 @@ class Writer:
         # From here on, a transaction that is not open any more has been committed: nothing can
         # strike between a COMMIT that fails and the line that takes this back.
         self._committing = True
+        began = time.monotonic()
         try:
             connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:
@@ -350,17 +365,27 @@ class Writer:
             self._end(connection)
         else:
             self._checkpointer.count(self._batch, connection.total_changes)
+            self._tell_if_long("a commit", began)
 
     def _checkpoint(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Empty the log in a transaction that writes nothing: the next one starts it anew."""
         self._begin(connection, deadline)
+        began = time.monotonic()
         try:
             self._checkpointer.run()
         finally:
             roll_back(connection)
+        self._tell_if_long("a checkpoint", began)
+
+    def _tell_if_long(self, what: str, began: float) -> None:
+        seconds = time.monotonic() - began
+        if seconds >= LONG:
+            tell(LOGGER, WARNING, "%s: %s took %.1f s; check the disk", self._path(), what, seconds)
 
     def _fail_all(self, cause: Exception) -> None:
         """Give everyone in the batch who has not failed alone an error of their own."""
+        text = "%s: a transaction failed, and with it all of its writes (%d): %s"
+        tell(LOGGER, ERROR, text, self._path(), len(self._batch), cause)
         for call in self._batch:
             if call.error is None:
                 call.error = failure(cause, self._path())
@@ -381,11 +406,16 @@ class Writer:
         if self.connection is not None and self.connection.in_transaction:
             self._committing = False
             self._end(self.connection)
+        failed = 0
         if not self._committing:
             for call in self._batch:
                 if call.error is None and not call.settled:
                     call.error = self._interrupted()
+                    failed += 1
         self._settle()
+        if failed:
+            text = "%s: a thread that was storing writes (%d) was interrupted; they failed"
+            tell(LOGGER, WARNING, text, self._path(), failed)
 
     def _end(self, connection: sqlite3.Connection) -> None:
         """Roll back; a connection that cannot even do that is given up."""
@@ -412,7 +442,7 @@ class Writer:
                 connection.close()
 
     def _open(self, deadline: float) -> sqlite3.Connection:
-        self.adopt(patiently(self._connect, deadline))
+        self.adopt(patiently(self._connect, deadline, self._path))
         return cast("sqlite3.Connection", self.connection)
 
     def close(self) -> None:
