@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+import sys
 from typing import Any, Final, Self
 
 import psycopg
@@ -19,8 +21,13 @@ _CANCEL_PATIENCE: Final = 2.0
 _LATE_CANCEL_PATIENCE: Final = 1.0
 
 
+_logger = logging.getLogger("director_db.postgres")
+
+
 class Connection(PipelinedConnection):
     """A connection as the pool makes it.
+
+    Nothing on it is prepared before it is known that no pooler may give it another server.
 
     Attributes:
         is_cancelled: whether it was told to cancel what it did, as no answer came in time.
@@ -42,12 +49,12 @@ class Connection(PipelinedConnection):
         try:
             connector.connecting[token] = None
             connection = super().connect(conninfo, **kwargs)
-            connection.limit_lock_waits(connector)
         except psycopg.OperationalError as error:
             text, timed_out = str(error), isinstance(error, psycopg.errors.ConnectionTimeout)
         except UnicodeError as error:
             nameless = f"A Postgres host has a name that cannot be looked up: {error}."
         else:
+            connection.find_out(connector)
             connector.failure = None
             connection.is_sharded = connector.is_sharded
             return connection
@@ -60,17 +67,42 @@ class Connection(PipelinedConnection):
         connector.failure = Failure(text, state)
         raise connector.failure.error()
 
-    def limit_lock_waits(self, connector: Connector) -> None:
-        """Let the server give up waiting for a lock in time for others to use this connection.
+    def find_out(self, connector: Connector) -> None:
+        """Find out whether there is a pooler; if not, prepare, and limit waiting for locks.
 
-        Not as a start-up option, which PgBouncer refuses. Behind a pooler, where the next
-        transaction may run on another connection of the server, each has to say it anew.
+        A pooler has made up the number of the server's process that it told; one that tells the
+        true number is found out by the first statement that is missing. The limit is for others,
+        who can use this connection meanwhile. It is no start-up option, which PgBouncer refuses.
+        Behind a pooler each transaction has to say it anew.
         """
+        failure = None
+        is_its_own = False
         if not connector.pooled:
             parameters = (connector.lock_timeout, self.info.backend_pid)
-            row = self.execute(LIMIT_LOCK_WAITS, parameters, prepare=False).fetchone()
-            if row is not None and row[0] is not None:
-                return
+            try:
+                row = self.execute(LIMIT_LOCK_WAITS, parameters, prepare=False).fetchone()
+                is_its_own = row is not None and row[0] is not None
+            except psycopg.Error as error:
+                failure = Failure(str(error), error.sqlstate)
+                self.close()
+            except BaseException:
+                self.close()
+                raise
+        if failure is not None:
+            # Not while psycopg's own is handled, which knows the password.
+            connector.failure = failure
+            raise failure.error()
+        if not is_its_own:
+            if connector.pooled is None:
+                connector.tell_pooled("the server's process is not the one it connected to")
+            self.lock_timeout = connector.lock_timeout
+        if not connector.pooled:
+            # Our pipelines prepare. psycopg itself is never to: it would deallocate all.
+            self.prepare_threshold = sys.maxsize
+
+    def expect_pooler(self, connector: Connector) -> None:
+        """Go on as behind a pooler, which was found out on another connection."""
+        self.prepare_threshold = None
         self.lock_timeout = connector.lock_timeout
 
     def expect_answers(self, patience: float, end: float) -> None:
@@ -162,20 +194,40 @@ class Failure:
 class Connector:
     """What the pool's connections share with those who wait for them."""
 
-    def __init__(self, patience: float, *, lock_wait: float, pooled: bool) -> None:
-        """Start with nothing known.
+    def __init__(
+        self, patience: float, place: str, *, lock_wait: float, pooled: bool | None
+    ) -> None:
+        """Start with what the settings say.
 
         Args:
             patience: for asking why a connection failed, in seconds.
+            place: the database, for messages.
             lock_wait: how long a statement may wait for a lock, in seconds.
-            pooled: whether each transaction may be on another connection of the server.
+            pooled: whether a pooler may give each transaction another connection of the server;
+                None if each connection is to find out.
         """
         self.patience = patience
         self.lock_timeout = str(math.ceil(lock_wait * 1000))
         self.pooled = pooled
+        # Whether that was found out against the settings, or without them.
+        self.found_pooler = False
+        self._place = place
         self.ready: list[Connection] = []
         # The attempts to connect that are under way.
         self.connecting: dict[object, None] = {}
         self.failure: Failure | None = None
         # What the first connection saw.
         self.is_sharded = False
+
+    def tell_pooled(self, sign: str) -> None:
+        """Go on as with a pooler, and say so once."""
+        self.pooled = True
+        if not self.found_pooler:
+            self.found_pooler = True
+            _logger.warning(
+                "%s is reached through a pooler: %s. Going on without prepared statements; set "
+                "POSTGRES_POOLER=1, or POSTGRES_POOLER=0 if each connection keeps its server, as "
+                "in PgBouncer's session mode.",
+                self._place,
+                sign,
+            )

@@ -24,6 +24,7 @@ from director_db_postgres.dsn import DSN
 from director_db_postgres.errors import (
     CANCELLED,
     LOCKED,
+    LOST_STATEMENT,
     READ_ONLY,
     explain,
     is_of_a_stale_plan,
@@ -154,9 +155,15 @@ class Database:
     def _new_connector(self) -> Connector:
         return Connector(
             min(_REFUSAL_PATIENCE, self._settings.retry_deadline),
+            self.place,
             lock_wait=self._lock_wait,
-            pooled=bool(self._settings.pooler),
+            pooled=self._settings.pooler,
         )
+
+    @property
+    def found_pooler(self) -> bool:
+        """Whether there is a pooler that the settings do not tell of."""
+        return self._connector.found_pooler
 
     def read(self, operation: Operation[T], *, patience: float = NO_LIMIT) -> T:
         """Run an operation that changes nothing; `patience` is for a call in a hurry, seconds."""
@@ -258,7 +265,9 @@ class Database:
                 error.maybe_applied |= call.in_doubt
                 raise
             state = sqlstate(failure)
-            if is_of_a_stale_plan(failure) and stale_plans:
+            if state in LOST_STATEMENT:
+                self._connector.tell_pooled("a prepared statement is missing")
+            if (state in LOST_STATEMENT or is_of_a_stale_plan(failure)) and stale_plans:
                 stale_plans -= 1
                 continue
             if state == LOCKED:
@@ -272,7 +281,7 @@ class Database:
                 raise self._no_answer(call) from failure
             if (
                 (call.once and call.in_doubt)
-                or not is_worth_retrying(failure, pooler=bool(self._settings.pooler))
+                or not is_worth_retrying(failure, pooler=bool(self._connector.pooled))
                 or time.monotonic() + pause > call.deadline
             ):
                 raise explain(failure, self.place, maybe_applied=call.in_doubt) from failure
@@ -338,6 +347,8 @@ class Database:
                 raise
             else:
                 if connection.is_alive():
+                    if self._connector.pooled:
+                        connection.expect_pooler(self._connector)
                     self._holding[token] = None
                     return pool, connection
                 pool.putconn(connection)
@@ -445,7 +456,8 @@ class Database:
             "autocommit": True,
             "context": ADAPTERS,
             "cursor_factory": psycopg.RawCursor,
-            "prepare_threshold": None if self._settings.pooler else 5,
+            # Each connection sets it when it knows that it is not pooled.
+            "prepare_threshold": None,
         }
 
     def _close_ready(self) -> None:

@@ -167,6 +167,12 @@ class PostgresDB(BaseDB, db_type="postgres"):
             )
         if number < MIN_SERVER * 10_000:
             warnings.append(f"PostgreSQL {version} is older than {MIN_SERVER}, the oldest tested.")
+        if self._database.found_pooler:
+            warnings.append(
+                "A pooler is in between, and POSTGRES_POOLER does not say so: set it to 1, or to 0 "
+                "if each connection keeps its server. Until then statements are not prepared, and "
+                "a statement timeout or other options may not be in force."
+            )
         if old:
             warnings.append(
                 f"The old application writes to this database: {', '.join(old)} hold rows, which "

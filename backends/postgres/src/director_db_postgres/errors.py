@@ -28,6 +28,9 @@ CANCELLED: Final = "57014"
 LOCKED: Final = "55P03"
 """A lock was not to be had within ``lock_timeout``."""
 
+LOST_STATEMENT: Final = frozenset({"26000", "42P05"})
+"""A prepared statement is missing, or there already: this is another connection of the server."""
+
 _CONNECTION_FAILED: Final = "08"
 
 # Worth another try on the same server or the one that takes over. A whole class by its two letters.
