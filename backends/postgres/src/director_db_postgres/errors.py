@@ -67,6 +67,8 @@ _REFUSED: Final = {
     "does not exist yet), USAGE and CREATE on the schema, and all on the tables director_*",
     "42602": "that is no name for a schema; correct POSTGRES_SCHEMA",
     "42939": "that name is reserved by Postgres; correct POSTGRES_SCHEMA",
+    STALE_PLAN: "the server does not do what is needed; if it is the coordinator of a cluster, ask "
+    "director-db health whether the tables are distributed",
     "26000": "prepared statements got lost, as they do in a pooler; set POSTGRES_POOLER=1",
     "42P05": "prepared statements got mixed up, as they do in a pooler; set POSTGRES_POOLER=1",
 }
@@ -96,6 +98,9 @@ _UNAVAILABLE: Final = {
 _UNREACHABLE: Final = (
     "it cannot be reached; check that the server runs, that the network is up, and the settings of "
     "the connection, TLS's included"
+)
+_LOST_SHARD: Final = (
+    "a server of the cluster was lost in the middle of a commit; check that all of them run"
 )
 
 
@@ -143,6 +148,10 @@ def mark(error: psycopg.Error, *, maybe_applied: bool, is_stale_plan: bool = Fal
     error.is_stale_plan = is_stale_plan  # type: ignore[attr-defined]
 
 
+def _is_of_a_broken_commit(error: psycopg.Error) -> bool:
+    return may_be_applied(error) and is_of_a_shard(error)
+
+
 def may_be_applied(error: psycopg.Error) -> bool:
     """Whether what was sent may be stored, as far as the failure tells."""
     marked: bool | None = getattr(error, "maybe_applied", None)
@@ -164,7 +173,7 @@ def is_worth_retrying(error: psycopg.Error, *, pooler: bool) -> bool:
     if not state:
         # Nothing came from the server: no answer to a connection, or no more answers on one.
         return isinstance(error, psycopg.OperationalError)
-    return state in _RETRY or state[:2] in _RETRY
+    return state in _RETRY or state[:2] in _RETRY or _is_of_a_broken_commit(error)
 
 
 def translate(error: Exception, place: str) -> DirectorDBError | None:
@@ -194,10 +203,15 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
     unavailable = _UNAVAILABLE.get(state) or _UNAVAILABLE.get(state[:2])
     if not state and is_of_the_connection(error):
         unavailable = _UNREACHABLE
+    if state[:2] == "XX" and _is_of_a_broken_commit(error):
+        unavailable = _LOST_SHARD
     if unavailable is not None:
         return BackendUnavailableError(
             f"{place} cannot be used: {unavailable} ({reason}).",
-            retryable=not state or state in _RETRYABLE or state[:2] in _RETRYABLE,
+            retryable=not state
+            or state in _RETRYABLE
+            or state[:2] in _RETRYABLE
+            or _is_of_a_broken_commit(error),
             maybe_applied=maybe_applied,
         )
     if is_refusal(error):
