@@ -17,7 +17,16 @@ from director_db.errors import (
     SessionNotFoundError,
     UnknownDBTypeError,
 )
-from director_db.records import UNSET, Context, DeleteResult, Health, Message, Migration, Session
+from director_db.records import (
+    UNSET,
+    Context,
+    DeleteResult,
+    Distribution,
+    Health,
+    Message,
+    Migration,
+    Session,
+)
 from director_db.registry import DBType, close_all, load_db
 
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ __all__ = [
     "DBType",
     "DeleteResult",
     "DirectorDBError",
+    "Distribution",
     "Health",
     "InvalidRecordError",
     "Message",

@@ -42,6 +42,7 @@ from director_db.records import (
     ContextRow,
     DeletedComponents,
     DeleteResult,
+    Distribution,
     Health,
     Message,
     MessageColumns,
@@ -622,6 +623,31 @@ class BaseDB(metaclass=_Registering):
         return self._migrate(skip_invalid=skip_invalid)
 
     @final
+    @_operation
+    def distribute(self, *, shards: int | None = None) -> Distribution:
+        """Spread the tables over several servers, each session with all its parts on one of them.
+
+        Creates what is missing first. What is distributed already stays as it is; records that are
+        there are moved, all or none, and writes wait meanwhile.
+
+        Args:
+            shards: in how many parts; at least 1. None leaves it to the backend. Where the sessions
+                are distributed already it is not looked at.
+
+        Returns:
+            ``(version, shards, tables)``: of what does it, how many parts there are now, and the
+            tables that this call has distributed.
+
+        Raises:
+            ConfigurationError: the database cannot do that, or its servers are not set up for it.
+            SchemaError: a table is distributed in another way.
+        """
+        if shards is not None and (type(shards) is not int or shards < 1):
+            message = f"shards must be an int of at least 1, not {shards!r}."
+            raise ConfigurationError(message)
+        return self._distribute(shards)
+
+    @final
     def close(self) -> None:
         """Wait for the operations in flight, then let go of the database (LIF-5). Idempotent."""
         self._close_within(None)
@@ -769,6 +795,11 @@ class BaseDB(metaclass=_Registering):
         Optional: written by backends of databases that the old system used.
         """
         message = f"A database of type {self.db_type} has no old layout to migrate."
+        raise ConfigurationError(message)
+
+    def _distribute(self, shards: int | None) -> Distribution:  # noqa: ARG002 - as above
+        """Spread the tables over several servers. Optional."""
+        message = f"A database of type {self.db_type} is on one machine; it cannot be distributed."
         raise ConfigurationError(message)
 
     @abstractmethod

@@ -110,6 +110,20 @@ class Migration(NamedTuple):
     skipped: list[str]
 
 
+class Distribution(NamedTuple):
+    """What `BaseDB.distribute` did.
+
+    Attributes:
+        version: of what the database is distributed with.
+        shards: how many shards there are.
+        tables: the tables that were distributed by this call; empty where all were already.
+    """
+
+    version: str
+    shards: int
+    tables: list[str]
+
+
 class Health(NamedTuple):
     """What `health` reports. Every text is safe to show: passwords are masked.
 

@@ -11,6 +11,7 @@ from director_db import (
     Context,
     DBType,
     DeleteResult,
+    Distribution,
     Health,
     Message,
     Migration,
@@ -66,6 +67,7 @@ assert_type(db.delete_context("s"), bool)
 assert_type(db.health(), Health)
 assert_type(db.health_check(), bool)
 assert_type(db.migrate(), Migration)
+assert_type(db.distribute(shards=8), Distribution)
 with SQLiteDB(db_path="x.db") as direct:
     assert_type(direct, SQLiteDB)
 assert_type(PostgresDB(dsn="postgresql://localhost/x"), PostgresDB)

@@ -16,7 +16,6 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from director_db.errors import BackendUnavailableError, ConfigurationError, DirectorDBError
-from director_db.records import Migration
 from director_db_postgres import schema
 from director_db_postgres.arrays import ADAPTERS
 from director_db_postgres.connections import Connection, Connector
@@ -182,25 +181,18 @@ class Database:
         """Run an operation that is tried again only if it is known not to have been applied."""
         return self._run(operation, _Call(self._settings, session_id, once=True))
 
-    def migrate(self, *, skip_invalid: bool) -> Migration:
-        """Create what is missing, carrying the old system's tables over; tried once."""
-        # Beside the pool, which could not be opened: the old tables would be refused.
+    def administer(self, operation: Operation[T]) -> T:
+        """Run an operation once, on a connection of its own, which has not looked at the tables."""
+        # Beside the pool, which cannot be opened where there are tables of the old system.
         options = {**self._options(), "connector": self._new_connector()}
         connection = Connection.connect(self._conninfo, **options)
         try:
-            migration = schema.ensure(
-                connection,
-                self._statements,
-                self.place,
-                migrating=True,
-                skip_invalid=skip_invalid,
-            )
+            return operation(connection)
         except psycopg.Error as error:
             # Not tried again: a second try could not tell whether the first one did it all.
             raise explain(error, self.place, maybe_applied=connection.closed) from error
         finally:
             connection.abort()
-        return migration or Migration(0, 0, 0, 0, [])
 
     def close(self, patience: float = _CLOSE_PATIENCE) -> None:
         """Close every connection; the next operation opens new ones.

@@ -17,13 +17,14 @@ from director_db.records import (
     DeletedComponents,
     Health,
     MessageRow,
+    Migration,
     SaveOutcome,
     SessionRow,
     StoredContext,
     whole_context,
 )
 from director_db_postgres import __version__ as plugin_version
-from director_db_postgres import old_layout, schema, settings, sql
+from director_db_postgres import citus, old_layout, schema, settings, sql
 from director_db_postgres.arrays import BigintArray, BooleanArray, TextArray
 from director_db_postgres.database import Database
 from director_db_postgres.dsn import DSN
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
         ContextAppend,
         ContextChange,
         ContextRow,
+        Distribution,
         MessageColumns,
         MessageQuery,
-        Migration,
         SessionChanges,
         SessionQuery,
     )
@@ -135,14 +136,17 @@ class PostgresDB(BaseDB, db_type="postgres"):
         return self._database.place
 
     def _check(self) -> Health:
-        def look(connection: Connection) -> tuple[tuple[Any, ...], list[str]]:
+        def look(
+            connection: Connection,
+        ) -> tuple[tuple[Any, ...], list[str], citus.Tables | None]:
             # Once more, as somebody may have dropped the tables since the first operation.
             schema.ensure(connection, self._sql, self.place)
             connection.run(self._sql.probe_tables)
             (row,) = connection.run(sql.SELECT_SERVER).rows()
-            return row, old_layout.tables_with_rows(connection, self._sql)
+            old = old_layout.tables_with_rows(connection, self._sql)
+            return row, old, citus.look(connection, self.schema)
 
-        server, old = self._database.read(look, patience=_HEALTH_PATIENCE)
+        server, old, tables = self._database.read(look, patience=_HEALTH_PATIENCE)
         version, number, encoding, synchronous_commit, fsync = server
         versions = {
             "director-db": __version__,
@@ -154,6 +158,10 @@ class PostgresDB(BaseDB, db_type="postgres"):
             "libpq": _dotted(psycopg.pq.version()),
         }
         warnings = []
+        if tables is not None:
+            versions["Citus"] = tables.version
+            warning = tables.warning()
+            warnings += [] if warning is None else [warning]
         if synchronous_commit == "off":
             warnings.append(
                 "synchronous_commit is off: a crash of the server loses the latest writes."
@@ -181,7 +189,20 @@ class PostgresDB(BaseDB, db_type="postgres"):
         return Health(str(self.db_type), self.place, versions, warnings)
 
     def _migrate(self, *, skip_invalid: bool) -> Migration:
-        return self._database.migrate(skip_invalid=skip_invalid)
+        def migrate(connection: Connection) -> Migration | None:
+            return schema.ensure(
+                connection, self._sql, self.place, migrating=True, skip_invalid=skip_invalid
+            )
+
+        return self._database.administer(migrate) or Migration(0, 0, 0, 0, [])
+
+    def _distribute(self, shards: int | None) -> Distribution:
+        def distribute(connection: Connection) -> Distribution:
+            citus.require_cluster(connection, self.place)
+            schema.ensure(connection, self._sql, self.place)
+            return citus.distribute(connection, self.schema, self.place, shards)
+
+        return self._database.administer(distribute)
 
     def _close(self) -> None:
         self._database.close()
