@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from director_db.testing import Place, connections_to
+from director_db_conformance import citus_place
 from director_db_conformance.dsn import parts
 from director_db_conformance.pgbouncer import PgBouncer
 from director_db_conformance.postgres_faults import delete_session_row, faults_of
@@ -24,7 +25,12 @@ PGBOUNCER_VARIABLE: Final = "DIRECTOR_DB_TEST_PGBOUNCER"
 
 
 def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the server's
-    """Provide an empty database on a server that is shared by the whole run."""
+    """Provide an empty database on a server that is shared by the whole run.
+
+    On a cluster of Citus it is a schema, with its tables.
+    """
+    if citus_place.DSN_VARIABLE in os.environ:
+        return citus_place.provision()
     return place_on(_server(), pooled=PGBOUNCER_VARIABLE in os.environ)
 
 

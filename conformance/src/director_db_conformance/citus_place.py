@@ -1,0 +1,113 @@
+"""Places on a Citus cluster that the environment names: a schema each, with distributed tables.
+
+A schema and not a database, as that would have to be created, and the extension in it, on every
+node: some seconds for each of hundreds of places.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from director_db.testing import Place, connections_to
+from director_db_conformance.dsn import parts, replace
+from director_db_conformance.servers.nodes import Node, crash
+
+if TYPE_CHECKING:
+    import psycopg
+
+DSN_VARIABLE: Final = "DIRECTOR_DB_TEST_CITUS_DSN"
+"""Names a database on a coordinator, with the extension and workers; all places are there."""
+
+NODES_VARIABLE: Final = "DIRECTOR_DB_TEST_CITUS_NODES"
+"""The data folders of its nodes, all on this machine, the coordinator's first.
+
+They are separated as in PATH. The tests may then kill the nodes; they run as root, or as the user
+that the nodes run as.
+"""
+
+REMEDY: Final = (
+    f"Set {DSN_VARIABLE} to a database on a Citus coordinator with two workers, and "
+    f"{NODES_VARIABLE} to the data folders of the three, so that the tests may kill them; "
+    "docs/scaling.md says how such a cluster is set up."
+)
+
+# Enough that both workers have some, and few enough to be created for every place.
+_SHARDS: Final = 4
+
+_DROP: Final = "DROP SCHEMA IF EXISTS {schema} CASCADE"
+_DELETE: Final = "DELETE FROM {schema}.director_sessions WHERE session_id = %s"
+_CUT: Final = """
+    SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = %s
+"""
+
+
+def provision() -> Place:
+    """Provide a schema of its own with empty, distributed tables."""
+    dsn = os.environ[DSN_VARIABLE]
+    name = f"director_db_test_{secrets.token_hex(8)}"
+    # By this name its connections are known: others may use the same database.
+    own = replace(dsn, application_name=name)
+    url = replace(own, schema=name)
+    environment = {"POSTGRES_DSN": own, "POSTGRES_SCHEMA": name}
+    nodes = cluster_nodes()
+
+    def cut() -> None:
+        with _connect(dsn) as connection:
+            connection.execute(_CUT, (name,))
+
+    def stop() -> None:
+        for node in nodes:
+            node.stop()
+
+    def start() -> None:
+        for node in nodes:
+            node.start()
+
+    place = Place(
+        "postgres",
+        environment,
+        url=url,
+        impatient={"retry_deadline": 0.5},
+        restart=functools.partial(crash, nodes) if nodes else None,
+        stop=stop if nodes else None,
+        start=start if nodes else None,
+        cut=cut,
+        destroy=functools.partial(_destroy, dsn, name),
+        delete_session_row=functools.partial(_delete_session_row, dsn, name),
+        connections=connections_to(int(parts(dsn).get("port", "5432"))),
+    )
+    with place.open() as db:
+        db.distribute(shards=_SHARDS)
+    return place
+
+
+def cluster_nodes() -> list[Node]:
+    """Return the nodes that the tests may kill, the coordinator first; none if none are named."""
+    folders = os.environ.get(NODES_VARIABLE, "")
+    return [Node(Path(folder)) for folder in folders.split(os.pathsep) if folder]
+
+
+def _connect(dsn: str) -> psycopg.Connection:
+    import psycopg  # noqa: PLC0415 - an extra
+
+    return psycopg.connect(dsn, autocommit=True, connect_timeout=10)
+
+
+def _run(dsn: str, schema: str, statement: str, *parameters: str) -> None:
+    from psycopg import sql  # noqa: PLC0415 - an extra
+
+    with _connect(dsn) as connection:
+        composed = sql.SQL(statement).format(schema=sql.Identifier(schema))
+        connection.execute(composed, parameters)
+
+
+def _delete_session_row(dsn: str, schema: str, session_id: str) -> None:
+    _run(dsn, schema, _DELETE, session_id)
+
+
+def _destroy(dsn: str, schema: str) -> None:
+    _run(dsn, schema, _DROP)
