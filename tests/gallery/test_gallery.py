@@ -117,7 +117,7 @@ def test_the_mutants_are_many():
     levels = [mutant.level for mutant in GALLERY.values()]
     assert len(levels) >= 50
     assert sum(level != "core" for level in levels) >= 8
-    assert len(OF_POSTGRES) >= 20
+    assert len(OF_POSTGRES) >= 40
 
 
 def test_every_rule_has_a_clause_and_a_mutant_or_says_why_not():

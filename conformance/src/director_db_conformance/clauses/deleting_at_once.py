@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from director_db import SessionNotFoundError
 from director_db_conformance.clause import clause
@@ -22,6 +23,8 @@ from director_db_conformance.clauses.second_process import SecondProcess
 from director_db_conformance.expectation import expect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from director_db_conformance.transcript import RecordedDB, RecordedPlace
 
 
@@ -148,3 +151,44 @@ class DeletingAtOnceClauses:
                 expect(left, [{}, [], {}], "what is left when all have ended")
                 db.create_session(name)
                 expect([db.get_conversations(name), db.get_context(name)], [[], {}], "created anew")
+
+    @clause("DEL-2", level="concurrent")
+    def test_del_2_a_delete_tells_of_what_was_stored_before_it(self, place: RecordedPlace) -> None:
+        """A write beside a delete is refused, or the delete says that what it stored was there."""
+        handles = [place.open(), place.open()]
+        # Long, so that a delete can begin in the middle of it.
+        bulk = [message(str(number), "text" * 25) for number in range(500)]
+        writes: dict[str, Callable[[str], None]] = {
+            "conversation": lambda name: handles[0].add_or_update_msgs_to_conv(name, bulk),
+            "context": lambda name: handles[0].add_or_update_context_msg(name, bulk),
+        }
+
+        def is_stored(write: Callable[[str], None], name: str) -> bool:
+            try:
+                write(name)
+            except SessionNotFoundError:
+                return False
+            return True
+
+        def delete(name: str, pause: float) -> Any:
+            time.sleep(pause)
+            return handles[1].delete_session(name)
+
+        for part, write in writes.items():
+            took = []
+            for attempt in range(2):
+                began = time.monotonic()
+                write(full_session(handles[attempt], f"{part} {attempt}"))
+                took.append(time.monotonic() - began)
+            for step in range(_MOMENTS):
+                name = new_session(handles[0], f"{part} at {step}")
+                pause = took[-1] * step / _MOMENTS
+                stored, deleted = at_once(
+                    [partial(is_stored, write, name), partial(delete, name, pause)]
+                )
+                found = (deleted.success, part not in deleted.failed_components)
+                expect(found, (True, stored), f"success, and whether the {part} was found")
+
+
+_MOMENTS: Final = 12
+"""At how many moments of a long write another one begins."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import psycopg
+
 from director_db_conformance.postgres_place import place_on
 from director_db_conformance.servers import find_cluster
 from director_db_conformance.servers.ladder import asked_version
@@ -58,6 +60,18 @@ class BrokenPostgresDB(Mutant, PostgresDB):
     def wants(cls, clause):
         """Say whether it is tried with a clause: one of its own rule, as servers are slow."""
         return cls.by in clause.name if cls.by else clause.rule == cls.rule
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._dsn = kwargs["dsn"]
+
+    def _connect(self):
+        """Return a connection of its own, a transaction in whose block it is.
+
+        Not one of the backend's: how it keeps them may change without the mutants.
+        """
+        super()._select_session("")  # It creates what is missing.
+        return psycopg.connect(self._dsn)
 
     @classmethod
     def provide(cls, directory):

@@ -15,8 +15,8 @@ class GivesUpAtOnce(BrokenPostgresDB, **_SHARED):
 
     by = "any_number_of_calls"
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, retry_deadline=0.001, **kwargs)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs | {"retry_deadline": 0.001})
 
 
 class NeverCommitted(BrokenPostgresDB, **_SHARED):
@@ -25,8 +25,7 @@ class NeverCommitted(BrokenPostgresDB, **_SHARED):
     by = "another_handle_sees"
 
     def _insert_session(self, row):
-        super()._select_session("")
-        with psycopg.connect(self._database._conninfo) as connection:
+        with self._connect() as connection:
             connection.execute(
                 "INSERT INTO director_sessions (session_id, video_id, collection_id, created_at,"
                 " updated_at, metadata, last_seq) VALUES (%s, %s, %s, %s, %s, %s, 0)",
@@ -44,7 +43,7 @@ class ReadsInOneTransaction(BrokenPostgresDB, **_SHARED):
     def _select_sessions(self, query):
         rows = super()._select_sessions(query)
         if self._reader is None:
-            self._reader = psycopg.connect(self._database._conninfo)
+            self._reader = self._connect()
             self._reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         known = self._reader.execute("SELECT session_id FROM director_sessions").fetchall()
         return [row for row in rows if row[:1] in known]

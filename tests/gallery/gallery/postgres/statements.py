@@ -1,0 +1,279 @@
+"""Statements of many at once: locks, snapshots, places, and what a statement can carry."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from director_db.records import DeletedComponents, StoredMessage
+from director_db_postgres import errors, schema
+from gallery.broken import ROUND_TRIP
+from gallery.postgres.broken import BrokenPostgresDB, connect_with
+
+_INSERT_MESSAGE = """
+    INSERT INTO director_conversations
+        (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
+         created_at, updated_at, metadata)
+    VALUES (%s, {place}, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (session_id, msg_id) DO UPDATE SET content = excluded.content
+"""
+
+
+def _fields(session_id, row):
+    """Return the parameters of `_INSERT_MESSAGE`."""
+    return [session_id, *row[:8], *row[9:]]
+
+
+# --- Locks ----------------------------------------------------------------------------------------
+
+
+class LooksThenInserts(BrokenPostgresDB, rule="SES-2", level="concurrent"):
+    """A SELECT that finds nothing, then an INSERT, which somebody else made in between."""
+
+    by = "of_first_creates_at_once"
+
+    def _insert_session(self, row):
+        if super()._select_session(row.session_id) is not None:
+            return
+        with self._connect() as connection:
+            connection.execute(
+                "INSERT INTO director_sessions (session_id, video_id, collection_id, created_at,"
+                " updated_at, metadata, last_seq) VALUES (%s, %s, %s, %s, %s, %s, 0)",
+                list(row),
+            )
+
+
+class LockThatDoesNotWait(BrokenPostgresDB, rule="LIF-1", level="concurrent"):
+    """FOR UPDATE NOWAIT: whoever is second fails."""
+
+    by = "threads_share_one_instance"
+
+    def _upsert_messages(self, session_id, rows):
+        with self._connect() as connection:
+            connection.execute(
+                "SELECT FROM director_sessions WHERE session_id = %s FOR UPDATE NOWAIT",
+                [session_id],
+            )
+            time.sleep(2 * ROUND_TRIP)
+        return super()._upsert_messages(session_id, rows)
+
+
+class LockedIsNotThere(BrokenPostgresDB, rule="LIF-1", level="concurrent"):
+    """FOR UPDATE SKIP LOCKED: a session that somebody writes to is taken for none."""
+
+    by = "threads_share_one_instance"
+
+    def _upsert_messages(self, session_id, rows):
+        with self._connect() as connection:
+            found = connection.execute(
+                "SELECT FROM director_sessions WHERE session_id = %s FOR UPDATE SKIP LOCKED",
+                [session_id],
+            ).fetchall()
+            time.sleep(2 * ROUND_TRIP)
+        return bool(found) and super()._upsert_messages(session_id, rows)
+
+
+class MessagesLockedOneByOne(BrokenPostgresDB, rule="MSG-7", level="concurrent"):
+    """A bulk locks each message as it comes to it, and two that meet half-way stop each other."""
+
+    by = "no_reader_sees_a_part"
+
+    def _upsert_messages(self, session_id, rows):
+        with self._connect() as connection:
+            for row in rows:
+                connection.execute(
+                    "SELECT FROM director_conversations"
+                    " WHERE session_id = %s AND msg_id = %s FOR UPDATE",
+                    [session_id, row.msg_id],
+                )
+                time.sleep(ROUND_TRIP)
+        return super()._upsert_messages(session_id, rows)
+
+
+class SerializableAndNotAgain(BrokenPostgresDB, rule="LIF-1", level="concurrent"):
+    """Transactions are serializable, and what the server then refuses is not tried again."""
+
+    by = "threads_share_one_instance"
+
+    @classmethod
+    def break_code(cls):
+        connect_with(options="-c default_transaction_isolation=serializable")
+        errors._RETRY = errors._RETRY - {"40001"}
+
+
+# --- Places ---------------------------------------------------------------------------------------
+
+
+class PlaceAfterTheLast(BrokenPostgresDB, rule="MSG-3", level="concurrent"):
+    """``max(seq) + 1``: two who look at once take the same place."""
+
+    by = "places_stay_while_others"
+
+    def _upsert_messages(self, session_id, rows):
+        if super()._select_session(session_id) is None:
+            return False
+        place = "(SELECT coalesce(max(seq), 0) + 1 FROM director_conversations)"
+        with self._connect() as connection:
+            for row in rows:
+                statement = _INSERT_MESSAGE.format(place=place)
+                connection.execute(statement, _fields(session_id, row))
+        return True
+
+
+class PlaceFromASequence(BrokenPostgresDB, rule="MSG-6", level="concurrent"):
+    """A sequence gives places in the order of its calls, which is not that of the commits."""
+
+    by = "pages_on_misses_nothing"
+
+    @classmethod
+    def break_code(cls):
+        schema.CREATE += ("CREATE SEQUENCE {schema}director_places",)
+
+    def _upsert_messages(self, session_id, rows):
+        with self._connect() as connection:
+            for row in rows:
+                statement = _INSERT_MESSAGE.format(place="nextval('director_places')")
+                connection.execute(statement, _fields(session_id, row))
+            time.sleep(random.choice([0, 4 * ROUND_TRIP]))
+        return True
+
+
+class OrderOfTheHeap(BrokenPostgresDB, rule="MSG-3"):
+    """No ORDER BY: a table is in the order of its inserts, until its rows are updated."""
+
+    by = "an_update_keeps_the_place"
+
+    def _select_messages(self, query):
+        rows = super()._select_messages(query)
+        with self._connect() as connection:
+            found = connection.execute(
+                "SELECT msg_id FROM director_conversations WHERE session_id = %s ORDER BY ctid",
+                [query.session_id],
+            ).fetchall()
+        places = {msg_id: place for place, (msg_id,) in enumerate(found)}
+        return rows and sorted(rows, key=lambda row: places[StoredMessage._make(row).msg_id])
+
+
+# --- Snapshots ------------------------------------------------------------------------------------
+
+
+class ContextInTwoStatements(BrokenPostgresDB, rule="CTX-3", level="concurrent"):
+    """A context and its items are read by two statements, each with a snapshot of its own."""
+
+    by = "another_process_sees_no_part"
+
+    def _select_context(self, session_id):
+        context = super()._select_context(session_id)
+        time.sleep(ROUND_TRIP)
+        later = super()._select_context(session_id)
+        return later and context and context._replace(items=later.items)
+
+
+class LastSaveWins(BrokenPostgresDB, rule="CTX-4", level="concurrent"):
+    """READ COMMITTED: an append reads, adds and saves, and so does somebody else meanwhile."""
+
+    by = "appends_at_once_lose_nothing"
+    incremental_contexts = False
+
+    def _save_context(self, row, *, if_version):
+        return super()._save_context(row, if_version=None)
+
+
+class CountedBeforeTheDelete(BrokenPostgresDB, rule="DEL-2", level="concurrent"):
+    """What a delete finds is asked for before it, without a lock."""
+
+    by = "of_deletes_at_once_one_finds_the_session"
+
+    def _delete_session(self, session_id):
+        with self._connect() as connection:
+            found = [
+                connection.execute(
+                    f"SELECT EXISTS (SELECT FROM {table} WHERE session_id = %s)", [session_id]
+                ).fetchone()[0]
+                for table in (
+                    "director_conversations",
+                    "director_context_messages",
+                    "director_sessions",
+                )
+            ]
+        super()._delete_session(session_id)
+        return DeletedComponents._make(found)
+
+
+# --- What a statement carries ---------------------------------------------------------------------
+
+
+class AParameterForEachField(BrokenPostgresDB, rule="MSG-7"):
+    """One INSERT for the bulk; the protocol counts its parameters with 16 bits."""
+
+    by = "a_big_bulk"
+
+    def _upsert_messages(self, session_id, rows):
+        fields = [field for row in rows for field in row]
+        row = f"({', '.join(['%s::text'] * len(rows[0]))})"
+        with self._connect() as connection:
+            connection.execute(f"VALUES {', '.join([row] * len(rows))}", fields)
+        return super()._upsert_messages(session_id, rows)
+
+
+class CopyWrittenByHand(BrokenPostgresDB, rule="VAL-1"):
+    """COPY is fast, and its text has escapes of its own, which nobody made."""
+
+    by = "any_payload_in_any_place"
+
+    def _upsert_messages(self, session_id, rows):
+        with self._connect() as connection:
+            connection.execute("CREATE TEMPORARY TABLE copied (content TEXT)")
+            with connection.cursor().copy("COPY copied FROM STDIN") as copy:
+                copy.write("".join(f"{row.content}\n" for row in rows))
+            copied = connection.execute("SELECT content FROM copied").fetchall()
+        rows = [row._replace(content=text) for row, (text,) in zip(rows, copied, strict=True)]
+        return super()._upsert_messages(session_id, rows)
+
+
+class LikeForEquals(BrokenPostgresDB, rule="VAL-4"):
+    """LIKE, with the signs that stand for any others in it."""
+
+    by = "naughty_message_ids"
+
+    def _select_message(self, session_id, msg_id):
+        with self._connect() as connection:
+            found = connection.execute(
+                "SELECT msg_id FROM director_conversations WHERE session_id = %s"
+                " AND msg_id LIKE %s ORDER BY msg_id",
+                [session_id, msg_id],
+            ).fetchone()
+        return found and super()._select_message(session_id, *found)
+
+
+class LimitOfFourBytes(BrokenPostgresDB, rule="MSG-6"):
+    """The parameter of LIMIT is an integer of 32 bits."""
+
+    by = "takes_any_int_as_a_limit"
+
+    def _select_messages(self, query):
+        with self._connect() as connection:
+            connection.execute("SELECT %s::integer", [query.limit])
+        return super()._select_messages(query)
+
+
+class TouchedByATrigger(BrokenPostgresDB, rule="MSG-2"):
+    """A trigger that sets updated_at on every UPDATE."""
+
+    by = "updated_at_is_stored_if_it_is_given"
+
+    @classmethod
+    def break_code(cls):
+        schema.CREATE += (
+            """
+            CREATE FUNCTION director_touch() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                NEW.updated_at = extract(epoch FROM now())::bigint;
+                RETURN NEW;
+            END $$
+            """,
+            """
+            CREATE TRIGGER director_touch BEFORE UPDATE ON {schema}director_conversations
+            FOR EACH ROW EXECUTE FUNCTION director_touch()
+            """,
+        )
