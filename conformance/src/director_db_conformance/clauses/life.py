@@ -206,12 +206,14 @@ class LifeClauses:
     def test_lif_4_health_describes_the_place(self, db: RecordedDB, place: RecordedPlace) -> None:
         """health() names the DB type, the place, the versions of the parts, and what is at risk."""
         health = db.health()
-        expect(list(health._fields), ["db_type", "place", "versions", "warnings"])
+        fields = ["db_type", "place", "versions", "warnings", "settings"]
+        expect(list(health._fields), fields)
         expect(str(health.db_type), str(place.db_type))
         expect(health.place, db.place)
         for kind, parts in ((dict, health.versions), (list, health.warnings)):
             expect_that(type(parts) is kind, f"a {kind.__name__}", parts)
         texts = [*health.versions, *health.versions.values(), *health.warnings]
+        texts += [*health.settings, *health.settings.values()]
         expect_that(all(type(text) is str for text in texts), "texts only", texts)
         expect_that(health.versions, "at least one version", health.versions)
 
