@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from director_db import InvalidRecordError
@@ -86,3 +88,26 @@ def test_lists_that_hold_one_another_without_end_are_refused(db):
         value = [value] * 1000
     with pytest.raises(InvalidRecordError, match="64 MiB"):
         db.add_or_update_context_msg("s1", value)
+
+
+def test_health_tells_of_a_time_that_keeps_a_session_on_top(db):
+    assert [] == [text for text in db.health().warnings if "on top" in text]
+    planned = int(time.time()) + 30 * 24 * 3600
+    db.create_session("planned", updated_at=planned)
+    assert [] == [text for text in db.health().warnings if "on top" in text]
+    milliseconds = planned * 1000 - 10**11
+    db.add_or_update_msg_to_conv("s1", "c", "m", "t", [], [], "x", updated_at=milliseconds)
+    (told,) = [text for text in db.health().warnings if "on top" in text]
+    assert told == (
+        f"The session 's1' is on top of the list, as its updated_at {milliseconds:,} is far in the "
+        "future. Times are in seconds; as milliseconds it would be of our time. update_session() "
+        "can set another."
+    )
+    # What is written to it later does not help, and what the text says does.
+    db.add_or_update_msg_to_conv("s1", "c", "m", "t", [], [], "y")
+    assert ["s1", "planned"] == [session["session_id"] for session in db.get_sessions()]
+    db.update_session("s1")
+    assert [] == [text for text in db.health().warnings if "on top" in text]
+    db.update_session("s1", updated_at=2**63 - 1)
+    (told,) = [text for text in db.health().warnings if "on top" in text]
+    assert "Times are in seconds. update_session()" in told

@@ -56,6 +56,7 @@ from director_db.records import (
     SessionRow,
     StoredContext,
     Unset,
+    future_warning,
     lookup_id,
     message_records,
     message_row,
@@ -590,7 +591,10 @@ class BaseDB(metaclass=_Registering):
         """
         health = self._check()
         found = self._found if isinstance(self._found, Settings) else Settings({}, health.settings)
-        warnings = [*health.warnings, *found.ignored]
+        # By the index of the list, so it costs a look.
+        latest = self._select_sessions(SessionQuery(1, None, None, None))
+        warnings = [*health.warnings, *map(future_warning, latest), *found.ignored]
+        warnings = [warning for warning in warnings if warning]
         return health._replace(warnings=warnings, settings=dict(found.origins))
 
     @final

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_TEXT_CHARACTERS: Final = 255
 """The longest id, ``msg_type`` or ``status``, in characters (VAL-4, MSG-8)."""
 
+# Clocks differ, and some sessions are planned.
+_FAR_AHEAD: Final = 366 * 24 * 3600
+
 _MIN_TIMESTAMP: Final = -(2**63)
 _MAX_TIMESTAMP: Final = 2**63 - 1
 
@@ -363,6 +366,21 @@ class DeletedComponents(NamedTuple):
 def now() -> int:
     """Return the time in whole seconds since the epoch."""
     return int(time.time())
+
+
+def future_warning(row: SessionRow) -> str:
+    """Return what to say of the session on top of the list if its time is far ahead, else ``""``.
+
+    It stays there for good: what is stored into a session moves its time forward only (SES-6).
+    """
+    seconds = row.updated_at
+    if seconds <= now() + _FAR_AHEAD:
+        return ""
+    unit = "; as milliseconds it would be of our time" if seconds // 1000 <= now() else ""
+    return (
+        f"The session {row.session_id!r} is on top of the list, as its updated_at {seconds:,} is "
+        f"far in the future. Times are in seconds{unit}. update_session() can set another."
+    )
 
 
 def new_version() -> int:
