@@ -16,6 +16,10 @@ DEFAULT: Final = "default"
 """The origin of a setting that nobody made."""
 
 
+LONGEST_TIMEOUT: Final = 86_400.0
+"""The most seconds that a call may be told to wait: a day."""
+
+
 class Settings(dict[str, "Hashable"]):
     """The constructor's keyword arguments, as `BaseDB._settings` returns them.
 
@@ -60,6 +64,37 @@ def value_of(environ: Mapping[str, str], name: str) -> str:
         message = f"{name} is malformed.{QUOTED}"  # Not the value: it may be a URL with a password.
         raise ConfigurationError(message)
     return value
+
+
+def operation_timeout_of(value: object, name: str) -> float:
+    """Return the longest time that a call waits, in seconds; infinity where there is no limit.
+
+    Args:
+        value: a number; 0 for no limit.
+        name: what it is called, for messages.
+
+    Raises:
+        ConfigurationError: it is neither 0 nor a number of seconds up to a day.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value == 0:
+            return float("inf")
+        if 0 < value <= LONGEST_TIMEOUT:
+            return float(value)
+    quoted = QUOTED if isinstance(value, str) and is_quoted(value) else ""
+    message = (
+        f"{name} is a number of seconds above 0, at most {LONGEST_TIMEOUT:,.0f}, or 0 for no "
+        f"limit, not {value!a:.50}.{quoted}"
+    )
+    raise ConfigurationError(message)
+
+
+def number_of(text: str) -> float | str:
+    """Return the number in a text; one that holds none as it is, for who names it in an error."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def is_quoted(text: str) -> bool:

@@ -277,9 +277,9 @@ def test_what_a_place_cannot_have_is_refused():
 
 def test_an_instance_takes_arguments_beside_those_of_its_place(tmp_path):
     place = Place("sqlite", {"SQLITE_DB_PATH": tmp_path / "x.db"})
-    with pytest.raises(ConfigurationError, match="busy_timeout"):
-        place.open(busy_timeout=-1)
-    with place.open(busy_timeout=1) as db:
+    with pytest.raises(ConfigurationError, match="operation_timeout"):
+        place.open(operation_timeout=-1)
+    with place.open(operation_timeout=1) as db:
         assert str(tmp_path / "x.db") == db.place
 
 

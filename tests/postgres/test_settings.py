@@ -312,6 +312,9 @@ def test_a_malformed_setting_is_named(environ, told):
         ({"statement_timeout": 0}, "statement_timeout"),
         ({"statement_timeout": 1e9}, "statement_timeout"),
         ({"retry_deadline": 0}, "retry_deadline"),
+        ({"operation_timeout": -1}, "operation_timeout"),
+        ({"operation_timeout": "5"}, "operation_timeout"),
+        ({"operation_timeout": False}, "operation_timeout"),
         ({"retry_deadline": float("nan")}, "retry_deadline"),
     ],
 )

@@ -122,7 +122,7 @@ def test_readers_that_overlap_all_the_time_do_not_let_the_log_grow(path):
 
 
 def test_no_checkpoint_beside_another_writer(path):
-    with SQLiteDB(path, busy_timeout=0.1) as db:
+    with SQLiteDB(path, operation_timeout=0.1) as db:
         db.create_session("s1")
         before = path.read_bytes()
         with closing(sqlite3.connect(path, isolation_level=None)) as other:

@@ -427,7 +427,7 @@ def test_a_handler_closes_between_queueing_and_leading(db):
 
 
 def test_who_gets_no_turn_to_read_is_told(tmp_path):
-    with SQLiteDB(tmp_path / "x.db", busy_timeout=0.3) as db, ThreadPoolExecutor(1) as pool:
+    with SQLiteDB(tmp_path / "x.db", operation_timeout=0.3) as db, ThreadPoolExecutor(1) as pool:
         db.create_session("s1")
         reading = db._database._readers._reading
         reading.update({object(): None for _ in range(MAX_READERS)})
@@ -442,7 +442,7 @@ def test_who_gets_no_turn_to_read_is_told(tmp_path):
 
 
 def test_out_of_patience_a_call_is_withdrawn(tmp_path):
-    with SQLiteDB(tmp_path / "x.db", busy_timeout=0.3) as db:
+    with SQLiteDB(tmp_path / "x.db", operation_timeout=0.3) as db:
         db.create_session("before")
         group = Group(db)
         group.lead(insert("a"))

@@ -577,7 +577,7 @@ def test_a_locked_file_is_an_error_after_the_timeout(path, busy, mode, lock):
     busy.connection.execute(f"PRAGMA journal_mode = {mode}")
     before = rows(path)
     with (
-        SQLiteDB(path, busy_timeout=0.3) as db,
+        SQLiteDB(path, operation_timeout=0.3) as db,
         closing(sqlite3.connect(path, isolation_level=None)) as other,
     ):
         other.execute(lock)
@@ -607,7 +607,7 @@ def test_a_reader_of_an_old_file_is_waited_for_too(path, busy, monkeypatch):
     """Without a log, a commit cannot pass a reader."""
     monkeypatch.setattr(connections, "LONGEST_WAIT", 4.0)
     with (
-        SQLiteDB(path, busy_timeout=0.3) as db,
+        SQLiteDB(path, operation_timeout=0.3) as db,
         closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
     ):
         other.execute("BEGIN")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+
 import pytest
 
-from director_db import ConfigurationError, UnknownDBTypeError, close_all, load_db
+from director_db import (
+    BackendUnavailableError,
+    ConfigurationError,
+    UnknownDBTypeError,
+    close_all,
+    load_db,
+)
 from director_db_sqlite import SQLiteDB
 
 
@@ -103,17 +112,37 @@ def test_a_driver_in_the_scheme_is_left_out(tmp_path, monkeypatch, scheme):
         load_db("sqlighte+aiosqlite:///x.db")
 
 
+def test_how_long_a_call_waits_for_locks_is_a_setting(monkeypatch):
+    monkeypatch.setenv("SQLITE_OPERATION_TIMEOUT", "0.3")
+    db = load_db()
+    db.create_session("s")
+    with contextlib.closing(sqlite3.connect("director.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BackendUnavailableError, match="SQLITE_OPERATION_TIMEOUT") as caught:
+            db.create_session("t")
+    assert (True, False) == (caught.value.retryable, caught.value.maybe_applied)
+    monkeypatch.setenv("SQLITE_OPERATION_TIMEOUT", "0")
+    assert db is not load_db()
+    load_db().create_session("t")
+
+
+@pytest.mark.parametrize("wrong", ["-1", "soon", "inf", "1e9", "'5'"])
+def test_a_time_that_is_none_is_named(monkeypatch, wrong):
+    monkeypatch.setenv("SQLITE_OPERATION_TIMEOUT", wrong)
+    with pytest.raises(ConfigurationError, match="SQLITE_OPERATION_TIMEOUT"):
+        load_db()
+
+
 def test_health_tells_where_settings_come_from(tmp_path, monkeypatch):
-    assert {"db_path": "default", "synchronous": "default", "migrate": "default"} == (
-        load_db().health().settings
-    )
+    others = {"operation_timeout": "default", "migrate": "default"}
+    assert {"db_path": "default", "synchronous": "default", **others} == load_db().health().settings
     monkeypatch.setenv("SQLITE_DB_PATH", "a.db")
     monkeypatch.setenv("SQLITE_SYNCHRONOUS", "full")
     expected = {"db_path": "SQLITE_DB_PATH", "synchronous": "SQLITE_SYNCHRONOUS"}
-    assert {**expected, "migrate": "default"} == load_db().health().settings
+    assert {**expected, **others} == load_db().health().settings
     with SQLiteDB() as db:
         assert str(tmp_path / "work" / "a.db") == db.place
-        assert {**expected, "migrate": "default"} == db.health().settings
+        assert {**expected, **others} == db.health().settings
     assert "the URL" == load_db("sqlite:///b.db").health().settings["db_path"]
     with SQLiteDB("c.db") as db:
         assert {} == db.health().settings

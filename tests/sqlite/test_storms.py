@@ -289,7 +289,7 @@ def test_a_leader_that_stands_still_is_not_waited_for_by_other_processes(path):
     try:
         assert "ready\n" == process.stdout.readline()
         process.send_signal(signal.SIGSTOP)
-        with SQLiteDB(path, busy_timeout=20) as db:
+        with SQLiteDB(path, operation_timeout=20) as db:
             db.create_session("other")
     finally:
         os.kill(process.pid, signal.SIGKILL)

@@ -111,7 +111,7 @@ class _Call:
         self.is_late = False
         self.is_held_up = False
         self.holder = "another transaction"
-        self.patience = min(patience, settings.operation_timeout or NO_LIMIT)
+        self.patience = min(patience, settings.operation_timeout)
         self.end = now + self.patience
         self.deadline = min(self.end, now + settings.retry_deadline)
 
@@ -138,7 +138,7 @@ class Database:
         self.place = settings.place
         self.utf8 = True
         # Short enough that a call hears of a lock before its own time is up.
-        self._lock_wait = min(LOCK_WAIT, (settings.operation_timeout or NO_LIMIT) / 3)
+        self._lock_wait = min(LOCK_WAIT, settings.operation_timeout / 3)
         self._reset()
 
     def _reset(self) -> None:

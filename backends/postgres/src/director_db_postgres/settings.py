@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 from director_db.errors import ConfigurationError
 from director_db.old_layout import migrates_on_first_use
 from director_db.registry import environment
-from director_db.settings import DEFAULT, QUOTED, is_quoted
+from director_db.settings import DEFAULT, QUOTED, is_quoted, number_of, operation_timeout_of
 from director_db.settings import Settings as Found
 from director_db_postgres.dsn import (
     DSN,
@@ -95,7 +95,7 @@ class Settings(NamedTuple):
         pooler: whether a pooler may give each transaction another server connection; None leaves
             it to each connection to find out.
         retry_deadline: seconds.
-        operation_timeout: seconds; 0 for no limit.
+        operation_timeout: seconds, infinity for no limit.
     """
 
     parameters: dict[str, str]
@@ -189,7 +189,7 @@ def check(
         message = f"pool_size is a number of connections, at least 1, not {pool_size!r}."
         raise ConfigurationError(message)
     retry_seconds = _checked_seconds(retry_deadline, "retry_deadline")
-    operation_seconds = _checked_limit(operation_timeout, "operation_timeout")
+    operation_seconds = operation_timeout_of(operation_timeout, "operation_timeout")
     if pooler and parameters.get("options"):
         message = (
             "The DSN has options, which a pooler does not pass on. Leave them out, and set them "
@@ -310,7 +310,9 @@ def _arguments(
     if retry_deadline is not None:
         arguments["retry_deadline"] = _seconds(retry_deadline, "POSTGRES_RETRY_DEADLINE")
     if operation_timeout is not None:
-        arguments["operation_timeout"] = _limit(operation_timeout, "POSTGRES_OPERATION_TIMEOUT")
+        seconds = number_of(operation_timeout)
+        operation_timeout_of(seconds, "POSTGRES_OPERATION_TIMEOUT")
+        arguments["operation_timeout"] = seconds
     return Found(arguments, origins, ignored)
 
 
@@ -329,14 +331,6 @@ def _checked_seconds(value: object, name: str) -> float:
         message = f"{name} is a number of seconds above 0, at most {_MAX_TIMEOUT_MS // 1000:,}."
         raise ConfigurationError(message)
     return float(value)  # type: ignore[arg-type]
-
-
-def _limit(text: str, name: str) -> float:
-    return 0.0 if text.strip() == "0" else _seconds(text, name)
-
-
-def _checked_limit(value: object, name: str) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else _checked_seconds(value, name)
 
 
 def _flag(text: str, name: str) -> bool:

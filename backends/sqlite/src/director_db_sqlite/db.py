@@ -23,6 +23,7 @@ from director_db.records import (
     message_bytes,
     whole_context,
 )
+from director_db.settings import operation_timeout_of
 from director_db_sqlite import old_layout, settings, sql
 from director_db_sqlite.connections import MEMORY
 from director_db_sqlite.database import FileDatabase
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     )
     from director_db_sqlite.database import Database
 
-_LONGEST_TIMEOUT: Final = 86_400
+_A_YEAR: Final = 365 * 86_400.0
 
 _NO_LIMIT: Final = -1
 _BEFORE_ALL: Final = -1
@@ -71,7 +72,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         self,
         db_path: str | os.PathLike[str] = DEFAULT_PATH,
         *,
-        busy_timeout: float = 30.0,
+        operation_timeout: float = settings.DEFAULT_OPERATION_TIMEOUT,
         synchronous: str = "full",
         directory: str | None = None,
         migrate: bool = False,
@@ -82,8 +83,8 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
             db_path: the file, which is created if it is missing, but not its folder; ``~`` is the
                 home; ``":memory:"`` for a private database that ends with the instance. Without
                 any argument, all of them are read from the environment, as `load_db` does.
-            busy_timeout: how long an operation waits for the locks of others, in seconds, before
-                `BackendUnavailableError`.
+            operation_timeout: the longest that a call waits for the locks of others, in seconds,
+                before `BackendUnavailableError`; 0 for no limit.
             synchronous: ``"full"``: a write that returned survives a power cut; ``"normal"``: it
                 survives the death of the process, but a power cut can take the last ones back.
             directory: what a relative `db_path` is relative to; None means the working directory
@@ -92,25 +93,20 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
                 over, as `migrate()` does, where it would refuse them otherwise.
 
         Raises:
-            ConfigurationError: `db_path` cannot be a file, `busy_timeout` is not positive, or
-                `synchronous` is another word.
+            ConfigurationError: `db_path` cannot be a file, `operation_timeout` is no number of
+                seconds, or `synchronous` is another word.
         """
         given: object = db_path.__fspath__() if isinstance(db_path, os.PathLike) else db_path
         path = check_path(given, "db_path")
-        seconds: object = busy_timeout
-        if not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST_TIMEOUT:
-            message = (
-                f"busy_timeout is a number of seconds above 0, at most {_LONGEST_TIMEOUT:,}, "
-                f"not {busy_timeout!r}."
-            )
-            raise ConfigurationError(message)
+        # No limit is a year: locks of threads take no infinity.
+        patience = min(operation_timeout_of(operation_timeout, "operation_timeout"), _A_YEAR)
         self._synchronous = check_synchronous(synchronous, "synchronous")
         self.db_path = path
         self._database: Database = (
             MemoryDatabase()
             if path == MEMORY
             else FileDatabase(
-                path, directory, busy_timeout, synchronous=self._synchronous, migrates=migrate
+                path, directory, patience, synchronous=self._synchronous, migrates=migrate
             )
         )
 

@@ -60,7 +60,10 @@ def translate(error: Exception, place: str) -> DirectorDBError | None:
     if code == sqlite3.SQLITE_NOTADB:
         return SchemaError(f"{place} is not a SQLite database. Choose another file.")
     if code in WAIT:
-        message = f"{place} stayed locked by another connection ({error}). Try again."
+        message = (
+            f"{place} stayed locked by another connection ({error}). Try again, or raise "
+            "SQLITE_OPERATION_TIMEOUT."
+        )
         return BackendUnavailableError(message, retryable=True)
     if code in _UNAVAILABLE:
         return _unavailable(code, error, place)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from director_db.errors import ConfigurationError
 from director_db.old_layout import SETTING as MIGRATE
 from director_db.old_layout import migrates_on_first_use
-from director_db.settings import DEFAULT, Settings, value_of
+from director_db.settings import DEFAULT, Settings, number_of, operation_timeout_of, value_of
 from director_db_sqlite.connections import MEMORY
 from director_db_sqlite.file import absolute
 
@@ -21,9 +21,13 @@ DEFAULT_PATH: Final = "director.db"
 FULL: Final = "full"
 NORMAL: Final = "normal"
 
+DEFAULT_OPERATION_TIMEOUT: Final = 30.0
+"""The longest that a call waits for the locks of others, in seconds."""
+
 _PATH: Final = "SQLITE_DB_PATH"
 _SYNCHRONOUS: Final = "SQLITE_SYNCHRONOUS"
-_VARIABLES: Final = (_PATH, _SYNCHRONOUS, MIGRATE)
+_OPERATION_TIMEOUT: Final = "SQLITE_OPERATION_TIMEOUT"
+_VARIABLES: Final = (_PATH, _SYNCHRONOUS, _OPERATION_TIMEOUT, MIGRATE)
 
 
 def read(environ: Mapping[str, str], url: str | None) -> Settings:
@@ -58,15 +62,21 @@ def _read(
     synchronous = value_of(environ, _SYNCHRONOUS)
     if synchronous and check_synchronous(synchronous, _SYNCHRONOUS) != FULL:
         arguments["synchronous"] = NORMAL
+    timeout = value_of(environ, _OPERATION_TIMEOUT)
+    if timeout:
+        arguments["operation_timeout"] = number_of(timeout)
+        operation_timeout_of(arguments["operation_timeout"], _OPERATION_TIMEOUT)
     migrates = migrates_on_first_use(environ)
     if migrates and path != MEMORY:
         arguments["migrate"] = True
     origins = {
         "db_path": "the URL" if url is not None else _PATH if given else DEFAULT,
         "synchronous": _SYNCHRONOUS if synchronous else DEFAULT,
+        "operation_timeout": _OPERATION_TIMEOUT if timeout else DEFAULT,
         "migrate": MIGRATE if migrates else DEFAULT,
     }
-    identity = (place, arguments.get("synchronous"), arguments.get("migrate"))
+    options = ("synchronous", "operation_timeout", "migrate")
+    identity = (place, *map(arguments.get, options))
     return Settings(arguments, origins, identity=identity)
 
 
