@@ -74,7 +74,7 @@ def test_a_wait_for_a_lock_is_told_once_and_while_it_lasts(path, told):
 
 def test_a_deadline_that_came_is_told(path, told):
     with (
-        SQLiteDB(path, busy_timeout=0.2) as db,
+        SQLiteDB(path, operation_timeout=0.2) as db,
         closing(sqlite3.connect(path, isolation_level=None)) as other,
     ):
         db.get_session("s")
@@ -90,7 +90,7 @@ def test_a_wait_and_a_deadline_at_the_first_use(tmp_path, told):
     path = tmp_path / "new.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with SQLiteDB(path, busy_timeout=1.5) as db, pytest.raises(BackendUnavailableError):
+        with SQLiteDB(path, operation_timeout=1.5) as db, pytest.raises(BackendUnavailableError):
             db.get_sessions()
     texts = [text for _, text in told()]
     assert [True] == ["gave up waiting" in text for text in texts[-1:]]
