@@ -60,7 +60,7 @@ def place_on(server: PostgresServer, *, pooled: bool = False, encoding: str | No
         "postgres",
         database.environment if pooler is None else pooler.environment,
         url=entrance.dsn,
-        impatient={"retry_deadline": 0.5},
+        impatient={"retry_deadline": 0.5, "operation_timeout": 1.0},
         restart=restart if movable else None,
         stop=server.stop if movable else None,
         start=server.start if movable else None,
