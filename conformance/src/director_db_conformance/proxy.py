@@ -16,7 +16,7 @@ from director_db_conformance.ports import LOOPBACK, free_port
 from director_db_conformance.round_trips import Conversation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 _CHUNK: Final = 64 * 1024
@@ -46,6 +46,22 @@ class Counts(NamedTuple):
     bytes_sent: int
     bytes_received: int
     connections: int
+
+
+class Lie(NamedTuple):
+    """What a proxy answers in place of the server.
+
+    Attributes:
+        data: what the client gets.
+        forward: whether the server gets the question all the same; its answer is lost.
+        ends_after: seconds until the connection ends; None leaves it open.
+        reset: whether it then breaks, instead of ending in order.
+    """
+
+    data: bytes
+    forward: bool = False
+    ends_after: float | None = None
+    reset: bool = False
 
 
 class Counter:
@@ -109,6 +125,7 @@ class Proxy:
         self._paused = False
         self._closed = False
         self._cut: _Cut | None = None
+        self._lie: Callable[[bytes], Lie | None] | None = None
         self.port = 0
         self.start()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -178,6 +195,16 @@ class Proxy:
         with self._lock:
             self._cut = _Cut(reply_bytes)
             return self._cut.happened
+
+    def lie(self, answer: Callable[[bytes], Lie | None] | None) -> None:
+        """Answer in place of the server, until this is called with None.
+
+        Args:
+            answer: gets what a client sends, as it comes in, and returns what it shall hear
+                instead; None asks the server. It is called in the proxy's thread.
+        """
+        with self._lock:
+            self._lie = answer
 
     def pause(self) -> None:
         """Pass nothing on, in either direction, and keep the connections: a black hole."""
@@ -310,7 +337,13 @@ class Proxy:
             link.conversation.client_sent(data)
             trips = link.conversation.round_trips - before
             self._add(round_trips=trips, sent=len(data), received=0, connections=0)
-            link.server.send(data)
+            lie = None if self._lie is None else self._lie(data)
+            if lie is None or lie.forward:
+                link.server.send(data)
+            if lie is not None:
+                self._tell(link, lie)
+            return
+        if link.is_lied_to:
             return
         link.conversation.server_sent(data)
         if self._cut is not None and len(data) > self._cut.bytes_left:
@@ -320,6 +353,20 @@ class Proxy:
             self._cut.bytes_left -= len(data)
         self._add(round_trips=0, sent=0, received=len(data), connections=0)
         link.client.send(data)
+
+    def _tell(self, link: _Link, lie: Lie) -> None:
+        link.is_lied_to = lie.forward
+        link.client.send(lie.data)
+        if lie.ends_after is not None:
+            timer = threading.Timer(lie.ends_after, self._end_link, (link, lie.reset))
+            timer.daemon = True
+            timer.start()
+
+    def _end_link(self, link: _Link, reset: bool) -> None:  # noqa: FBT001 - a timer's
+        with self._lock:
+            if link in self._links and not self._closed:
+                self._drop(link, reset=reset)
+                self._wake()
 
     def _finish_cut(self, link: _Link, cut: _Cut, data: bytes) -> None:
         last = data[: cut.bytes_left]
@@ -422,6 +469,7 @@ class _Link:
         self.client = _End(self, client)
         self.server = _End(self, server)
         self.ends = (self.client, self.server)
+        self.is_lied_to = False
 
     @property
     def is_finished(self) -> bool:

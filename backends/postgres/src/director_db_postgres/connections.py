@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import psycopg
 
 from director_db.errors import ConfigurationError
+from director_db_postgres.errors import OutOfStepError, is_of_the_connection, is_out_of_step
 from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.refusal import refusal_state
 from director_db_postgres.sql import LIMIT_LOCK_WAITS
@@ -83,7 +84,10 @@ class Connection(PipelinedConnection):
                 row = self.execute(LIMIT_LOCK_WAITS, parameters, prepare=False).fetchone()
                 is_its_own = row is not None and row[0] is not None
             except psycopg.Error as error:
-                failure = Failure(str(error), error.sqlstate)
+                # What failed since it was connected is no refusal.
+                failure = Failure(
+                    str(error), None if is_of_the_connection(error) else error.sqlstate
+                )
                 self.close()
             except BaseException:
                 self.close()
@@ -116,6 +120,8 @@ class Connection(PipelinedConnection):
 
         Raises:
             NoAnswerError: the time is up; the connection is closed.
+            OutOfStepError: psycopg met an answer that it has no place for, which it tells by any
+                exception of Python's; the connection is closed.
         """
         if self._end < NO_LIMIT:
             gen = watched(gen, self._patience, self._end, self._cancel_late)
@@ -124,6 +130,12 @@ class Connection(PipelinedConnection):
         except NoAnswerError:
             self.close()
             raise
+        except Exception as error:
+            if not is_out_of_step(error):
+                raise
+            self.close()
+            message = f"the answers cannot be read: {type(error).__name__}"
+            raise OutOfStepError(message) from error
 
     def _cancel_late(self) -> None:
         self.is_cancelled = True
@@ -157,6 +169,14 @@ class Connection(PipelinedConnection):
         finally:
             self.close()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is in the middle of nothing: no statement, transaction or pipeline."""
+        return (
+            self.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+            and self.pgconn.pipeline_status == psycopg.pq.PipelineStatus.OFF
+        )
+
     def is_alive(self) -> bool:
         """Whether the server has not ended this idle connection, as far as can be known for free.
 
@@ -169,6 +189,8 @@ class Connection(PipelinedConnection):
             self.pgconn.consume_input()
         except psycopg.OperationalError:
             return False
+        if not self.is_in_step():
+            self.close()
         return not self.closed
 
 

@@ -25,6 +25,7 @@ from director_db_postgres.errors import (
     LOCKED,
     LOST_STATEMENT,
     READ_ONLY,
+    OutOfStepError,
     explain,
     is_of_a_stale_plan,
     is_worth_retrying,
@@ -301,7 +302,13 @@ class Database:
             if sqlstate(error) == LOCKED and call.session_id is not None:
                 call.holder = connection.holder_of(self._statements.select_holder, call.session_id)
             # A late cancelling must not strike somebody else's statement.
-            if sqlstate(error) == READ_ONLY or is_of_a_stale_plan(error) or connection.is_cancelled:
+            if (
+                sqlstate(error) == READ_ONLY
+                or is_of_a_stale_plan(error)
+                or connection.is_cancelled
+                or not connection.is_idle
+                or isinstance(error, OutOfStepError)
+            ):
                 connection.close()
             raise
         except BaseException:

@@ -95,6 +95,11 @@ _UNAVAILABLE: Final = {
     "XX": "the server failed; see its log",
 }
 
+_OUT_OF_STEP: Final = (
+    "its answers did not fit what was asked, as when a pooler or a proxy loses its server; see its "
+    "log"
+)
+
 _UNREACHABLE: Final = (
     "it cannot be reached; check that the server runs, that the network is up, and the settings of "
     "the connection, TLS's included"
@@ -104,9 +109,41 @@ _LOST_SHARD: Final = (
 )
 
 
+class OutOfStepError(psycopg.OperationalError):
+    """The answers are not those of what was asked: somebody in between said more, or less.
+
+    Nothing more can be read from the connection, and what was sent may be stored.
+    """
+
+
+def is_out_of_step(error: Exception) -> bool:
+    """Whether an exception out of a driver's call is about the answers, and not what we ask for.
+
+    psycopg trusts the other side to answer what was asked, and where it does not, an IndexError or
+    whatever comes out. The same comes out of a mistake of ours in the parameters, and out of a
+    signal's handler, which runs in between.
+    """
+    if isinstance(error, psycopg.Error):
+        # Its own words for a result that it did not expect; the server's have a SQLSTATE.
+        return isinstance(error, psycopg.InternalError) and error.sqlstate is None
+    module = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_name == "_convert_query":
+            return False
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        traceback = traceback.tb_next
+    return module.startswith(("psycopg", __package__))
+
+
 def sqlstate(error: psycopg.Error) -> str:
     """Return the SQLSTATE of a driver's exception; empty if the server gave none."""
     return error.sqlstate or ""
+
+
+def ends_the_connection(error: psycopg.Error) -> bool:
+    """Whether the server, or a pooler, says good-bye with it, whatever became of the statement."""
+    return error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
 
 
 def is_refusal(error: psycopg.Error) -> bool:
@@ -202,7 +239,7 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
         return ConfigurationError(f"{place} cannot be used: {refused} ({reason}).")
     unavailable = _UNAVAILABLE.get(state) or _UNAVAILABLE.get(state[:2])
     if not state and is_of_the_connection(error):
-        unavailable = _UNREACHABLE
+        unavailable = _OUT_OF_STEP if isinstance(error, OutOfStepError) else _UNREACHABLE
     if state[:2] == "XX" and _is_of_a_broken_commit(error):
         unavailable = _LOST_SHARD
     if unavailable is not None:

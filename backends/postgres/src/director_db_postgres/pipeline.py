@@ -8,6 +8,7 @@ nothing in between, and psycopg's adapters on both ends.
 from __future__ import annotations
 
 import secrets
+import weakref
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,7 +19,15 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.rows import TupleRow
 
-from director_db_postgres.errors import STALE_PLAN, is_of_a_shard, mark, sqlstate
+from director_db_postgres.errors import (
+    STALE_PLAN,
+    OutOfStepError,
+    ends_the_connection,
+    is_of_a_shard,
+    is_out_of_step,
+    mark,
+    sqlstate,
+)
 from director_db_postgres.sql import SET_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
 
     from psycopg import abc
     from psycopg.abc import Buffer, PQGen
-    from psycopg.pq.abc import PGresult
+    from psycopg.pq.abc import PGconn, PGresult
 
     Step = tuple[bytes, Sequence[Any]]
     """A statement and its parameters, each of which has its type in the statement's text."""
@@ -53,9 +62,22 @@ class Answer:
         return self._result.command_tuples or 0
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """Return the rows, new ones each time."""
-        self._transformer.set_pgresult(self._result)
-        return self._transformer.load_rows(0, self._result.ntuples, tuple)
+        """Return the rows, new ones each time.
+
+        Raises:
+            OutOfStepError: there can be none, or they cannot be read: it answers something else.
+        """
+        if self._result.status != ExecStatus.TUPLES_OK:
+            message = "the answer has no rows"
+            raise OutOfStepError(message)
+        try:
+            self._transformer.set_pgresult(self._result)
+            return self._transformer.load_rows(0, self._result.ntuples, tuple)
+        except Exception as error:
+            if not is_out_of_step(error):
+                raise
+            message = f"the answer's rows cannot be read: {type(error).__name__}"
+            raise OutOfStepError(message) from error
 
 
 class _Command(NamedTuple):
@@ -80,13 +102,32 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
     Attributes:
         is_sharded: whether the server commits each statement on its shard, so that a transaction of
             several takes a BEGIN and a COMMIT. Elsewhere a pipeline is one.
+        is_disturbed: whether something arrived that was no answer.
         lock_timeout: how long a transaction of several may wait for a lock, in milliseconds; None
             where the server knows that already.
     """
 
     is_sharded = False
 
+    is_disturbed = False
+
     lock_timeout: str | None = None
+
+    def __init__(self, pgconn: PGconn) -> None:
+        """Take a connection of libpq's."""
+        super().__init__(pgconn)
+        known = weakref.ref(self)
+
+        def hear(notice: psycopg.errors.Diagnostic) -> None:
+            # The server's notices have a code; an error among them was no answer to anything.
+            severity = notice.severity_nonlocalized
+            connection = known()
+            if connection is not None and (
+                notice.sqlstate is None or severity in {"ERROR", "FATAL", "PANIC"}
+            ):
+                connection.is_disturbed = True
+
+        self.add_notice_handler(hear)
 
     def run(self, statement: bytes, parameters: Sequence[Any] = ()) -> Answer:
         """Execute one statement, a transaction of its own."""
@@ -129,6 +170,7 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
                 message = "the connection ended in the middle of an answer"
                 raise psycopg.OperationalError(message)
             self.pgconn.exit_pipeline_mode()
+            self._check_step(commands, results)
         except psycopg.Error as error:
             # Whatever else comes on it is no answer to what would be sent next.
             self.close()
@@ -208,6 +250,30 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
                 break
             results += more
         return results
+
+    def _check_step(self, commands: Sequence[_Command], results: Sequence[PGresult]) -> None:
+        """Check that there is one result for each command, and nothing more.
+
+        Raises:
+            psycopg.Error: it is not so, or the connection is about to end.
+        """
+        failures = [result for result in results if result.status not in _DONE]
+        # The end of the transaction that a pipeline is may fail too.
+        expected = {len(commands), len(commands) + 1} if failures else {len(commands)}
+        if len(results) not in expected or not self.is_in_step():
+            message = f"{len(commands)} commands were answered by {len(results)} results"
+            raise OutOfStepError(message)
+        for result in failures:
+            error = error_from_result(result, self.info.encoding)
+            if ends_the_connection(error):
+                raise error
+
+    def is_in_step(self) -> bool:
+        """Whether nothing has arrived that nobody asked for; reads no more from the network."""
+        # libpq drops what comes while nothing is asked, and tells of it in a notice of its own; but
+        # only if it looks at it then. Later it would take it for the next answer.
+        self.pgconn.notifies()
+        return not self.is_disturbed
 
     def _raise_failure(self, results: Sequence[PGresult]) -> None:
         """Raise what the first result that is an error says; those after it were skipped."""

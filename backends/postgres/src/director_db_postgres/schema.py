@@ -152,7 +152,7 @@ def ensure(
             and not to be migrated, or cannot be.
     """
     try:
-        row = connection.execute(statements.select_schema_version).fetchone()
+        row = next(iter(connection.run(statements.select_schema_version).rows()), None)
     except psycopg.Error as error:
         if error.sqlstate in _OTHER_TABLE:
             raise _not_ours(place, "a table director_meta with other columns") from error
