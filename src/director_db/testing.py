@@ -57,9 +57,10 @@ class Place:
         shared: whether several handles and processes can open it at once.
         durable: whether it keeps what was written when the process dies.
         reason: why it is not shared or not durable.
+        server: for people: the server that keeps it, its version and where it comes from.
         url: a URL with which `load_db` opens the place.
-        impatient: arguments of the backend's class with which calls give up within about a second
-            what they wait for otherwise, such as ``{"operation_timeout": 0.5}``.
+        impatient: arguments of the backend's class with which calls give up within about half a
+            second what they wait for otherwise, such as ``{"operation_timeout": 0.5}``.
         restart: kills the server and starts it again.
         cut: breaks the connections of everybody who uses the place.
         stop: stops the server: nobody is let in, and whoever is in is cut off.
@@ -76,6 +77,7 @@ class Place:
             context manager, in whose block it goes wrong.
     """
 
+    server: str | None = None
     url: str | None = None
     restart: Callable[[], object] | None = None
     cut: Callable[[], object] | None = None
@@ -95,6 +97,7 @@ class Place:
         shared: bool = True,
         durable: bool = True,
         reason: str = "",
+        server: str | None = None,
         url: str | None = None,
         impatient: Mapping[str, object] | None = None,
         restart: Callable[[], object] | None = None,
@@ -126,6 +129,7 @@ class Place:
         self.impatient = dict(impatient or {})
         self.faults = dict(faults or {})
         given = {
+            "server": server,
             "url": url,
             "restart": restart,
             "cut": cut,

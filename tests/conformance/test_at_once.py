@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from director_db_conformance.clauses import at_once as module
-from director_db_conformance.clauses.at_once import at_once, wait_until
+from director_db_conformance.clauses.at_once import at_once, end, finish, let_go, wait_until
 from director_db_conformance.expectation import NonconformityError
 
 
@@ -27,8 +29,9 @@ def test_an_error_of_any_of_them_is_raised():
         raise KeyError(7)
 
     for works, watched_by in (([fail, int], []), ([int], [fail])):
-        with pytest.raises(KeyError):
+        with pytest.raises(NonconformityError, match="raised KeyError: 7") as found:
             at_once(works, watched_by=watched_by)
+        assert isinstance(found.value.__cause__, KeyError)
 
 
 def test_what_never_ends_is_a_failure(monkeypatch):
@@ -38,4 +41,50 @@ def test_what_never_ends_is_a_failure(monkeypatch):
         at_once([never.wait])
     never.set()
     with pytest.raises(NonconformityError, match="the sun rises"):
-        wait_until(bool, "the sun rises")
+        wait_until(bool, "the sun rises", patience=0.2)
+
+
+@pytest.fixture
+def started():
+    """Start Python code with pipes, as a place does."""
+    processes = []
+
+    def start(code):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    end(*processes)
+    assert [] == [process for process in processes if process.poll() is None]
+
+
+def test_a_process_that_is_gone_says_why(started):
+    process = started("raise SystemExit('no place to go')")
+    process.wait(60)
+    with pytest.raises(NonconformityError, match="another process goes on") as gone:
+        let_go(process)
+    assert "status 1: no place to go" == gone.value.actual
+
+
+def test_a_process_that_does_not_end_says_so(started, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    process = started("import sys, time; sys.stdin.readline(); time.sleep(600)")
+    with pytest.raises(NonconformityError, match="another process ends without an error, within"):
+        finish(process)
+
+
+def test_cleaning_up_beside_a_thread_that_is_at_the_pipes_raises_nothing(started):
+    """One of several fails; the clause ends while other threads still wait for the others."""
+    failing = started("import sys; sys.stdin.readline(); sys.exit('this one')")
+    waiting = [started("import sys, time; sys.stdin.readline(); time.sleep(600)") for _ in "ab"]
+    works = [lambda process=process: finish(process) for process in (failing, *waiting)]
+    with pytest.raises(NonconformityError, match="status 1: this one"):
+        at_once(works)
+    end(failing, *waiting)

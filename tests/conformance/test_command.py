@@ -5,153 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 from director_db_conformance import CLAUSES, __version__
+from director_db_conformance.provision import why_unusable
 from director_db_conformance.servers.configured_server import VARIABLE
 from director_db_conformance.servers.ladder import VERSION_VARIABLE
-
-COMMAND = Path(sys.executable).with_name("director-db-conformance")
-
-# Backends as a package of somebody's would bring them, each broken in its own way.
-BROKEN = '''
-"""Backends that nobody should use."""
-
-import os
-import time
-
-from director_db.hookspecs import BackendSpec, hookimpl
-from director_db.testing import Place
-from director_db_sqlite import SQLiteDB
-from director_db import BaseDB
-
-
-class RaisingDB(SQLiteDB, db_type="raising"):
-    """Raises everywhere."""
-
-
-def refuse(self, *args, **kwargs):
-    raise RuntimeError("no")
-
-
-for name in dir(BaseDB):
-    if not name.startswith("_") and name not in {"close", "db_type", "place"}:
-        type.__setattr__(RaisingDB, name, refuse)
-
-
-class DyingDB(SQLiteDB, db_type="dying"):
-    """Takes the process with it."""
-
-    def _select_session(self, session_id):
-        os._exit(3)
-
-
-class HangingDB(SQLiteDB, db_type="hanging"):
-    """Never answers."""
-
-    def _select_session(self, session_id):
-        time.sleep(1000)
-
-
-class MemoryDB(SQLiteDB, db_type="memory"):
-    """Is fine, and keeps nothing."""
-
-
-class Plugin:
-    def __init__(self, name, env, **flags):
-        self.name, self.env, self.flags = name, env, flags
-
-    @hookimpl
-    def director_db_backend(self):
-        return BackendSpec(self.name, f"broken:{self.name.title()}DB", "broken")
-
-    @hookimpl
-    def director_db_provision(self, directory):
-        return Place(
-            self.name, {"SQLITE_DB_PATH": self.env.format(directory=directory)}, **self.flags
-        )
-
-
-class UnprovidedDB(SQLiteDB, db_type="unprovided"):
-    """Is fine, and offers no places."""
-
-
-class EmptyDB(BaseDB, db_type="empty"):
-    """Writes no operation."""
-
-
-class Unprovided:
-    @hookimpl
-    def director_db_backend(self):
-        return BackendSpec("unprovided", "broken:UnprovidedDB", "no places")
-
-
-class LyingDB(SQLiteDB, db_type="lying"):
-    """Lets another backend be tested for it."""
-
-
-class Lying(Plugin):
-    @hookimpl
-    def director_db_provision(self, directory):
-        return Place("sqlite", {"SQLITE_DB_PATH": f"{directory}/x.db"})
-
-
-FILE = "{directory}/x.db"
-lying = Lying("lying", FILE)
-empty, raising, dying, hanging = (
-    Plugin(name, FILE) for name in ("empty", "raising", "dying", "hanging")
-)
-unopenable = Plugin("unopenable", "{directory}/no/such/folder/x.db")
-UnopenableDB = type("UnopenableDB", (SQLiteDB,), {}, db_type="unopenable")
-memory = Plugin("memory", ":memory:", shared=False, durable=False, reason="it is in memory")
-unprovided = Unprovided()
-'''
-TYPES = ("empty", "raising", "dying", "hanging", "unopenable", "memory", "unprovided", "lying")
-
-CHEATING_PLUGIN = """
-def pytest_pyfunc_call(pyfuncitem):
-    return True
-"""
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory):
-    """A folder of installed packages."""
-    folder = tmp_path_factory.mktemp("packages")
-    (folder / "broken.py").write_text(BROKEN)
-    info = folder / "broken-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    points = "".join(f"{name} = broken:{name}\n" for name in TYPES)
-    points += "leaving = leaving\nstuck = stuck\n"
-    (folder / "leaving.py").write_text("import os\nos._exit(0)\n")
-    (folder / "stuck.py").write_text("import time\ntime.sleep(1000)\n")
-    (folder / "cheating.py").write_text(CHEATING_PLUGIN)
-    (info / "entry_points.txt").write_text(f"[director_db]\n{points}")
-    return folder
-
-
-@pytest.fixture
-def conformance(tmp_path, packages):
-    def run(*args, timeout=240, **environment):
-        ours = {"CI", VARIABLE, VERSION_VARIABLE, "COLUMNS"}
-        inherited = {key: value for key, value in os.environ.items() if key not in ours}
-        return subprocess.run(
-            [COMMAND, *args],
-            cwd=tmp_path,
-            env={**inherited, "COLUMNS": "120", "PYTHONPATH": str(packages), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-
-    return run
 
 
 def row(done, db_type):
@@ -190,63 +52,110 @@ def test_sqlite_and_postgres_are_conformant_at_durable(conformance, tmp_path):
         assert [str(len(CLAUSES)), "0", "0"] == counts
 
 
-@pytest.mark.parametrize(
-    ("db_type", "verdict"),
-    [
-        ("raising", "NOT CONFORMANT"),
-        ("dying", "NOT CONFORMANT"),
-        ("hanging", "NOT CONFORMANT"),
-        ("unopenable", "NOT CONFORMANT"),
-    ],
-)
-def test_a_broken_backend_is_never_conformant(conformance, db_type, verdict):
-    done = conformance(db_type, "--level=core", "--time-limit=5", "-k=SES-1 or SES-3 or LIF-5")
+def results(path):
+    """Return what became of each clause of the only backend, and the backend itself."""
+    (backend,) = json.loads(path.read_text())["backends"]
+    return {entry["clause"]: entry["result"] for entry in backend["clauses"]}, backend
+
+
+@pytest.mark.parametrize("db_type", ["raising", "unopenable"])
+def test_a_broken_backend_is_never_conformant(conformance, db_type):
+    done = conformance(db_type, "--level=core", "-k=SES-1 or SES-3 or LIF-5")
     assert 1 == done.returncode
-    assert [f"✗ {verdict}", "core"] == row(done, db_type)[1:3]
+    assert ["✗ NOT CONFORMANT", "core"] == row(done, db_type)[1:3]
 
 
-def test_what_ends_the_process_or_hangs_is_named(conformance):
-    dying = conformance("dying", "--level=core", "-k=SES-1")
-    assert "dying SES-1" in dying.stdout
-    assert "actual:   the process ended in it, with status 3" in dying.stdout
-    assert "    db.get_session('s1')" in dying.stdout
-    hanging = conformance("hanging", "--level=core", "--time-limit=3", "-k=SES-1")
-    assert "hanging SES-1" in hanging.stdout
-    assert "actual:   it did not end within 3 s" in hanging.stdout
-    assert "    db.get_session('s1')" in hanging.stdout
+def test_a_clause_that_takes_its_process_along_costs_that_clause(conformance, tmp_path):
+    """What exits, crashes and never returns is told, each for itself; the rest runs on."""
+    exits, crashes = (
+        "test_del_1_deletes_all_messages",
+        "test_msg_9_delete_says_whether_it_was_there",
+    )
+    hangs, passes = "test_del_1_deletes_the_context", "test_ses_1_fills_the_defaults"
+    keyword = f"{exits} or {crashes} or {hangs} or {passes}"
+    done = conformance("dying", "--time-limit=10", "-k", keyword, "--json=o.json", "--junit=o.xml")
+    assert 1 == done.returncode, done.stderr
+    assert "✗ NOT CONFORMANT" == row(done, "dying")[1]
+    found, _ = results(tmp_path / "o.json")
+    ran = {name: result for name, result in found.items() if result["reason"] != "left out"}
+    assert {passes: "passed"} | dict.fromkeys([exits, crashes, hangs], "failed") == {
+        name: result["outcome"] for name, result in ran.items()
+    }
+    assert "the process ended in it, with status 3" == found[exits]["actual"]
+    assert "db.get_message('s1', 'a')" == found[exits]["calls"][-1]
+    assert "the process ended in it, killed by SIGSEGV" == found[crashes]["actual"]
+    assert "in _delete_message" in found[crashes]["traceback"]
+    assert "it did not end within 10 s" == found[hangs]["actual"]
+    assert "db.delete_context('s1')" == found[hangs]["calls"][-1]
+    assert "in _delete_context" in found[hangs]["traceback"]
+    for text in ("dying DEL-1: deletes the context", "actual:   it did not end within 10 s"):
+        assert text in done.stdout
+    (suite,) = ET.parse(tmp_path / "o.xml").getroot()  # noqa: S314 - our own
+    counts = [int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")]
+    assert [len(CLAUSES), 3, 0, len(CLAUSES) - 4] == counts
+
+
+def test_a_place_that_hangs_costs_its_clause_and_the_phase_is_told(conformance, tmp_path):
+    names = [name for name, clause in CLAUSES.items() if clause.rule == "SES-1"][:4]
+    done = conformance("slow", "--time-limit=10", "-k", " or ".join(names), "--json=o.json")
+    assert 1 == done.returncode, done.stderr
+    found, backend = results(tmp_path / "o.json")
+    assert ["passed", "not run", "failed", "passed"] == [found[name]["outcome"] for name in names]
+    making = "no place: making its place did not end within 10 s"
+    assert making == found[names[1]]["reason"]
+    assert "destroying its place did not end within 10 s" == found[names[2]]["actual"]
+    assert f"slow: 1 clause not run: {making} (in {names[1]})" in done.stdout
+    assert "slow: on Slow 4.0 from a drawer" in done.stdout
+    assert "Slow 4.0 from a drawer" == backend["server"]
+
+
+def test_a_backend_that_always_hangs_does_not_hold_the_command_for_ever(conformance, tmp_path):
+    done = conformance("hanging", "--level=core", "--time-limit=1", "--json=o.json")
+    assert 1 == done.returncode, done.stderr
+    found, _ = results(tmp_path / "o.json")
+    hung = [result for result in found.values() if "did not end within 1 s" in
+            result["actual"] + result["reason"]]  # fmt: skip
+    assert 5 >= len(hung) > 0
+    assert re.search(r"hanging: \d+ clauses not run: others had hung for \d+ s before", done.stdout)
+    assert "✗ NOT CONFORMANT" == row(done, "hanging")[1]
 
 
 def test_a_broken_backend_does_not_spoil_the_verdict_of_another(conformance):
-    done = conformance("dying", "memory", "--level=core")
+    done = conformance("dying", "sqlite", "-k=test_msg_9_delete_says_whether_it_was_there")
     assert 1 == done.returncode
     assert "✗ NOT CONFORMANT" == row(done, "dying")[1]
-    assert ["✓ CONFORMANT", "core"] == row(done, "memory")[1:3]
+    assert "○ PARTIAL" == row(done, "sqlite")[1]
 
 
-def test_a_place_that_keeps_nothing_is_judged_by_what_applies(conformance):
-    done = conformance("memory")
+def test_what_does_not_apply_is_told_with_its_reason(conformance):
+    done = conformance("memory", "-k", "SES-2")
     assert 0 == done.returncode, done.stdout
-    assert ["✓ CONFORMANT", "core"] == row(done, "memory")[1:3]
+    assert ["○ PARTIAL", "not judged"] == row(done, "memory")[1:3]
     assert "not applicable: the place is not shared: it is in memory" in done.stdout
-    # A level that was asked for by name and does not apply was not shown.
-    asked = conformance("memory", "--level=durable")
-    assert 1 == asked.returncode
-    assert ["✓ CONFORMANT", "core"] == row(asked, "memory")[1:3]
-    assert "memory: durable was asked for, and was not shown." in asked.stdout
-    assert "was not shown" not in done.stdout
 
 
-def test_a_choice_of_clauses_is_never_conformant(conformance):
-    done = conformance("sqlite", "--level=core", "-k", "MSG-3")
-    assert 1 == done.returncode
-    assert "✗ INCOMPLETE" == row(done, "sqlite")[1]
-    left_out = sum(clause.level.value == "core" for clause in CLAUSES.values()) - sum(
-        (clause.rule, clause.level.value) == ("MSG-3", "core") for clause in CLAUSES.values()
-    )
-    assert f"sqlite: {left_out} clauses not run: left out" in done.stdout
-    nothing = conformance("sqlite", "-k", "no_such_clause")
-    assert 1 == nothing.returncode
-    assert "✗ NOT RUN" == row(nothing, "sqlite")[1]
+def test_a_choice_of_clauses_is_partial(conformance, tmp_path):
+    done = conformance("sqlite", "--level=core", "-k", "MSG-3", "--json=o.json")
+    assert 0 == done.returncode, done.stdout
+    assert "○ PARTIAL" == row(done, "sqlite")[1]
+    core = [clause for clause in CLAUSES.values() if clause.level.value == "core"]
+    chosen = sum(clause.rule == "MSG-3" for clause in core)
+    assert f"{chosen} of {chosen}" == row(done, "sqlite")[3]
+    assert f"sqlite: {len(core) - chosen} clauses not run: left out" in done.stdout
+    _, backend = results(tmp_path / "o.json")
+    assert ("PARTIAL", False) == (backend["verdict"], backend["conformant"])
+
+
+def test_fail_fast_stops_at_the_first_failure_of_all(conformance, tmp_path):
+    done = conformance("raising", "sqlite", "--fail-fast", "--json=o.json")
+    assert 1 == done.returncode, done.stdout
+    backends = json.loads((tmp_path / "o.json").read_text())["backends"]
+    broken, healthy = ([entry["result"] for entry in each["clauses"]] for each in backends)
+    assert "failed" == broken[0]["outcome"]
+    assert {"stopped at the first failure"} == {result["reason"] for result in broken[1:]}
+    assert "stopped at the first failure" == healthy[-1]["reason"]
+    assert ["NOT CONFORMANT", "INCOMPLETE"] == [each["verdict"] for each in backends]
+    assert next(iter(CLAUSES)) == backends[0]["clauses"][0]["clause"]
 
 
 @pytest.mark.parametrize(
@@ -256,10 +165,15 @@ def test_a_choice_of_clauses_is_never_conformant(conformance):
         (["sqlite", "empty"], "EmptyDB of broken 1.0"),
         (["sqlite", "unprovided"], "The package of 'unprovided' offers no places for tests."),
         (["sqlite", "leaving"], "The package of 'leaving' ended the process at its import"),
-        (["stuck", "--time-limit=2"], "The package of 'stuck' was not imported within 2 s."),
         (["sqlite", "-k", "SES-1 or"], "Wrong expression passed to '-k'"),
         (["sqlite", "--json", "no/such/folder/o.json"], "There is no folder no/such/folder"),
         (["sqlite", "--time-limit=0"], "0.0 is not in the range x>0"),
+        (["sqlite", "-k", "MGS-3"], "matches no clause up to the level durable. Near: MSG-3, "),
+        (["--list", "-k", "deleet"], "Near: delete, deletes, deleted. "),
+        (
+            ["sqlite", "-k", "LIF-2", "--level=core"],
+            "Those that it names are of the level durable.",
+        ),
         ([], "Name one DB type or more"),
         (
             ["sqlite", "--level", "perfect"],
@@ -272,6 +186,11 @@ def test_what_cannot_be_run_is_one_clear_line(conformance, args, message):
     assert (2, "") == (done.returncode, done.stdout)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_package_whose_import_does_not_end_is_unusable(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).with_name("packages")))
+    assert "The package of 'stuck' was not imported within 2 s." == why_unusable("stuck", 2)
 
 
 def test_places_of_another_backend_prove_nothing(conformance):

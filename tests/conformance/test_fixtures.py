@@ -67,19 +67,23 @@ def run(tmp_path):
 def test_tests_have_a_server_and_the_header_names_it(run):
     result = run(USES_A_DATABASE)
     assert "3 passed" in result.stdout
-    assert f"\npostgres: {offered_postgres()}\n" in result.stdout
+    assert f"\npostgres: {offered_postgres()}, once a test asks for it\n" in result.stdout
+    # The cluster of the module and the server of the session are of the same kind.
+    assert f"\npostgres used: {offered_postgres()}\n" in result.stdout
 
 
 def test_a_version_can_be_asked_for(run):
     result = run(USES_A_DATABASE, **{VERSION_VARIABLE: "16"})
     assert "3 passed" in result.stdout
     assert "\npostgres: 16." in result.stdout
+    assert "\npostgres used: 16." in result.stdout
 
 
 def test_the_servers_starts_only_when_it_is_asked_for(run):
     result = run(USES_NOTHING)
     assert "1 passed" in result.stdout
     assert "\npostgres: " in result.stdout
+    assert "postgres used" not in result.stdout
 
 
 def test_without_a_server_tests_are_skipped_with_the_remedies(run):

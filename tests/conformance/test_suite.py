@@ -42,7 +42,7 @@ def run(tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=240,
+            timeout=1100,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -53,18 +53,49 @@ def of_rules(*rules):
     return [found for found in CLAUSES.values() if found.rule in rules]
 
 
+@pytest.mark.timeout(1200)
 def test_a_whole_file_of_tests_gets_a_verdict(run):
-    status, output = run(FILE, "--conformance-level=core")
+    """Of a place that keeps nothing, which settles the level."""
+    memory = FILE.replace(
+        "str(path)}", "':memory:'}, shared=False, durable=False, reason='no file'"
+    )
+    status, output = run(memory)
     assert status == 0, output
     passed = sum(found.level is Level.CORE for found in CLAUSES.values())
-    assert f"::TestMyBackend  CONFORMANT at core  ({passed} passed)" in output
+    counts = f"{passed} passed, {len(CLAUSES) - passed} not applicable"
+    assert f"::TestMyBackend  CONFORMANT at core  ({counts})" in output
+    assert "    not applicable: the place is not shared: no file" in output
 
 
 def test_what_was_left_out_did_not_run(run):
     status, output = run(FILE, RULE)
     assert status == 0, output
     passed = len(of_rules("SES-1", "SES-2"))
-    assert f"::TestMyBackend  INCOMPLETE  ({passed} passed)" in output
+    assert f"::TestMyBackend  PARTIAL  ({passed} passed)" in output
+
+
+def test_clauses_run_from_the_basic_to_the_durable(run):
+    status, output = run(FILE + "    def test_mine(self):\n        pass\n", "--collect-only")
+    assert status == 0, output
+    names = re.findall(r"TestMyBackend::(\w+)", output)
+    assert [*CLAUSES] == [name for name in names if name != "test_mine"]
+    levels = [found.level.value for found in CLAUSES.values()]
+    assert sorted(levels, key=["core", "concurrent", "durable"].index) == levels
+    assert "SES-1" == next(iter(CLAUSES.values())).rule
+
+
+def test_clauses_that_are_done_are_left_out(run, tmp_path):
+    chosen = [found.name for found in of_rules("SES-1")]
+    (tmp_path / "done").write_text("\n".join(chosen[1:]))
+    _, output = run(FILE, "-k=SES-1", "--conformance-done=done", "-vv")
+    assert f"::{chosen[0]} PASSED" in output
+    assert "1 passed" in output
+
+
+def test_the_verdict_names_the_server(run):
+    server = FILE.replace("str(path)}", "str(path)}, server='Postgres 99.1 from a drawer'")
+    _, output = run(server, "-k=SES-2")
+    assert "\n    on Postgres 99.1 from a drawer\n" in output
 
 
 def test_a_place_that_cannot_be_made_is_no_verdict(run):

@@ -6,9 +6,8 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from director_db_conformance.expectation import NonconformityError
 from director_db_conformance.levels import Clause, Level
-from director_db_conformance.transcript import shown_error
+from director_db_conformance.unexpected import nonconformity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,13 +44,10 @@ def clause(rule: str, *, level: str = "core", needs: str | None = None) -> Calla
         def run(*args: object, **kwargs: object) -> None:
             try:
                 check(*args, **kwargs)
-            except NonconformityError as error:
-                error.clause = marked
-                raise
-            except Exception as error:
-                found = NonconformityError("no error", f"raised {shown_error(error)}")
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+                found = nonconformity(error)
                 found.clause = marked
-                raise found from error
+                raise found from found.__cause__
             completed.add(marked.name)
 
         setattr(run, ATTRIBUTE, marked)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,18 +14,24 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from director_db.console import CommandConsole
+from director_db_conformance.guard import Guard
 from director_db_conformance.levels import Level
 from director_db_conformance.provision import why_unusable
 from director_db_conformance.suite import CLAUSES
+from director_db_conformance.verdict import Word
 from director_db_conformance.version import __version__, disagreement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from director_db_conformance.levels import Clause
+    from director_db_conformance.record import Choice
     from director_db_conformance.run import Run
 
 _PAUSE: Final = 0.1
 _UNUSABLE: Final = 2
+_NEAR: Final = 0.5
+"""How much of a word must be that of another one, of all of both."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,13 +52,17 @@ _UNUSABLE: Final = 2
 )  # fmt: skip
 @click.option(
     "-k", "keyword", default="", metavar="EXPRESSION",
-    help="Run only the clauses that match, such as MSG-3. What was left out did not run, so no "
-    "backend is CONFORMANT then.",
+    help="Run only the clauses that match, such as MSG-3. If they pass, the verdict is PARTIAL: "
+    "what was left out was not shown.",
+)  # fmt: skip
+@click.option(
+    "--fail-fast", is_flag=True,
+    help="Stop at the first failure, of all backends; the basic clauses run first.",
 )  # fmt: skip
 @click.option(
     "--time-limit", default=120.0, show_default=True, metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    help="What takes one clause longer than this has failed.",
+    help="What takes one clause longer than this has failed; the others run on.",
 )  # fmt: skip
 @click.option("--list", "lists", is_flag=True, help="List the clauses and run none.")
 @click.version_option(__version__, prog_name="director-db-conformance")
@@ -62,12 +74,13 @@ def main(
     keyword: str,
     time_limit: float,
     *,
+    fail_fast: bool,
     lists: bool,
 ) -> None:
     """Prove that the backends of these DB types behave as the contract says.
 
-    The exit status is 0 only if every one is CONFORMANT, at the level asked for; 1 if one is not; 2
-    if one cannot be run at all.
+    The exit status is 0 only if every one is CONFORMANT, at the level asked for, or, with -k,
+    PARTIAL; 1 if one is not; 2 if one cannot be run at all, or -k matches nothing.
     """
     keyword = keyword.removeprefix("=")  # As pytest takes it, and click does not.
     problem = disagreement()
@@ -83,33 +96,40 @@ def main(
         if file is not None and not file.parent.is_dir():
             _give_up(f"There is no folder {file.parent} to write {file.name} to.")
     with ThreadPoolExecutor() as pool:
-        for unusable in pool.map(lambda name: why_unusable(name, time_limit), names):
+        for unusable in pool.map(why_unusable, names):
             if unusable is not None:
                 _give_up(unusable)
-    asked = Level(level or Level.DURABLE.value)
     from director_db_conformance import report  # noqa: PLC0415 - rich takes long to import
+    from director_db_conformance.record import Choice  # noqa: PLC0415 - imports pytest
 
+    choice = Choice(Level(level or Level.DURABLE.value), keyword, time_limit, fail_fast)
+    strictly = level is not None
     console = CommandConsole()
     # pytest's own folder of places would be readable only to its owner; servers are others.
-    with tempfile.TemporaryDirectory(prefix="director_db_conformance_") as directory:
-        with _running(names, Path(directory), asked, keyword, time_limit) as runs:
+    with (
+        tempfile.TemporaryDirectory(prefix="director_db_conformance_") as directory,
+        Guard(Path(directory)) as guard,
+    ):
+        with _running(names, Path(directory), choice, guard) as runs:
             _wait(console, runs)
         refused = next((run.usage_error for run in runs if run.usage_error), None)
+        if refused is None and all(run.chosen is not None and not run.chosen for run in runs):
+            refused = _nothing_matches(keyword, choice.level)
         if refused is not None:
             _give_up(refused)
-        report.show(console, runs, asked, strictly=level is not None)
+        report.show(console, runs, choice.level, strictly=strictly)
         if json_file is not None:
-            data = report.as_json(runs, strictly=level is not None)
-            json_file.write_text(data, encoding="utf-8")
+            json_file.write_text(report.as_json(runs, strictly=strictly), encoding="utf-8")
         if junit_file is not None:
             junit_file.write_text(report.as_junit(runs), encoding="utf-8")
-        conformant = all(run.is_conformant(strictly=level is not None) for run in runs)
-    raise SystemExit(0 if conformant else 1)
+        good = [run.is_conformant(strictly=strictly) or run.verdict.word is Word.PARTIAL
+                for run in runs]  # fmt: skip
+    raise SystemExit(0 if all(good) else 1)
 
 
 @contextlib.contextmanager
 def _running(
-    names: list[str], directory: Path, level: Level, keyword: str, time_limit: float
+    names: list[str], directory: Path, choice: Choice, guard: Guard
 ) -> Iterator[list[Run]]:
     """Start all at once: most of what a clause does is to wait for a disk or a server."""
     from director_db_conformance.run import Run  # noqa: PLC0415 - imports pytest
@@ -119,8 +139,7 @@ def _running(
         for name in names:
             own = directory / name
             own.mkdir()
-            run = Run(name, own, level=level, keyword=keyword, time_limit=time_limit)
-            runs.append(run)
+            runs.append(Run(name, own, choice, guard))
         yield runs
     finally:
         for run in runs:
@@ -148,16 +167,46 @@ def _wait(console: CommandConsole, runs: list[Run]) -> None:
                     under_way.discard(number)
                 progress.update(
                     tasks[number],
+                    total=runs[number].total,
                     completed=len(runs[number].results),
                     clause=runs[number].under_way or "",
                 )
+            if any(run.choice.fail_fast and run.failed for run in runs):
+                for number in under_way:
+                    runs[number].stop("stopped at the first failure")
+                return
             time.sleep(_PAUSE)
 
 
 def _list(keyword: str) -> None:
-    for clause in CLAUSES.values():
-        if keyword.lower() in f"{clause.rule} {clause.name}".lower():
-            click.echo(f"{clause.level.value:<10}  {clause.title}")
+    found = [clause for clause in CLAUSES.values() if _is_named(clause, keyword)]
+    if not found:
+        _give_up(_nothing_matches(keyword, Level.DURABLE))
+    for clause in found:
+        click.echo(f"{clause.level.value:<10}  {clause.title}")
+
+
+def _is_named(clause: Clause, keyword: str) -> bool:
+    return keyword.lower() in f"{clause.rule} {clause.name}".lower()
+
+
+def _nothing_matches(keyword: str, level: Level) -> str:
+    """Say that no clause matches, and which would: of a higher level, or of a name like it."""
+    message = f"-k {keyword!r} matches no clause up to the level {level.value}."
+    beyond = {clause.level.value for clause in CLAUSES.values() if _is_named(clause, keyword)}
+    if beyond:
+        return f"{message} Those that it names are of the level {' and '.join(sorted(beyond))}."
+    rules = {clause.rule for clause in CLAUSES.values()}
+    words = {word for name in CLAUSES for word in name.split("_") if len(word) > 3}  # noqa: PLR2004
+    known = {name.lower(): name for name in (*CLAUSES, *words, *rules)}
+    near = [
+        known[name]
+        for word in re.findall(r"[\w-]+", keyword.lower())
+        if word not in {"and", "or", "not"}
+        for name in difflib.get_close_matches(word, known, cutoff=_NEAR)
+    ]
+    what = f"Near: {', '.join(dict.fromkeys(near))}. " if near else ""
+    return f"{message} {what}All of them: director-db-conformance --list"
 
 
 def _give_up(message: str) -> None:

@@ -91,7 +91,7 @@ def expect_error(kind: type[E], call: Callable[..., object], *args: Any, **kwarg
     except kind as error:
         return error
     except Exception as error:
-        raise NonconformityError(kind.__name__, shown_error(error)) from error
+        raise NonconformityError(kind.__name__, shown_error(error, causes=True)) from error
     raise NonconformityError(kind.__name__, "returned " + shown(result))
 
 

@@ -1,12 +1,13 @@
 """Fixtures of pytest that give tests a Postgres, for ``pytest_plugins`` in a conftest.
 
-The server starts when the first test asks for it. The header of the run names it and its version.
+The server starts when the first test asks for it. The header of the run names the one that there is
+for that, and the end of the run the one that it was: where it comes from, and its version.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
 Server = TypeVar("Server", bound="PostgresServer")
 
+_USED: Final[pytest.StashKey[list[str]]] = pytest.StashKey()
+
 
 def pytest_report_header() -> str:
     """Name the server that the tests will use."""
     try:
-        return f"postgres: {offered_postgres(version=asked_version())}"
+        return f"postgres: {offered_postgres(version=asked_version())}, once a test asks for it"
     except NoServerError:
         return f"postgres: none; tests that need one will {'fail' if _in_ci() else 'be skipped'}"
     except ConfiguredServerError as error:
@@ -38,10 +41,20 @@ def pytest_report_header() -> str:
         return f"postgres: none: {error}"
 
 
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the servers that the tests have used: the one of the header may not have started."""
+    if _USED in config.stash:
+        used: list[str] = config.stash[_USED]
+        terminalreporter.line(f"postgres used: {'; '.join(dict.fromkeys(used))}")
+
+
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     """A Postgres server, shared by the whole run."""
     with _or_give_up(lambda: find_postgres(version=asked_version())) as server:
+        pytestconfig.stash.setdefault(_USED, []).append(str(server))
         yield server
 
 
@@ -54,9 +67,10 @@ def postgres_database(postgres_server: PostgresServer) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def postgres_cluster() -> Iterator[Cluster]:
+def postgres_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """A throw-away cluster that the tests of one module may stop, kill and restart."""
     with _or_give_up(lambda: find_cluster(version=asked_version())) as cluster:
+        pytestconfig.stash.setdefault(_USED, []).append(str(cluster))
         yield cluster
 
 

@@ -5,9 +5,10 @@ Loaded by itself wherever the suite is installed; it does nothing for other test
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
-import traceback
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +21,12 @@ from director_db_conformance.suite import (
     CLAUSES,
     FIXTURES,
     NOT_APPLICABLE,
+    SERVER,
     ConformanceSuite,
     replaced,
 )
 from director_db_conformance.transcript import shown_error, transcript
+from director_db_conformance.unexpected import stack
 from director_db_conformance.verdict import Outcome, Result, Word, judge
 from director_db_conformance.version import CHECKED, __version__
 
@@ -33,8 +36,10 @@ if TYPE_CHECKING:
 LEVEL_OPTION: Final = "--conformance-level"
 EVENTS_OPTION: Final = "--conformance-events"
 CALLS_OPTION: Final = "--conformance-calls"
+STACKS_OPTION: Final = "--conformance-stacks"
+DONE_OPTION: Final = "--conformance-done"
 
-_LAST_FRAMES: Final = 8
+_ORDER: Final = {name: number for number, name in enumerate(CLAUSES)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +61,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="write the calls of the clause that is under way to this file, as they begin",
     )
+    group.addoption(
+        STACKS_OPTION,
+        metavar="FILE",
+        help="on SIGUSR1, write to this file where all threads stand",
+    )
+    group.addoption(
+        DONE_OPTION,
+        metavar="FILE",
+        help="leave out the clauses that this file names, one a line",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,23 +78,37 @@ def pytest_configure(config: pytest.Config) -> None:
     calls = config.getoption(CALLS_OPTION)
     if calls is not None:
         transcript.stream = os.open(calls, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    stacks = config.getoption(STACKS_OPTION)
+    if stacks is not None and hasattr(faulthandler, "register"):
+        # By the system's own hand: also where nothing of Python gets its turn any more.
+        file = os.open(stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        faulthandler.register(signal.SIGUSR1, file=file)
     config.pluginmanager.register(_Run(config), "director-db-conformance-run")
 
 
 @pytest.hookimpl(tryfirst=True)  # Before -k chooses.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the clauses beyond the level, and let ``-k MSG-3`` find those of a rule."""
+    """Put the clauses in order, without those beyond the level; ``-k MSG-3`` finds a rule's."""
     asked = Level(config.getoption(LEVEL_OPTION))
-    beyond = []
-    for item in items:
+    done = config.getoption(DONE_OPTION)
+    names = [] if done is None else Path(done).read_text(encoding="utf-8").splitlines()
+    out = []
+    places: dict[object, list[int]] = {}
+    for place, item in enumerate(items):
         clause = _clause(item)
         if clause is not None:
             item.extra_keyword_matches.add(clause.rule)
-            if not asked.includes(clause.level):
-                beyond.append(item)
-    if beyond:
-        config.hook.pytest_deselected(items=beyond)
-        items[:] = [item for item in items if item not in beyond]
+            places.setdefault(item.parent, []).append(place)
+            if not asked.includes(clause.level) or clause.name in names:
+                out.append(item)
+    for own in places.values():
+        # pytest collects what a class inherits from its last base first.
+        ordered = sorted((items[place] for place in own), key=_turn)
+        for place, item in zip(own, ordered, strict=True):
+            items[place] = item
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -96,9 +125,10 @@ def pytest_runtest_makereport(
     if result is not None and result.outcome is Outcome.PASSED and clause.name not in completed:
         result = Result(Outcome.NOT_RUN, report.duration, "its body did not run to its end")
     if isinstance(error, NonconformityError) and report.outcome == "failed":
-        cause = error.__cause__
-        frames = [] if cause is None else traceback.format_exception(cause, limit=-_LAST_FRAMES)
-        report.longrepr = "\n".join([str(error), *(["", *frames] if frames else [])])
+        report.longrepr = f"{error}\n\n{stack(error.__cause__)}".rstrip()
+    server = item.stash.get(SERVER, None)
+    if server is not None:
+        report.__dict__["director_db_conformance_server"] = {item.parent.nodeid: server}
     if result is not None:
         # Simple data in an attribute: it also survives the way from a worker of pytest-xdist.
         report.__dict__["director_db_conformance"] = {
@@ -117,6 +147,20 @@ class _Run:
         events = config.getoption(EVENTS_OPTION)
         self._events = None if events is None else Path(events)
         self._results: dict[str, dict[str, Result]] = {}
+        self._chosen: dict[str, list[str]] = {}
+        self._servers: dict[str, str] = {}
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Keep which clauses are to run, of those that there are."""
+        for item in session.items:
+            clause = _clause(item)
+            if clause is not None and item.parent is not None:
+                self._chosen.setdefault(item.parent.nodeid, []).append(clause.name)
+        self._tell({"chosen": [name for names in self._chosen.values() for name in names]})
+
+    def pytest_sessionfinish(self) -> None:
+        """Say that there is nothing more to come."""
+        self._tell({"ended": True})
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say which test is under way, so that somebody can tell that it never ends."""
@@ -128,8 +172,13 @@ class _Run:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the result of a clause; a later phase of its test can only make it worse."""
-        if report.when == "setup" and report.passed:
-            self._tell({"placed": report.nodeid})
+        servers = report.__dict__.get("director_db_conformance_server", {})
+        if servers and servers != self._servers:
+            self._servers |= servers
+            self._tell({"server": next(iter(servers.values()))})
+        if report.when != "teardown":
+            placed = report.when == "setup" and report.passed
+            self._tell({"phase": "call" if placed else "teardown"})
         data: dict[str, Any] | None = report.__dict__.get("director_db_conformance")
         if data is None:
             return
@@ -147,17 +196,19 @@ class _Run:
         title = f"director-db conformance: contract {CHECKED}, suite {__version__}"
         terminalreporter.section(title)
         for suite, results in self._results.items():
-            verdict = judge(CLAUSES.values(), results, self._asked)
+            verdict = judge(CLAUSES.values(), results, self._asked, self._chosen.get(suite))
             outcomes = [result.outcome for result in results.values()]
             counts = ", ".join(
                 f"{outcomes.count(outcome)} {outcome.value}"
                 for outcome in Outcome
                 if outcome in outcomes
             )
-            good = verdict.word is Word.CONFORMANT
+            good = verdict.word in {Word.CONFORMANT, Word.PARTIAL}
             terminalreporter.write(f"{suite}  ")
             terminalreporter.write(str(verdict), bold=True, green=good, red=not good)
             terminalreporter.line(f"  ({counts})")
+            if suite in self._servers:
+                terminalreporter.line(f"    on {self._servers[suite]}")
             reasons = {r.reason for r in results.values() if r.outcome is Outcome.NOT_APPLICABLE}
             for reason in sorted(reasons):
                 terminalreporter.line(f"    not applicable: {reason}")
@@ -180,6 +231,11 @@ def _clause(item: pytest.Item) -> Clause | None:
     return clause_of(own) if own is getattr(ConformanceSuite, item.originalname) else None
 
 
+def _turn(item: pytest.Item) -> int:
+    clause = _clause(item)
+    return -1 if clause is None else _ORDER[clause.name]
+
+
 def _result(
     report: pytest.TestReport, error: BaseException | None, not_applicable: str | None
 ) -> Result | None:
@@ -192,7 +248,8 @@ def _result(
         return Result(Outcome.PASSED, seconds) if report.when == "call" else None
     if report.when == "setup":
         # The clause has not begun, so nothing is known about its rule.
-        return Result(Outcome.NOT_RUN, seconds, f"no place: {_said(error)}")
+        reason = f"no place: {_said(error)}"
+        return Result(Outcome.NOT_RUN, seconds, reason, traceback=stack(error))
     if isinstance(error, NonconformityError) and error.clause is not None:
         return Result(
             Outcome.FAILED,
@@ -202,9 +259,11 @@ def _result(
             error.expected,
             error.actual,
             tuple(error.calls),
+            stack(error.__cause__),
         )
-    return Result(Outcome.FAILED, seconds, f"in its {report.when}: {_said(error)}")
+    where = "as its place was destroyed: " if report.when == "teardown" else ""
+    return Result(Outcome.FAILED, seconds, f"{where}{_said(error)}", traceback=stack(error))
 
 
 def _said(error: BaseException | None) -> str:
-    return "" if error is None else shown_error(error)
+    return "" if error is None else shown_error(error, causes=True)

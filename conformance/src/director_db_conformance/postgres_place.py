@@ -71,6 +71,7 @@ def place_on(server: PostgresServer, *, pooled: bool = False, encoding: str | No
         delete_session_row=functools.partial(delete_session_row, database),
         connections=connections_to(int(parts(entrance.dsn).get("port", "5432"))),
         faults=faults_of(server, database),
+        server=f"Postgres {server}{'' if pooler is None else ', through PgBouncer'}",
     )
 
 

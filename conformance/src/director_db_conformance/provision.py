@@ -59,7 +59,7 @@ def provisioner(db_type: str) -> Callable[[Path], Place]:
     return new_place
 
 
-def why_unusable(db_type: str, time_limit: float) -> str | None:
+def why_unusable(db_type: str, time_limit: float = 60.0) -> str | None:
     """Say why a backend cannot be run at all; None if it can. Looked at in another process.
 
     Args:
@@ -80,7 +80,10 @@ def why_unusable(db_type: str, time_limit: float) -> str | None:
     if done.stdout.splitlines()[-1:] == [_READY]:
         return None
     said = done.stderr.strip().splitlines()[-1:]
-    return said[0] if said else f"The package of {db_type!r} ended the process at its import."
+    if said:
+        return said[0]
+    status = done.returncode
+    return f"The package of {db_type!r} ended the process at its import, with status {status}."
 
 
 if __name__ == "__main__":

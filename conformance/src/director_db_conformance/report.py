@@ -17,29 +17,39 @@ from rich.text import Text
 from director_db import __version__ as core_version
 from director_db_conformance.levels import Level
 from director_db_conformance.suite import CLAUSES
-from director_db_conformance.verdict import Outcome, Word
+from director_db_conformance.verdict import Outcome, Result, Word
 from director_db_conformance.version import CHECKED, __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from director_db.console import CommandConsole
-    from director_db_conformance.run import Run
-    from director_db_conformance.verdict import Result
+    from director_db_conformance.levels import Clause
+    from director_db_conformance.record import Record
+    from director_db_conformance.verdict import Verdict
 
 _MOST_FAILURES: Final = 8
 _MOST_CALLS: Final = 24
 _LAST_CALLS: Final = 6
+_FEW: Final = 3
+# What XML has no form for, not even escaped.
+_NO_XML: Final = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+_JUNIT: Final = {
+    Outcome.FAILED: ("failures", "failure"),
+    Outcome.NOT_RUN: ("errors", "error"),
+    Outcome.NOT_APPLICABLE: ("skipped", "skipped"),
+}
 _READ: Final = re.compile(r"^\S+\.(get_|health|__)")
 _COLOURS: Final = {
     Word.CONFORMANT: "bold green",
     Word.NOT_CONFORMANT: "bold red",
+    Word.PARTIAL: "bold green",
     Word.INCOMPLETE: "bold yellow",
     Word.NOT_RUN: "bold red",
 }
 
 
-def show(console: CommandConsole, runs: Sequence[Run], asked: Level, *, strictly: bool) -> None:
+def show(console: CommandConsole, runs: Sequence[Record], asked: Level, *, strictly: bool) -> None:
     """Print the failures, what does not apply, and the table of verdicts."""
     for run in runs:
         _show_failures(console, run)
@@ -52,7 +62,7 @@ def show(console: CommandConsole, runs: Sequence[Run], asked: Level, *, strictly
             console.print(text, style="bold red")
 
 
-def as_json(runs: Iterable[Run], *, strictly: bool) -> str:
+def as_json(runs: Iterable[Record], *, strictly: bool) -> str:
     """Return everything as JSON text."""
     document = {
         "contract": CHECKED,
@@ -67,21 +77,31 @@ def as_json(runs: Iterable[Run], *, strictly: bool) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_junit(runs: Iterable[Run]) -> str:
-    """Return the reports of pytest, one test suite for each backend, as one JUnit document."""
+def as_junit(runs: Iterable[Record]) -> str:
+    """Return one test suite for each backend, with a test case for each clause, as JUnit XML."""
     root = ET.Element("testsuites", name="director-db-conformance")
     for run in runs:
-        if run.junit.exists():
-            # Written by pytest in our own temporary folder.
-            root.extend(ET.parse(run.junit).getroot().iter("testsuite"))  # noqa: S314
-        else:
-            suite = ET.SubElement(root, "testsuite", name=run.db_type, tests="1", errors="1")
-            case = ET.SubElement(suite, "testcase", name="run", classname=run.db_type)
-            ET.SubElement(case, "error", message="the run did not end").text = run.output
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+        suite = ET.SubElement(root, "testsuite", name=run.db_type, time=f"{run.seconds:.3f}")
+        counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+        for clause, result in _results(run):
+            counts["tests"] += 1
+            case = ET.SubElement(
+                suite, "testcase", name=clause.name, classname=f"{run.db_type}.{clause.rule}",
+                time=f"{result.seconds:.3f}",
+            )  # fmt: skip
+            counted, tag = _JUNIT.get(result.outcome, ("", ""))
+            if result.outcome is Outcome.NOT_RUN and run.is_left_out(clause.name):
+                counted, tag = "skipped", "skipped"
+            if tag:
+                counts[counted] += 1
+                ET.SubElement(case, tag, message=_told(result)[0]).text = "\n".join(
+                    [clause.meaning, *_told(result), *result.calls, result.traceback]
+                )
+        suite.attrib.update({name: str(count) for name, count in counts.items()})
+    return _NO_XML.sub("\ufffd", ET.tostring(root, encoding="unicode", xml_declaration=True)) + "\n"
 
 
-def _backend(run: Run) -> dict[str, Any]:
+def _backend(run: Record) -> dict[str, Any]:
     verdict = run.verdict
     return {
         "db_type": run.db_type,
@@ -89,6 +109,8 @@ def _backend(run: Run) -> dict[str, Any]:
         "asked": verdict.asked.value,
         "applicable": verdict.applicable.value,
         "reached": None if verdict.reached is None else verdict.reached.value,
+        "not_applicable": verdict.not_applicable,
+        "server": run.server,
         "seconds": round(run.seconds, 3),
         "clauses": [
             {
@@ -96,17 +118,30 @@ def _backend(run: Run) -> dict[str, Any]:
                 "clause": clause.name,
                 "level": clause.level.value,
                 "meaning": clause.meaning,
-                "result": run.results[clause.name].as_json()
-                if clause.name in run.results
-                else {"outcome": Outcome.NOT_RUN.value},
+                "result": result.as_json(),
             }
-            for clause in CLAUSES.values()
-            if verdict.asked.includes(clause.level)
+            for clause, result in _results(run)
         ],
     }
 
 
-def _table(console: CommandConsole, runs: Sequence[Run], asked: Level) -> Table:
+def _results(run: Record) -> Iterator[tuple[Clause, Result]]:
+    """Give what became of each clause up to the level, in the order in which they run."""
+    for clause in CLAUSES.values():
+        if run.choice.level.includes(clause.level):
+            reason = run.why_not_run(clause.name)
+            missing = Result(Outcome.NOT_RUN, reason=reason)
+            yield clause, run.results.get(clause.name, missing)
+
+
+def _told(result: Result) -> list[str]:
+    """Return what a result says, line by line."""
+    if result.expected or result.actual:
+        return [f"expected: {result.expected}", f"actual:   {result.actual}"]
+    return [result.reason]
+
+
+def _table(console: CommandConsole, runs: Sequence[Record], asked: Level) -> Table:
     table = Table(
         title=f"director-db conformance · contract {CHECKED} · suite {__version__}",
         title_style="bold",
@@ -124,38 +159,44 @@ def _table(console: CommandConsole, runs: Sequence[Run], asked: Level) -> Table:
     for run in runs:
         verdict = run.verdict
         marks = console.marks
-        mark = marks.passed if verdict.word is Word.CONFORMANT else marks.failed
+        mark = {Word.CONFORMANT: marks.passed, Word.PARTIAL: marks.skipped}.get(
+            verdict.word, marks.failed
+        )
         table.add_row(
             run.db_type,
             Text(f"{mark} {verdict.word.value}", style=_COLOURS[verdict.word]),
-            verdict.applicable.value
-            if verdict.word is Word.CONFORMANT or verdict.reached is None
-            else f"only {verdict.reached.value}",
+            _level(verdict),
             *(_count(run, level) for level in levels),
             f"{run.seconds:.0f} s",
         )
     return table
 
 
-def _count(run: Run, level: Level) -> Text:
-    outcomes = [
-        run.results[clause.name].outcome if clause.name in run.results else Outcome.NOT_RUN
-        for clause in CLAUSES.values()
-        if clause.level is level
-    ]
-    applicable = len(outcomes) - outcomes.count(Outcome.NOT_APPLICABLE)
-    passed = outcomes.count(Outcome.PASSED)
+def _level(verdict: Verdict) -> str:
+    """Return the level that was reached, and what of it says nothing of the place."""
+    if verdict.word is Word.PARTIAL:
+        return "not judged"
+    if verdict.word is not Word.CONFORMANT:
+        found = verdict.applicable if verdict.reached is None else verdict.reached
+        return found.value if verdict.reached is None else f"only {found.value}"
+    missing = f", {verdict.not_applicable} n/a" if verdict.not_applicable else ""
+    return f"{verdict.applicable.value}{missing}"
+
+
+def _count(run: Record, level: Level) -> Text:
+    results = [(clause, result) for clause, result in _results(run) if clause.level is level]
+    chosen = [result.outcome for clause, result in results if not run.is_left_out(clause.name)]
+    applicable = len(chosen) - chosen.count(Outcome.NOT_APPLICABLE)
+    passed = chosen.count(Outcome.PASSED)
     if not applicable:
-        return Text("none apply", style="dim")
+        return Text("none apply" if chosen else "-", style="dim")
     return Text(f"{passed} of {applicable}", style="" if passed == applicable else "bold red")
 
 
-def _show_failures(console: CommandConsole, run: Run) -> None:
-    failed = [
-        (name, result) for name, result in run.results.items() if result.outcome is Outcome.FAILED
-    ]
-    for name, result in failed[:_MOST_FAILURES]:
-        _show_failure(console, run, name, result)
+def _show_failures(console: CommandConsole, run: Record) -> None:
+    failed = run.failed
+    for name in failed[:_MOST_FAILURES]:
+        _show_failure(console, run, name, run.results[name])
     if len(failed) > _MOST_FAILURES:
         more = len(failed) - _MOST_FAILURES
         console.print(f"\n{run.db_type}: {more} more clauses failed; --json F has them all.")
@@ -164,7 +205,7 @@ def _show_failures(console: CommandConsole, run: Run) -> None:
         console.print(Padding(Text(run.output.strip()), (0, 0, 0, 2)))
 
 
-def _show_failure(console: CommandConsole, run: Run, name: str, result: Result) -> None:
+def _show_failure(console: CommandConsole, run: Record, name: str, result: Result) -> None:
     clause = CLAUSES[name]
     console.print()
     console.print(
@@ -175,11 +216,7 @@ def _show_failure(console: CommandConsole, run: Run, name: str, result: Result) 
         )
     )
     rule = "" if result.rule in {"", clause.rule} else f" It breaks {result.rule}."
-    lines = [clause.meaning + rule]
-    if result.expected or result.actual:
-        lines += [f"expected: {result.expected}", f"actual:   {result.actual}"]
-    else:
-        lines.append(result.reason)
+    lines = [clause.meaning + rule, *_told(result)]
     if result.calls:
         lines.append("calls:")
         lines += [f"  {line}" for line in _shortened("\n".join(result.calls).splitlines())]
@@ -206,17 +243,18 @@ def _shortened(calls: list[str]) -> list[str]:
     return lines
 
 
-def _show_reasons(console: CommandConsole, run: Run) -> None:
+def _show_reasons(console: CommandConsole, run: Record) -> None:
+    if run.server is not None:
+        console.print(f"{run.db_type}: on {run.server}", style="dim")
     for outcome in (Outcome.NOT_APPLICABLE, Outcome.NOT_RUN):
-        reasons: dict[str, int] = {}
-        for clause in CLAUSES.values():
-            if run.verdict.asked.includes(clause.level):
-                result = run.results.get(clause.name)
-                if result is None and outcome is Outcome.NOT_RUN:
-                    reasons["left out"] = reasons.get("left out", 0) + 1
-                elif result is not None and result.outcome is outcome:
-                    first = result.reason.splitlines()[0] if result.reason else ""
-                    reasons[first] = reasons.get(first, 0) + 1
-        for reason, count in reasons.items():
-            clauses = "1 clause" if count == 1 else f"{count} clauses"
-            console.print(f"{run.db_type}: {clauses} {outcome.value}: {reason}", style="dim")
+        reasons: dict[str, list[str]] = {}
+        for clause, result in _results(run):
+            if result.outcome is outcome:
+                reason = (result.reason.splitlines() or [""])[0]
+                reasons.setdefault(reason, []).append(clause.name)
+        for reason, names in reasons.items():
+            clauses = "1 clause" if len(names) == 1 else f"{len(names)} clauses"
+            text = f"{run.db_type}: {clauses} {outcome.value}: {reason}"
+            if outcome is Outcome.NOT_RUN and len(names) <= _FEW and names[0] in run.results:
+                text += f" (in {', '.join(names)})"
+            console.print(text, style="dim", soft_wrap=True)

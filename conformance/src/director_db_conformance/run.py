@@ -1,7 +1,8 @@
-"""One backend's run of the suite, in a process of its own.
+"""One backend's run of the suite, in processes of its own.
 
 A broken backend may hang, end the process, or leave threads and locks behind; none of that may
-reach the run of another, or keep the command from its verdict.
+reach the run of another, keep the command from its verdict, or cost more than one clause: the rest
+runs on in a new process.
 """
 
 from __future__ import annotations
@@ -13,99 +14,74 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from director_db_conformance import provisioned
-from director_db_conformance.levels import Level
-from director_db_conformance.plugin import CALLS_OPTION, EVENTS_OPTION, LEVEL_OPTION
+from director_db_conformance.plugin import (
+    CALLS_OPTION,
+    DONE_OPTION,
+    EVENTS_OPTION,
+    LEVEL_OPTION,
+    STACKS_OPTION,
+)
+from director_db_conformance.record import Record
 from director_db_conformance.suite import CLAUSES
-from director_db_conformance.verdict import Outcome, Result, Verdict, Word, judge
+from director_db_conformance.verdict import Outcome, Result
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from director_db_conformance.guard import Guard
+    from director_db_conformance.record import Choice
+
 _LAST_WORDS: Final = 4000
+_LONGEST_STACKS: Final = 20_000
 _GRACE: Final = 5.0
+_LAST_GRACE: Final = 15.0
+_MOMENT: Final = 1.0
+_PAUSE: Final = 0.02
 _FIRST_PLACE: Final = 600.0
+_NEXT_PLACE: Final = 60.0
 _MOST_CALLS: Final = 100
 _USAGE_ERROR: Final = 4  # pytest's exit status
 
+# Where a clause hangs, others that use the same will. The first is given all of its time, and the
+# others some times as much as any took that ended; all together so many times the limit.
+_SHORTEST_LIMIT: Final = 10.0
+_TIMES_THE_SLOWEST: Final = 5
+_MOST_LIMITS: Final = 5
+_MOST_DEATHS: Final = 40
 
-class Run:
+_PHASES: Final = {"setup": "making its place", "call": "it", "teardown": "destroying its place"}
+
+
+class Run(Record):
     """The clauses on one backend, under way or finished.
 
     Attributes:
-        db_type: the backend.
-        results: what became of the clauses so far, by name.
-        seconds: how long it has been running.
         under_way: the name of the clause that runs now.
-        placed: whether there has been a place yet.
-        total: how many clauses there are up to the level.
     """
 
-    def __init__(
-        self,
-        db_type: str,
-        directory: Path,
-        *,
-        level: Level = Level.DURABLE,
-        keyword: str = "",
-        time_limit: float = 120.0,
-    ) -> None:
+    def __init__(self, db_type: str, directory: Path, choice: Choice, guard: Guard) -> None:
         """Start it.
 
         Args:
             db_type: the backend.
             directory: an empty folder for everything that the run writes.
-            level: the highest level to run.
-            keyword: run only the clauses that match, as pytest's ``-k``.
-            time_limit: how long one clause may take, in seconds.
+            choice: what to run.
+            guard: ends its processes if the command cannot.
         """
-        self.db_type = db_type
-        self.results: dict[str, Result] = {}
-        self.seconds = 0.0
-        self._level = level
-        self.total = sum(level.includes(clause.level) for clause in CLAUSES.values())
-        self._time_limit = time_limit
-        self._events = directory / "events.jsonl"
-        self._calls = directory / "calls.txt"
-        self._output = directory / "output.txt"
-        self.junit = directory / "junit.xml"
-        self._read = 0
-        self._started = self._heard = time.monotonic()
+        super().__init__(db_type, choice)
         self.under_way: str | None = None
-        self.placed = False
-        places = directory / "places"
-        with self._output.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the interpreter that runs us
-                [
-                    sys.executable, "-m", "pytest", "--pyargs", provisioned.__name__,
-                    "-p", "director_db_conformance.plugin", "-p", "no:cacheprovider",
-                    "-c", os.devnull, "--rootdir", str(directory), "--basetemp", str(places),
-                    "--quiet", "--tb=short", f"--junitxml={self.junit}",
-                    f"{LEVEL_OPTION}={level.value}", f"{EVENTS_OPTION}={self._events}",
-                    f"{CALLS_OPTION}={self._calls}",
-                    "-o", f"junit_suite_name={db_type}", "-o", "tmp_path_retention_policy=none",
-                    *(["-k", keyword] if keyword else []),
-                ],
-                cwd=directory,
-                env=_environment(db_type),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the results say together, as far as they are known."""
-        return judge(CLAUSES.values(), self.results, self._level)
-
-    def is_conformant(self, *, strictly: bool) -> bool:
-        """Whether the backend is conformant: at the very level if `strictly`, else as applies."""
-        verdict = self.verdict
-        conformant = verdict.word is Word.CONFORMANT
-        return conformant and (verdict.reached is verdict.asked or not strictly)
+        self._directory = directory
+        self._guard = guard
+        self._started = time.monotonic()
+        self._processes = 0
+        self._placed_in: set[int] = set()
+        self._hung_for = 0.0
+        self._deaths = 0
+        self._last_words = ""
+        self._start()
 
     @property
     def usage_error(self) -> str | None:
@@ -115,82 +91,205 @@ class Run:
         lines = [line for line in self.output.splitlines() if line.startswith("ERROR: ")]
         return lines[-1].removeprefix("ERROR: ") if lines else self.output.strip()
 
-    @property
-    def output(self) -> str:
-        """The end of what pytest printed."""
-        return self._output.read_text(errors="replace")[-_LAST_WORDS:]
-
     def poll(self) -> bool:
         """Read what has happened since; False when the run has ended.
 
-        A clause beyond its time ends the run: what hangs is a nonconformity.
+        A clause beyond its time ends its process: what hangs is a nonconformity.
         """
         ended = self._process.poll() is not None
         self._hear()
+        now = time.monotonic()
+        self.seconds = now - self._started
+        silence, limit = now - self._heard, self._limit
+        if not ended and silence <= limit:
+            return True
         if ended:
-            self.end()
-            if self.under_way is not None:
-                status = self._process.returncode
-                self._fail(self.under_way, f"the process ended in it, with status {status}")
+            self._last_words = f"the process ended in {{}}, {self._how_it_ended()}"
+            self._deaths += self.under_way is not None
+        else:
+            self._last_words = f"{{}} did not end within {limit:g} s"
+            self._hung_for += silence
+        if self.under_way is not None:
+            # Before the kill, which may take a moment and change nothing any more.
+            self._lose(self.under_way)
+        self.end()
+        if not self._has_to_go_on():
             return False
-        self.seconds = time.monotonic() - self._started
-        # The first place may take a server that has to be fetched first.
-        limit = self._time_limit if self.placed else max(self._time_limit, _FIRST_PLACE)
-        if time.monotonic() - self._heard > limit:
-            # Before the kill: it may take a moment, and change nothing any more.
-            self._fail(self.under_way, f"it did not end within {limit:g} s")
-            self.end()
-            return False
+        self._start()
         return True
+
+    def stop(self, reason: str) -> None:
+        """End it, before all clauses have run."""
+        self.stopped = reason
+        self.end()
 
     def end(self) -> None:
         """End it with all that it started."""
+        if self._process.poll() is None:
+            self._kill(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE)
         # The group outlives its leader where a clause left a process behind.
+        self._kill(signal.SIGKILL)
+        self._process.wait()
+        self._guard.forget(self._process.pid)
+        self.output = self._text("output")[-_LAST_WORDS:]
+
+    def _kill(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGTERM if self._process.poll() is None else 9)
-        try:
-            self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            os.killpg(self._process.pid, number)
+
+    def _start(self) -> None:
+        self._processes += 1
+        self._read = 0
+        self._heard = time.monotonic()
+        self._is_over = False
+        self._known = len(self.results)
+        self.under_way = None
+        done = self._file("done")
+        done.write_text("".join(f"{name}\n" for name in self.results), encoding="utf-8")
+        choice = self.choice
+        with self._file("output").open("wb") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - the interpreter that runs us
+                [
+                    sys.executable, "-m", "pytest", "--pyargs", provisioned.__name__,
+                    "-p", "director_db_conformance.plugin", "-p", "no:cacheprovider",
+                    "-c", os.devnull, "--rootdir", str(self._directory),
+                    "--basetemp", str(self._file("places")),
+                    "--quiet", "--tb=short",
+                    f"{LEVEL_OPTION}={choice.level.value}",
+                    f"{EVENTS_OPTION}={self._file('events')}",
+                    f"{CALLS_OPTION}={self._file('calls')}",
+                    f"{STACKS_OPTION}={self._file('stacks')}",
+                    f"{DONE_OPTION}={done}",
+                    "-o", "tmp_path_retention_policy=none",
+                    *(["-k", choice.keyword] if choice.keyword else []),
+                    *(["-x"] if choice.fail_fast else []),
+                ],
+                cwd=self._directory,
+                env=_environment(self.db_type),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        self._guard.watch(self._process.pid)
+
+    def _file(self, name: str) -> Path:
+        """Return a file or folder of the process that runs now."""
+        return self._directory / f"{name}-{self._processes}"
+
+    @property
+    def _limit(self) -> float:
+        """How long there may be silence now."""
+        limit = self.choice.time_limit
+        if self._is_over:
+            return _LAST_GRACE
+        if not self._placed_in:
+            # The first place may take a server that has to be fetched first; one of another
+            # process, a server that has to start.
+            return max(limit, _FIRST_PLACE)
+        if self._processes not in self._placed_in:
+            return max(limit, _NEXT_PLACE)
+        if not self._hung_for:
+            return limit
+        slowest = max((result.seconds for result in self.results.values()
+                       if result.outcome is Outcome.PASSED), default=0.0)  # fmt: skip
+        return min(limit, max(_SHORTEST_LIMIT, _TIMES_THE_SLOWEST * slowest))
+
+    def _has_to_go_on(self) -> bool:
+        """Say whether there is something left for another process; if not, why it will not run."""
+        if self.stopped or not {*(self.chosen or ())} - {*self.results}:
+            return False
+        if self.choice.fail_fast and self.failed:
+            self.stopped = "stopped at the first failure"
+        elif self._is_over:
+            self.stopped = "the run ended before it"
+        elif not self._placed_in:
+            self.stopped = "no place was ever made"
+        elif len(self.results) == self._known:
+            self.stopped = self._last_words.format("what comes before it")
+        elif self._hung_for >= _MOST_LIMITS * self.choice.time_limit:
+            self.stopped = f"others had hung for {self._hung_for:.0f} s before; see --time-limit"
+        elif self._deaths >= _MOST_DEATHS:
+            self.stopped = f"{self._deaths} others had ended the process before"
+        return not self.stopped
+
+    def _how_it_ended(self) -> str:
+        status = self._process.returncode
+        if status is not None and status < 0:
+            return f"killed by {signal.Signals(-status).name}"
+        return f"with status {status}"
 
     def _hear(self) -> None:
-        if not self._events.exists():
+        events = self._file("events")
+        if not events.exists():
             return
-        with self._events.open("rb") as file:
+        with events.open("rb") as file:
             file.seek(self._read)
             lines = file.read()
         whole = lines.rfind(b"\n") + 1
         self._read += whole
         for line in lines[:whole].splitlines():
             self._heard = time.monotonic()
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # Of a process that was killed in the middle of it.
-            if "placed" in event:
-                self.placed = True
-            elif "started" in event:
-                self.under_way = event["started"]
-            elif "finished" in event:
-                self.under_way = None
-            else:
-                self.results[event["clause"]] = Result.of_json(event)
+            # The last one of a process that was killed may be half a line.
+            with contextlib.suppress(ValueError):
+                self._note(json.loads(line))
 
-    def _fail(self, name: str | None, reason: str) -> None:
-        clause = CLAUSES.get(name or "")
-        if clause is not None:
-            calls = self._calls.read_text(errors="replace") if self._calls.exists() else ""
-            self.results[clause.name] = Result(
-                Outcome.FAILED,
-                time.monotonic() - self._heard,
-                clause.meaning,
-                clause.rule,
-                "every call returns, and the process lives",
-                reason,
-                tuple(calls.splitlines()[-_MOST_CALLS:]),
-            )
+    def _note(self, event: dict[str, Any]) -> None:
+        match event:
+            case {"chosen": names}:
+                self.chosen = names if self.chosen is None else self.chosen
+            case {"started": name}:
+                self.under_way, self._phase = name, "setup"
+            case {"phase": phase}:
+                self._phase = phase
+                self._placed_in |= {self._processes} if phase == "call" else set()
+            case {"finished": _}:
+                self.under_way = None
+            case {"server": server}:
+                self.server = server
+            case {"ended": _}:
+                self._is_over = True
+            case {"clause": name}:
+                self.results[name] = Result.of_json(event)
+
+    def _lose(self, name: str) -> None:
+        """Note that a clause took its process with it."""
+        clause = CLAUSES.get(name)
+        before = self.results.get(name)
+        if clause is None or (before is not None and before.outcome is Outcome.FAILED):
+            return  # What failed first is the fault.
+        what = self._last_words.format(_PHASES[self._phase])
+        seconds, stacks = time.monotonic() - self._heard, self._stacks()
+        calls = tuple(self._text("calls").splitlines()[-_MOST_CALLS:])
+        if self._phase == "setup":
+            # The clause has not begun, so nothing is known about its rule.
+            reason = f"no place: {what}"
+            self.results[name] = Result(Outcome.NOT_RUN, seconds, reason, traceback=stacks)
+            return
+        expected = "every call returns, and the process lives"
+        self.results[name] = Result(
+            Outcome.FAILED, seconds, clause.meaning, clause.rule, expected, what, calls, stacks
+        )
+
+    def _stacks(self) -> str:
+        """Return where the threads of the process stand, or stood as it died; as far as known."""
+        if self._process.poll() is not None:
+            _, fatal, said = self._text("output").partition("Fatal Python error")
+            return (fatal + said)[:_LONGEST_STACKS]
+        if hasattr(signal, "SIGUSR1"):
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGUSR1)
+            deadline = time.monotonic() + _MOMENT
+            while not self._text("stacks") and time.monotonic() < deadline:
+                time.sleep(_PAUSE)
+            time.sleep(_PAUSE)
+        return self._text("stacks")[-_LONGEST_STACKS:]
+
+    def _text(self, name: str) -> str:
+        file = self._file(name)
+        return file.read_text(errors="replace") if file.exists() else ""
 
 
 def _environment(db_type: str) -> dict[str, str]:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 NOT_APPLICABLE: Final = pytest.StashKey[str]()
 """Why a clause says nothing of a place; set on the test that is skipped for it."""
 
+SERVER: Final = pytest.StashKey[str]()
+"""The server that a test has its place on, and where that comes from; not set if it has none."""
+
 
 class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
     """All clauses of the contract.
@@ -60,6 +63,8 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
         """A new, empty place."""
         completed.clear()
         with closing(_provided(self, tmp_path_factory)) as place:
+            if place.place.server is not None:
+                request.node.stash[SERVER] = place.place.server
             wanted = clause_of(request.function)
             reason = None if wanted is None else not_applicable(wanted, place.place)
             if reason is not None:
@@ -137,16 +142,19 @@ def not_applicable(wanted: Clause, place: Place) -> str | None:
 
 
 def _clauses() -> dict[str, Clause]:
-    found: dict[str, Clause] = {}
-    for name in dir(ConformanceSuite):
-        marked = clause_of(getattr(ConformanceSuite, name))
-        if marked is not None:
-            found[name] = marked
-    return found
+    # In the order in which they run: a fault in what everything else needs is found first.
+    found = [
+        marked
+        for family in ALL_CLAUSES
+        for marked in map(clause_of, vars(family).values())
+        if marked is not None
+    ]
+    order = list(Level)
+    return {marked.name: marked for marked in sorted(found, key=lambda m: order.index(m.level))}
 
 
 FIXTURES: Final = ("place", "more_places", "db")
 """What else of the suite is not to be replaced."""
 
 CLAUSES: Final[dict[str, Clause]] = _clauses()
-"""Every clause, by the name of its method."""
+"""Every clause, by the name of its method; in the order in which they run."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from director_db.testing import FAULTS
@@ -21,8 +22,23 @@ if TYPE_CHECKING:
 _FIRST: Final = 30
 _LAST: Final = 50
 _LONGEST_TEXT: Final = 120
+_LONGEST_MESSAGE: Final = 600
+_LAST_LINES: Final = 40
 _MOST_ITEMS: Final = 8
 _DEEPEST: Final = 4
+
+# Whoever killed the tests does not see their workers, and some go on for as long as they are let;
+# and only with its lines does a traceback tell what failed in code that is in no file.
+_WORKER: Final = """
+import linecache, os, threading, time, traceback
+linecache.cache["<string>"] = 0, None, sys.orig_argv[2].splitlines(True), "<string>"
+sys.excepthook = traceback.print_exception
+def end_with(parent):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+"""
 
 
 class Transcript:
@@ -41,21 +57,28 @@ class Transcript:
         self._first: list[_Line] = []
         self._last: deque[_Line] = deque(maxlen=_LAST)
         self._count = 0
+        self._own = threading.local()
 
     def clear(self) -> None:
         """Begin anew: whatever came before has no part in a failure from here on."""
         self._first, self._last, self._count = [], deque(maxlen=_LAST), 0
+        self._own = threading.local()
         if self.stream is not None:
             os.ftruncate(self.stream, 0)
 
     def add(self, text: str) -> _Line:
         """Add a call; from any thread, so the order among threads is only roughly right."""
-        line = _Line(text)
+        line = self._own.latest = _Line(text)
         self._count += 1
         (self._first if len(self._first) < _FIRST else self._last).append(line)
         if self.stream is not None:
             os.write(self.stream, f"{text}\n".encode(errors="replace"))
         return line
+
+    @property
+    def latest(self) -> str:
+        """The last call of this thread, and what came of it; nothing if it has made none."""
+        return str(getattr(self._own, "latest", ""))
 
     @property
     def lines(self) -> list[str]:
@@ -158,7 +181,7 @@ class RecordedPlace:
     def python(self, code: str, *args: str) -> Popen[str]:
         """Run code in another process; see `Place.python`."""
         transcript.add(f"(in another process, {list(args)!r}) {code.strip()}")
-        return self.place.python(code, *args)
+        return self.place.python(_WORKER + code, *args)
 
     def restart(self) -> None:
         """Kill the server and start it again."""
@@ -190,12 +213,11 @@ class RecordedPlace:
 
     def close(self) -> None:
         """Close the handles and destroy the place."""
-        try:
-            for handle in self._handles:
-                handle.instance.close()
-        finally:
+        with ExitStack() as stack:
             if self.place.destroy is not None:
-                self.place.destroy()
+                stack.callback(self.place.destroy)
+            for handle in self._handles:
+                stack.callback(handle.instance.close)
 
 
 NewPlaces = Callable[[], AbstractContextManager[RecordedPlace]]
@@ -222,12 +244,28 @@ def shown(value: object, depth: int = 0) -> str:
         items = [shown(item, depth + 1) for item in _some(value)]
         inner = ", ".join(_with_rest(items, len(value)))  # type: ignore[arg-type]
         return f"[{inner}]" if type(value) is list else f"({inner})"
-    return repr(value)[: 4 * _LONGEST_TEXT]
+    return _without_middle(repr(value))
 
 
-def shown_error(error: BaseException) -> str:
-    """Return the type and the message of an error."""
-    return f"{type(error).__name__}: {str(error)[: 4 * _LONGEST_TEXT]}"
+def shown_error(error: BaseException, *, causes: bool = False) -> str:
+    """Return the type and the message of an error; with `causes`, also of what it came from."""
+    text = f"{type(error).__name__}: {_without_middle(str(error))}"
+    if not causes or error.__cause__ is None:
+        return text
+    return f"{text} (from {shown_error(error.__cause__, causes=True)})"
+
+
+def shown_output(text: str) -> str:
+    """Return the end of what a process has written, which is where it says why it ended."""
+    return "\n".join(map(_without_middle, text.strip().splitlines()[-_LAST_LINES:]))
+
+
+def _without_middle(text: str) -> str:
+    # Not the end: that is where a message has its code.
+    if len(text) <= _LONGEST_MESSAGE:
+        return text
+    half = _LONGEST_MESSAGE // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def _shown_int(value: int) -> str:

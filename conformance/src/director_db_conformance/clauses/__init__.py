@@ -16,7 +16,6 @@ from director_db_conformance.clauses.deleting import DeletingClauses
 from director_db_conformance.clauses.deleting_at_once import DeletingAtOnceClauses
 from director_db_conformance.clauses.durability import DurabilityClauses
 from director_db_conformance.clauses.everything import EverythingClauses
-from director_db_conformance.clauses.faults import FaultClauses
 from director_db_conformance.clauses.forks import ForkClauses
 from director_db_conformance.clauses.life import LifeClauses
 from director_db_conformance.clauses.life_at_once import LifeAtOnceClauses
@@ -34,6 +33,7 @@ from director_db_conformance.clauses.values_ownership import OwnershipClauses
 from director_db_conformance.clauses.values_payloads import PayloadClauses
 from director_db_conformance.clauses.values_refused import RefusedPayloadClauses
 
+# In this order they run, level by level.
 ALL_CLAUSES: Final[tuple[type, ...]] = (
     SessionClauses,
     SessionListingClauses,
@@ -49,7 +49,6 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     RefusedPayloadClauses,
     LifeClauses,
     VisibilityClauses,
-    EverythingClauses,
     SessionsAtOnceClauses,
     MessagesAtOnceClauses,
     ContextsAtOnceClauses,
@@ -57,6 +56,6 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     LifeAtOnceClauses,
     ProcessesAtOnceClauses,
     ForkClauses,
+    EverythingClauses,
     DurabilityClauses,
-    FaultClauses,
 )

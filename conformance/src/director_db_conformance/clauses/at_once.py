@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db_conformance.expectation import NonconformityError
+from director_db_conformance.transcript import shown_output
+from director_db_conformance.unexpected import nonconformity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +43,7 @@ for the next of the same moments."""
 # How far ahead the moment is for which processes wait to begin together, in seconds.
 _HEAD_START: Final = 0.05
 _GRACE: Final = 5.0
+_MOMENT: Final = 1.0
 _POLL: Final = 0.05
 
 # Of the interpreter, in seconds: threads then take turns a hundred times as often as usual, and
@@ -58,8 +62,7 @@ def at_once(
             after all works have ended.
 
     Raises:
-        NonconformityError: something did not end.
-        BaseException: the first that one of them has raised.
+        NonconformityError: something did not end, or has raised: what the first of them tells.
     """
     start = threading.Barrier(len(works) + len(watched_by))
     results: dict[int, Any] = {}
@@ -81,7 +84,8 @@ def at_once(
         try:
             target(number)
         except BaseException as error:  # noqa: BLE001 - raised again below
-            failures.append(error)
+            # Looked into here, where it is known what this thread has called.
+            failures.append(nonconformity(error) if isinstance(error, Exception) else error)
 
     workers = [_thread(guarded, run, number) for number in range(len(works))]
     watchers = [_thread(guarded, watch, number) for number in range(len(watched_by))]
@@ -151,19 +155,43 @@ def processes(place: RecordedPlace, code: str, count: int) -> Iterator[list[Pope
             assert process.stdout is not None  # noqa: S101 - for type checkers
             if not process.stdout.readline():
                 expected = "another process comes up"
-                raise NonconformityError(expected, process.communicate()[1][-1000:])
+                raise NonconformityError(expected, last_words(process))
         yield started
     finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+        end(*started)
+
+
+def end(*started: Popen[str]) -> None:
+    """End processes, whatever they do; nothing of that hides why a clause failed."""
+    for process in started:
+        process.kill()
+    for process in started:
+        # A thread of a clause that failed may be at its pipes still; it closes them itself.
+        with suppress(Exception):
+            process.communicate(timeout=_GRACE)
+        process.wait(_GRACE)
+
+
+def last_words(process: Popen[str]) -> str:
+    """End a process, and return how it ended and what it said of that."""
+    with suppress(TimeoutExpired):
+        process.wait(_MOMENT)
+    running = process.poll() is None
+    process.kill()
+    errors = process.communicate()[1]
+    how = "it had not ended" if running else f"status {process.returncode}"
+    return f"{how}: {shown_output(errors)}"
 
 
 def let_go(process: Popen[str], line: str = "go") -> None:
     """Let a process go on, and do not wait for its end."""
     assert process.stdin is not None  # noqa: S101 - for type checkers
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
+    try:
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+    except OSError:
+        expected = "another process goes on"
+        raise NonconformityError(expected, last_words(process)) from None
 
 
 def finish_all(started: Sequence[Popen[str]]) -> list[str]:
@@ -174,8 +202,13 @@ def finish_all(started: Sequence[Popen[str]]) -> list[str]:
 
 def finish(process: Popen[str], line: str = "0") -> str:
     """Let a process go on, wait until it ends well, and return what it has printed."""
-    output, errors = process.communicate(line + "\n", timeout=PATIENCE)
+    expected = "another process ends without an error"
+    try:
+        output, errors = process.communicate(line + "\n", timeout=PATIENCE)
+    except TimeoutExpired:
+        expected += f", within {PATIENCE:g} s"
+        raise NonconformityError(expected, last_words(process)) from None
     if errors or process.returncode != 0:
-        expected = "another process ends without an error"
-        raise NonconformityError(expected, f"status {process.returncode}: {errors[-1000:]}")
+        said = f"status {process.returncode}: {shown_output(errors)}"
+        raise NonconformityError(expected, said)
     return output

@@ -222,10 +222,8 @@ def _watched(place: RecordedPlace, db: RecordedDB, code: str) -> Iterator[None]:
     with processes(place, code, 3) as watchers:
         for watcher in watchers:
             let_go(watcher)
-        try:
-            yield
-        finally:
-            db.create_session(_END)
+        yield
+        db.create_session(_END)
         finish_all(watchers)
 
 

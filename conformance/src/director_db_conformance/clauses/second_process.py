@@ -6,8 +6,10 @@ import ast
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from director_db_conformance.clauses.at_once import PATIENCE, end, last_words
 from director_db_conformance.expectation import NonconformityError
 from director_db_conformance.transcript import shown, transcript
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from director_db_conformance.transcript import RecordedPlace
-
-_PATIENCE: Final = 60.0
 
 # Everything in ASCII: the pipe's encoding is that of the system's language.
 _CODE: Final = """
@@ -46,16 +46,15 @@ class SecondProcess:
             process.stdin.write(ascii((name, args, kwargs)) + "\n")
             process.stdin.flush()
         try:
-            line = self._reader.submit(process.stdout.readline).result(_PATIENCE)
+            line = self._reader.submit(process.stdout.readline).result(PATIENCE)
         except TimeoutError:
             line = ""
         text = f"(in another process) {name}{shown(args)}"
         if not line:
-            process.kill()
-            errors = process.communicate()[1].strip()
+            said = last_words(process)
             transcript.add(f"{text}  failed")
-            expected = f"an answer of the other process within {_PATIENCE:.0f} seconds"
-            raise NonconformityError(expected, errors[-2000:] or "none")
+            expected = f"an answer of the other process within {PATIENCE:g} seconds"
+            raise NonconformityError(expected, said)
         answer = ast.literal_eval(line)
         transcript.add(f"{text}  -> {shown(answer)}")
         return answer
@@ -74,8 +73,11 @@ class SecondProcess:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._process.communicate(timeout=_PATIENCE)
+            if error is None:
+                self._process.communicate(timeout=PATIENCE)
+        except TimeoutExpired:
+            expected = f"the other process ends within {PATIENCE:g} seconds"
+            raise NonconformityError(expected, last_words(self._process)) from None
         finally:
-            self._process.kill()
-            self._process.wait()
+            end(self._process)
             self._reader.shutdown()

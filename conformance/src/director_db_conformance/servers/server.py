@@ -74,7 +74,10 @@ class PostgresServer:
         self._created: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.version} from {self.source}>"
+        return f"<{type(self).__name__} {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.version} from {self.source}"
 
     def __enter__(self) -> Self:
         return self
