@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from director_db_conformance.dsn import replace
 from director_db_conformance.servers import find_cluster
@@ -79,6 +80,22 @@ def one(connection, query):
     return connection.execute(query).fetchone()[0]
 
 
+def state(connection):
+    """Return what a database holds, and who may do what in it."""
+    return [
+        connection.execute(query).fetchall()
+        for query in (
+            """SELECT nspname, nspowner::regrole::text, nspacl::text FROM pg_namespace
+            WHERE nspname !~ '^pg_' ORDER BY 1""",
+            "SELECT count(*) FROM pg_class",
+            "SELECT count(*) FROM pg_proc",
+            "SELECT count(*) FROM pg_type",
+            """SELECT datdba::regrole::text, datacl::text, encoding, datlocprovider::text
+            FROM pg_database WHERE datname = current_database()""",
+        )
+    ]
+
+
 class TestDatabases:
     def test_are_empty_and_each_its_own(self, cluster):
         first, second = cluster.create_database(), cluster.create_database()
@@ -108,6 +125,45 @@ class TestDatabases:
             cluster.drop_database(database)
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
+
+    def test_are_empty_again_when_they_were_given_back(self, cluster):
+        first = cluster.create_database()
+        with psycopg.connect(first.dsn, autocommit=True) as connection:
+            fresh = state(connection)
+            for statement in (
+                "CREATE TABLE t (i int)",
+                "CREATE SCHEMA own",
+                "CREATE TABLE own.t (i int)",
+                "CREATE FUNCTION own.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            ):
+                connection.execute(statement)
+            # Also from under its users.
+            cluster.give_back(first)
+        second = cluster.create_database()
+        assert first.name != second.name
+        with psycopg.connect(second.dsn, autocommit=True) as connection:
+            assert fresh == state(connection)
+            connection.execute("CREATE TABLE t (i int)")
+        with psycopg.connect(cluster.dsn) as connection:
+            names = "SELECT count(*) FROM pg_database WHERE datname = %s"
+            assert connection.execute(names, [first.name]).fetchone() == (0,)
+        cluster.drop_database(second)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "ALTER DATABASE {} SET default_transaction_read_only = on",
+            "ALTER DATABASE {} WITH ALLOW_CONNECTIONS false",
+            "GRANT CREATE ON DATABASE {} TO PUBLIC",
+        ],
+    )
+    def test_are_dropped_where_something_of_them_would_be_left(self, cluster, statement):
+        first = cluster.create_database()
+        with psycopg.connect(cluster.dsn, autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(sql.Identifier(first.name)))
+            cluster.give_back(first)
+            names = "SELECT count(*) FROM pg_database WHERE datname = %s"
+            assert connection.execute(names, [first.name]).fetchone() == (0,)
 
     def test_may_have_an_encoding_of_their_own(self, cluster):
         database = cluster.create_database("LATIN1")

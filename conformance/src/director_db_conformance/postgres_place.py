@@ -48,7 +48,9 @@ def place_on(server: PostgresServer, *, pooled: bool = False, encoding: str | No
     def destroy() -> None:
         if pooler is not None:
             pooler.close()
-        server.drop_database(database)
+        # Of somebody's own server no more is asked than to create databases and to drop them.
+        recycled = server.can_restart and encoding is None
+        (server.give_back if recycled else server.drop_database)(database)
 
     def restart() -> None:
         server.kill()

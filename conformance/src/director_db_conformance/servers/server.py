@@ -19,6 +19,33 @@ DATABASE_PREFIX: Final = "director_db_test_"
 _CREATE_DATABASE: Final = "CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"
 # The C locale goes with every encoding.
 _ENCODED: Final = " ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'"
+_RENAME_DATABASE: Final = "ALTER DATABASE {old} RENAME TO {name}"
+_EMPTY: Final = """
+    DO $$
+    DECLARE own name;
+    BEGIN
+        FOR own IN SELECT nspname FROM pg_namespace
+            WHERE nspname = 'public' OR oid >= 16384 AND nspname !~ '^pg_'
+        LOOP
+            EXECUTE format('DROP SCHEMA %I CASCADE', own);
+        END LOOP;
+    END $$;
+    CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+    GRANT USAGE ON SCHEMA public TO PUBLIC
+"""
+# What the system itself brings along has lower numbers.
+_IS_EMPTY: Final = """
+    SELECT datallowconn AND datacl IS NULL AND NOT EXISTS (
+        SELECT FROM pg_class WHERE oid >= 16384
+        UNION ALL SELECT FROM pg_proc WHERE oid >= 16384
+        UNION ALL SELECT FROM pg_type WHERE oid >= 16384
+        UNION ALL SELECT FROM pg_extension WHERE oid >= 16384
+        UNION ALL SELECT FROM pg_largeobject_metadata
+        UNION ALL SELECT FROM pg_default_acl
+        UNION ALL SELECT FROM pg_db_role_setting WHERE setdatabase = pg_database.oid
+    )
+    FROM pg_database WHERE datname = current_database()
+"""
 _DROP_DATABASE: Final = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
 _END_CONNECTIONS: Final = """
     SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
@@ -72,6 +99,7 @@ class PostgresServer:
         self._dsn = dsn
         self._owner_dsn = owner_dsn or dsn
         self._created: set[str] = set()
+        self._emptied: list[str] = []
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
@@ -117,6 +145,11 @@ class PostgresServer:
             encoding: as Postgres calls it, such as ``LATIN1``; None for the server's own.
         """
         name = f"{DATABASE_PREFIX}{secrets.token_hex(8)}"
+        if encoding is None and self._emptied:
+            old = self._emptied.pop()
+            self._administer(_RENAME_DATABASE, old=old, name=name)
+            self._created = self._created - {old} | {name}
+            return Database(name, replace(self._owner_dsn, dbname=name))
         owner = parts(self._owner_dsn).get("user", "")
         if encoding is None:
             self._administer(_CREATE_DATABASE, name=name, owner=owner)
@@ -130,6 +163,27 @@ class PostgresServer:
         """Drop a database, also from under those who use it."""
         self._administer(_DROP_DATABASE, name=database.name)
         self._created.discard(database.name)
+
+    def give_back(self, database: Database) -> None:
+        """Drop a database of the server's own encoding, or empty it for whoever needs one next.
+
+        To create one takes the server as long as many a test. It gets another name, and where
+        anything is left that an empty one does not have, it is dropped.
+        """
+        import psycopg  # noqa: PLC0415 - an extra
+
+        try:
+            self.end_connections(database)
+            dsn = replace(self.dsn, dbname=database.name)
+            with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
+                connection.execute(_EMPTY)
+                is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
+        except psycopg.Error:
+            is_empty = False
+        if is_empty:
+            self._emptied.append(database.name)
+        else:
+            self.drop_database(database)
 
     def cut(self, database: Database) -> None:
         """End every connection to a database, whatever is under way there."""
