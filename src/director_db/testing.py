@@ -59,8 +59,8 @@ class Place:
         reason: why it is not shared or not durable.
         server: for people: the server that keeps it, its version and where it comes from.
         url: a URL with which `load_db` opens the place.
-        impatient: arguments of the backend's class with which calls give up within about half a
-            second what they wait for otherwise, such as ``{"operation_timeout": 0.5}``.
+        impatient: arguments of the backend's class with which calls give up within about a second
+            what they wait for otherwise, such as ``{"operation_timeout": 0.5}``.
         restart: kills the server and starts it again.
         cut: breaks the connections of everybody who uses the place.
         stop: stops the server: nobody is let in, and whoever is in is cut off.

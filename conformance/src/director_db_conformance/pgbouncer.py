@@ -34,6 +34,7 @@ auth_file = {folder}/users.txt
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = {max_clients}
+server_login_retry = 1
 logfile = {folder}/pgbouncer.log
 pidfile = {folder}/pgbouncer.pid
 """

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 _LET_NOBODY_IN: Final = "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS false"
 _LET_THEM_IN: Final = "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true"
-_MAKE_READ_ONLY: Final = "ALTER DATABASE {database} SET default_transaction_read_only = on"
-_MAKE_WRITABLE: Final = "ALTER DATABASE {database} RESET default_transaction_read_only"
-_WAIT_SHORTLY: Final = "ALTER DATABASE {database} SET lock_timeout = '300ms'"
-_WAIT_AS_USUAL: Final = "ALTER DATABASE {database} RESET lock_timeout"
 _RENAME: Final = "ALTER DATABASE {database} RENAME TO {aside}"
 _RENAME_BACK: Final = "ALTER DATABASE {aside} RENAME TO {database}"
 
@@ -43,10 +39,9 @@ def faults_of(server: PostgresServer, database: Database) -> dict[str, Fault]:
     altered = partial(_altered, server, database)
     inside = partial(_inside, replace(server.dsn, dbname=database.name), _owner(database))
     return {
-        "locked": lambda: _locked(altered(_WAIT_SHORTLY, _WAIT_AS_USUAL), database),
+        "locked": lambda: _locked(database),
         "refused": lambda: altered(_LET_NOBODY_IN, _LET_THEM_IN),
         "forbidden": lambda: inside(_FORBID, _ALLOW),
-        "read-only": lambda: altered(_MAKE_READ_ONLY, _MAKE_WRITABLE),
         "gone": lambda: _gone(altered(_LET_NOBODY_IN, _LET_THEM_IN), server, database),
     }
 
@@ -87,8 +82,8 @@ def _inside(
 
 
 @contextmanager
-def _locked(waits_shortly: AbstractContextManager[None], database: Database) -> Iterator[None]:
-    with waits_shortly, psycopg.connect(database.dsn) as other:
+def _locked(database: Database) -> Iterator[None]:
+    with psycopg.connect(database.dsn) as other:
         other.execute(_LOCK)
         yield
 

@@ -17,6 +17,9 @@ VARIABLE: Final = "DIRECTOR_DB_MUTANT"
 
 DB_TYPE: Final = "mutant"
 
+PASSWORD: Final = "correct-horse-battery-staple"  # noqa: S105 - it opens nothing
+"""What the environment of each place holds, and nobody may tell."""
+
 ROUND_TRIP: Final = 0.001
 """Seconds between two statements that should have been one, as to a server close by."""
 

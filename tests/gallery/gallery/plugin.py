@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from director_db.hookspecs import BackendSpec, hookimpl
-from gallery.broken import DB_TYPE, VARIABLE
+from gallery.broken import DB_TYPE, PASSWORD, VARIABLE
 from gallery.registry import mutant_named
 
 FOLDER = Path(__file__).parents[1]
@@ -39,5 +39,6 @@ def director_db_provision(directory):
         "DB_TYPE": DB_TYPE,
         VARIABLE: os.environ[VARIABLE],
         "PYTHONPATH": SEARCH_PATH,
+        "GALLERY_PASSWORD": PASSWORD,
     }
     return place

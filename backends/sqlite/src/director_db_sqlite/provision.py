@@ -56,7 +56,7 @@ def provision(
         db_type,
         {"SQLITE_DB_PATH": path, **(env or {})},
         url=f"{db_type}:///{path}",
-        impatient={"operation_timeout": 0.5},
+        impatient={"operation_timeout": 0.6},
         delete_session_row=lambda session_id: _delete_session_row(path, session_id),
         connections=files_in(folder),
         faults=faults,

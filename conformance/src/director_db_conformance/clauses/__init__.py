@@ -16,6 +16,7 @@ from director_db_conformance.clauses.deleting import DeletingClauses
 from director_db_conformance.clauses.deleting_at_once import DeletingAtOnceClauses
 from director_db_conformance.clauses.durability import DurabilityClauses
 from director_db_conformance.clauses.everything import EverythingClauses
+from director_db_conformance.clauses.faults import FaultClauses
 from director_db_conformance.clauses.forks import ForkClauses
 from director_db_conformance.clauses.life import LifeClauses
 from director_db_conformance.clauses.life_at_once import LifeAtOnceClauses
@@ -58,4 +59,5 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     ForkClauses,
     EverythingClauses,
     DurabilityClauses,
+    FaultClauses,
 )

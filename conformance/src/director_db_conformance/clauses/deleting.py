@@ -1,10 +1,10 @@
-"""DEL-1 and DEL-2; DEL-3 is for the tests of each backend, as no portable call shows it."""
+"""DEL-1 to DEL-3."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db import DeleteResult
+from director_db import DeleteResult, SessionNotFoundError
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import (
     clock,
@@ -18,10 +18,10 @@ from director_db_conformance.clauses.arrange import (
     stored,
     unchanged,
 )
-from director_db_conformance.expectation import expect
+from director_db_conformance.expectation import expect, expect_error
 
 if TYPE_CHECKING:
-    from director_db_conformance.transcript import RecordedDB
+    from director_db_conformance.transcript import RecordedDB, RecordedPlace
 
 _NOTHING_THERE: Final = ["conversation", "context", "session"]
 _ALIKE: Final = ("S1", "s", "s1 ", " s1", "s_", "s%", "%", "_", "s10", "s\uff11")
@@ -214,3 +214,48 @@ class DeletingClauses:
             expect(db.delete_session(name).failed_components, [], f"{name!r}")
             left = session_ids(db.get_sessions())
             expect(sorted(left), sorted(_ALIKE[number + 1 :]), f"after {name!r}")
+
+    # --- DEL-3: no orphans ----------------------------------------------------------------------
+
+    @clause("DEL-3", needs="delete_session_row")
+    def test_del_3_messages_and_context_go_with_the_row_of_their_session(
+        self, place: RecordedPlace
+    ) -> None:
+        """Who deletes a session with SQL leaves nothing behind that a later session would get."""
+        db = place.open()
+        for name in ("s1", "s2"):
+            full_session(db, name)
+            db.append_context_messages(name, ["more"])
+        before = [record for record in stored(db) if record[0]["session_id"] == "s2"]
+        place.delete_session_row("s1")
+        expect(stored(db), before, "what is stored")
+        _expect_no_parts(db, "s1")
+        expect(db.delete_session("s1").failed_components, _NOTHING_THERE)
+        new_session(db)
+        _expect_no_parts(db, "s1")
+        put(db, "s1", "b")
+        put(db, "s1", "a")
+        expect(msg_ids(db.get_conversations("s1")), ["b", "a"], "messages of the new session")
+        expect(db.append_context_messages("s1", ["new"]), 1, "the length of the new context")
+        expect(db.get_context_messages("s1"), {"reasoning": ["new"]})
+
+    @clause("DEL-3", needs="delete_session_row")
+    def test_del_3_a_context_that_is_remembered_goes_as_well(self, place: RecordedPlace) -> None:
+        """A context that is saved again after its session was deleted with SQL is stored whole."""
+        db = place.open()
+        items = [["item", number] for number in range(20)]
+        for _ in range(3):
+            new_session(db)
+            db.add_or_update_context_msg("s1", {"reasoning": items})
+            place.delete_session_row("s1")
+            expect_error(SessionNotFoundError, db.add_or_update_context_msg, "s1", items)
+            new_session(db)
+            db.add_or_update_context_msg("s1", {"reasoning": [*items, "last"]})
+            expect(db.get_context_messages("s1"), {"reasoning": [*items, "last"]})
+            place.delete_session_row("s1")
+
+
+def _expect_no_parts(db: RecordedDB, name: str) -> None:
+    expect(db.get_conversations(name), [], "its messages")
+    expect(db.get_message(name, "a"), {}, "a message of it")
+    expect(db.get_context(name), {}, "its context")

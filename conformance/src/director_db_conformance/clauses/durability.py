@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from subprocess import Popen
 
-    from director_db_conformance.transcript import RecordedDB, RecordedPlace
+    from director_db_conformance.transcript import NewPlaces, RecordedDB, RecordedPlace
 
 
 class DurabilityClauses:
@@ -64,20 +65,20 @@ class DurabilityClauses:
 
     @clause("LIF-4", level="durable")
     def test_lif_4_a_process_killed_in_its_first_use_leaves_the_place_usable(
-        self, place: RecordedPlace
+        self, place: RecordedPlace, more_places: NewPlaces
     ) -> None:
         """If a worker dies while it sets the database up, the next one finishes that."""
-        with processes(place, _FIRST_USE, 6) as workers:
-            for number, worker in enumerate(workers[:-1]):
+        seconds = _first_use(place)
+        with ExitStack() as stack:
+            places = [stack.enter_context(more_places()) for _ in range(_KILLS)]
+            workers = [stack.enter_context(processes(each, _FIRST_USE, 1))[0] for each in places]
+            for number, (each, worker) in enumerate(zip(places, workers, strict=True)):
+                # Spread over the whole of it: what is made one after another is killed in between.
                 let_go(worker)
-                time.sleep(0.0005 * 3**number)
+                time.sleep(seconds * (number + 0.5) / _KILLS)
                 worker.kill()
-            expect(finish(workers[-1]), "stored\n", "what the last one printed")
-        db = place.open()
-        expect(db.health_check(), True, "health_check")
-        expect(msg_ids(db.get_conversations("s5")), ["m"], "the messages of the last one")
-        expect(db.append_context_messages("s5", [2]), 2, "the length")
-        expect(tuple(db.delete_session("s5")), (True, []), "a delete")
+                worker.wait(PATIENCE)
+                _expect_usable(each)
 
     @clause("LIF-3", level="durable", needs="cut")
     def test_lif_3_cut_connections_lose_and_double_nothing(self, place: RecordedPlace) -> None:
@@ -117,14 +118,18 @@ os._exit(0)
 """
 
 _FIRST_USE: Final = """
+import time
 print("ready", flush=True)
 sys.stdin.readline()
-name = "s" + args[0]
-db.create_session(name)
-db.add_or_update_msg_to_conv(name, "c", "m", "t", [], [], 1)
-db.append_context_messages(name, [1])
-print("stored")
+began = time.monotonic()
+db.create_session("s1")
+db.add_or_update_msg_to_conv("s1", "c", "m", "t", [], [], 1)
+db.append_context_messages("s1", [1])
+print(time.monotonic() - began)
 """
+
+# How many first uses are killed, each a bit later than the one before.
+_KILLS: Final = 6
 
 # Each line that it prints is one write of one worker that has returned.
 _PLAY_PLANS: Final = """
@@ -144,6 +149,22 @@ def guarded(number):
 threads = [threading.Thread(target=guarded, args=(number,)) for number in range(len(plans))]
 [thread.start() for thread in threads]; [thread.join() for thread in threads]
 """
+
+
+def _first_use(place: RecordedPlace) -> float:
+    """Let a process use a new place for the first time, and return how long that took."""
+    with processes(place, _FIRST_USE, 1) as workers:
+        return float(finish(workers[0]))
+
+
+def _expect_usable(place: RecordedPlace) -> None:
+    db = place.open()
+    expect(db.health_check(), True, "health_check")
+    db.create_session("s2")
+    put(db, "s2", "m")
+    expect(msg_ids(db.get_conversations("s2")), ["m"], "the messages")
+    expect(db.append_context_messages("s2", [1, 2]), 2, "the length")
+    expect(tuple(db.delete_session("s2")), (True, []), "a delete")
 
 
 def _kill_writers(place: RecordedPlace, *, rounds: int, workers: int, length: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import warnings
@@ -12,7 +13,12 @@ from director_db import ClosedError
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import msg_ids, new_session, put
 from director_db_conformance.clauses.at_once import at_once, finish, processes, wait_until
-from director_db_conformance.expectation import NonconformityError, expect, expect_error
+from director_db_conformance.expectation import (
+    NonconformityError,
+    expect,
+    expect_error,
+    expect_that,
+)
 from director_db_conformance.unexpected import nonconformity
 
 if TYPE_CHECKING:
@@ -21,6 +27,8 @@ if TYPE_CHECKING:
     from director_db_conformance.transcript import RecordedDB, RecordedPlace
 
 _LAST_WORDS: Final = 4000
+
+_BY_THE_DOZEN: Final = 36
 
 
 class ForkClauses:
@@ -116,6 +124,62 @@ class ForkClauses:
         db.close()
         _in_a_fork(partial(expect_error, ClosedError, db.get_sessions))
 
+    @clause("LIF-1", level="concurrent", needs="fork")
+    def test_lif_1_a_child_works_on_when_its_parent_has_closed(self, place: RecordedPlace) -> None:
+        """What one side of a fork closes is not what the other uses, and takes no write along."""
+        db = place.open()
+        new_session(db)
+        put(db, "s1", "parent")
+        reader, writer = os.pipe()
+
+        def child() -> None:
+            put(db, "s1", "child before")
+            os.read(reader, 1)
+            for number in range(5):
+                put(db, "s1", f"child after {number}")
+            # Its end closes nothing in order, as that of a killed one.
+
+        def parent() -> None:
+            try:
+                wait_until(lambda: db.get_message("s1", "child before"), "the child writes")
+                db.close()
+            finally:
+                os.write(writer, b"x")
+
+        at_once([partial(_in_a_fork, child), parent])
+        os.close(reader)
+        os.close(writer)
+        found = msg_ids(place.open().get_conversations("s1"))
+        names = ["parent", "child before", *(f"child after {number}" for number in range(5))]
+        expect(found, names, "the messages")
+
+    @clause("LIF-1", level="concurrent", needs="connections")
+    def test_lif_1_a_child_leaves_inherited_connections_alone(self, place: RecordedPlace) -> None:
+        """A forked child works on connections of its own, and ends none that it has inherited."""
+        db = place.open()
+        connections = place.place.connections
+        assert connections is not None  # noqa: S101 - for type checkers
+        new_session(db)
+        at_once([partial(put, db, "s1", f"m{number}") for number in range(4)])
+
+        def child() -> None:
+            # What the parent has now. Here, some of it may have been closed at once.
+            inherited = set(connections(os.getppid()))
+            put(db, "s1", "child")
+            expect(len(db.get_conversations("s1")), 5, "the messages, in the child")
+            gc.collect()
+            now = set(connections(os.getpid()))
+            expect(sorted(inherited - now), [], "inherited connections that the child has ended")
+            expect_that(now - inherited, "a connection of its own, in the child", "none")
+            db.close()
+            gc.collect()
+            now = set(connections(os.getpid()))
+            expect(sorted(inherited - now), [], "inherited connections that its close() has ended")
+
+        _in_a_fork(child)
+        expect(len(db.get_conversations("s1")), 5, "the messages, in the parent")
+        put(db, "s1", "parent")
+
     @clause("LIF-3", level="concurrent", needs="fork")
     def test_lif_3_an_exception_from_a_signal_leaves_nothing_locked_and_nothing_half_done(
         self, place: RecordedPlace
@@ -124,10 +188,17 @@ class ForkClauses:
         db = place.open()
         new_session(db)
         with processes(place, _STORM, 1) as storms:
-            done = finish(storms[0]).split()
+            counts, done, appended = finish(storms[0]).splitlines()
+        completed, interrupted = map(int, counts.split())
+        both = min(completed, interrupted)
+        expected = f"at least {_BY_THE_DOZEN} calls that end and as many that are interrupted"
+        expect_that(both >= _BY_THE_DOZEN, expected, f"{completed} and {interrupted}")
         names = msg_ids(db.get_conversations("s1"))
         expect([name[:-1] + "b" for name in names[::2]], names[1::2], "pairs, stored together")
-        expect([name for name in done if name not in names], [], "messages that are missing")
+        expect([name for name in done.split() if name not in names], [], "messages missing")
+        items = db.get_context_messages("s1")["reasoning"]
+        expect(sorted(items), sorted(set(items)), "the items that were appended, each once")
+        expect([name for name in appended.split() if name not in items], [], "items missing")
 
 
 def _in_a_fork(work: Callable[[], object]) -> None:
@@ -167,42 +238,68 @@ def _told(error: BaseException) -> str:
     return f"{found.expected[:_LAST_WORDS]}\0{found.actual[:_LAST_WORDS]}"
 
 
-# Strikes the calls and not the loop: the handler raises once for each time that it is armed.
+# Strikes the calls and not the loop: the handler raises once for each time that it is armed. When
+# is fitted to the backend: if no call has ended since the last time, later, else earlier.
 _STORM: Final = """
-import faulthandler, itertools, random, signal, threading, time
+import faulthandler, itertools, logging, random, signal, threading, time
+
+# A backend may log what became of a connection, which is not for the stream of failures.
+logging.getLogger().addHandler(logging.NullHandler())
 
 class Boom(BaseException):
     pass
 
 def boom(*_):
     global armed
-    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.003))
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, longest))
     if armed:
         armed = False
         raise Boom
 
-armed = False
+def call(name):
+    global inside, completed
+    inside = True
+    db.add_or_update_msgs_to_conv("s1", [
+        {"conv_id": "c", "msg_id": name + part, "msg_type": "t", "agents": [],
+         "actions": [], "content": name + part} for part in "ab"])
+    done.append(name)
+    completed += 1
+    found = db.get_message("s1", name + "a").get("content")
+    assert found == name + "a", ("another answer", name, found)
+    completed += 1
+    length = db.append_context_messages("s1", [name])
+    appended.append(name)
+    assert type(length) is int, ("another answer", name, length)
+    completed += 1
+    inside = False
+
+armed, inside, done, appended, numbers = False, False, [], [], itertools.count()
+completed = interrupted = 0
 print("ready", flush=True)
 sys.stdin.readline()
-signal.signal(signal.SIGALRM, boom)
 random.seed(7)
-done, booms, numbers = [], 0, itertools.count()
-end = time.monotonic() + 1.5
+call("first")
+began = time.monotonic()
+for number in range(5):
+    call(f"calm{number}")
+longest = (time.monotonic() - began) / 5
+signal.signal(signal.SIGALRM, boom)
+completed, began = 0, time.monotonic()
 signal.setitimer(signal.ITIMER_REAL, 0.001)
-while booms < 40 or time.monotonic() < end:
+while True:
+    seconds, both = time.monotonic() - began, min(completed, interrupted)
+    if seconds > 20 or (seconds > 1.5 and both >= 48):
+        break
     # Longer than any call takes: what hangs is told, with its stack.
     faulthandler.dump_traceback_later(20, exit=True)
+    before = completed
     try:
         armed = True
         while True:
-            name = f"m{next(numbers)}"
-            db.add_or_update_msgs_to_conv("s1", [
-                {"conv_id": "c", "msg_id": name + part, "msg_type": "t", "agents": [],
-                 "actions": [], "content": part} for part in "ab"])
-            done.append(name)
-            db.get_message("s1", name + "a")
+            call(f"m{next(numbers)}")
     except Boom:
-        booms += 1
+        interrupted += inside
+    longest *= 0.9 if completed > before else 1.1
 signal.setitimer(signal.ITIMER_REAL, 0)
 faulthandler.cancel_dump_traceback_later()
 thread = threading.Thread(target=db.create_session, args=("after",))
@@ -211,5 +308,7 @@ thread.join(20)
 assert not thread.is_alive(), "the instance stayed locked"
 assert db.get_session("after")
 db.close()
+print(completed, interrupted)
 print(*(name + part for name in done for part in "ab"))
+print(*appended)
 """

@@ -5,11 +5,10 @@ What others see of a write (LIF-1) is in `life_visibility`, LIF-2 is in `durabil
 
 from __future__ import annotations
 
-import traceback
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 
 from director_db import (
     BackendUnavailableError,
@@ -22,6 +21,7 @@ from director_db import (
     SessionNotFoundError,
     UnknownDBTypeError,
 )
+from director_db.registry import load_backend
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import (
     full_session,
@@ -34,6 +34,7 @@ from director_db_conformance.clauses.arrange import (
     unchanged,
 )
 from director_db_conformance.clauses.at_once import wait_until
+from director_db_conformance.clauses.secrets import expect_no_secret, secrets_of, texts_of
 from director_db_conformance.expectation import expect, expect_error, expect_that
 from director_db_conformance.transcript import transcript
 
@@ -87,6 +88,13 @@ _NEED_A_SESSION: Final = (
     "append_context_messages",
 )
 
+
+_OPEN_BY_URL: Final = """
+url, name = sys.stdin.readline().strip(), sys.stdin.readline().strip()
+with load_db(url) as by_url:
+    by_url.create_session(name)
+    print(by_url.db_type, by_url is load_db(url))
+"""
 
 # For what a backend lets go of in the background, in seconds.
 _PATIENCE: Final = 5.0
@@ -226,6 +234,38 @@ class LifeClauses:
             expect([db.health_check()], [True])
             expect_error(InvalidRecordError, put, db, "s1", "a", {1: 2})
             expect([db.health_check()], [True])
+
+    @clause("LIF-4", needs="connections")
+    def test_lif_4_an_instance_opens_nothing_before_it_is_used(self, place: RecordedPlace) -> None:
+        """To make an instance costs nothing; the first call opens what it needs."""
+        assert place.place.connections is not None  # noqa: S101 - for type checkers
+        for _ in range(2):
+            before = set(place.place.connections(os.getpid()))
+            db = place.open()
+            opened = set(place.place.connections(os.getpid())) - before
+            expect(sorted(opened), [], "what the constructor has opened")
+            expect([db.place, db.closed, repr(db)], [db.place, False, repr(db)])
+            opened = set(place.place.connections(os.getpid())) - before
+            expect(sorted(opened), [], "what was opened before the first call")
+            new_session(db)
+            opened = set(place.place.connections(os.getpid())) - before
+            expect_that(opened, "something that the first call has opened", "nothing")
+
+    @clause("LIF-4", level="concurrent", needs="url")
+    def test_lif_4_a_url_opens_the_place_that_it_names(
+        self, place: RecordedPlace, more_places: NewPlaces
+    ) -> None:
+        """A URL names the database, whatever the environment says of another one."""
+        scheme, _, rest = str(place.place.url).partition("://")
+        schemes = {scheme, *load_backend(place.db_type).spec.url_schemes}
+        with more_places() as other:
+            for name in sorted(schemes):
+                # By a pipe, since it may hold a password.
+                told, errors = other.python(_OPEN_BY_URL).communicate(f"{name}://{rest}\n{name}\n")
+                expect([told, errors], [f"{place.db_type} True\n", ""], f"by the scheme {name}")
+            found = sorted(session_ids(place.open().get_sessions()))
+            expect(found, sorted(schemes), "the sessions stored by URL")
+            expect(other.open().get_sessions(), [], "the sessions of the environment's place")
 
     @clause("LIF-4", level="concurrent")
     def test_lif_4_a_second_first_use_changes_nothing(self, place: RecordedPlace) -> None:
@@ -409,7 +449,7 @@ class LifeClauses:
     def test_lif_6_no_password_shows(self, db: RecordedDB, place: RecordedPlace) -> None:
         """A password of the place is in no repr, no health report and no message or traceback."""
         health = db.health()
-        texts = [repr(db), db.place, repr(health), str(health)]
+        texts = [repr(db), db.place, repr(health), str(health), repr(place.place)]
         errors: list[Exception] = [
             expect_error(SessionNotFoundError, put, db, "nobody", "m"),
             expect_error(InvalidRecordError, db.create_session, ""),
@@ -418,11 +458,8 @@ class LifeClauses:
         errors.append(expect_error(ClosedError, db.get_sessions))
         texts.append(repr(db))
         for error in errors:
-            texts += [repr(error), str(error), *traceback.format_exception(error)]
-        for secret in _secrets(place):
-            expect_that(
-                not any(secret in text for text in texts), "no password", "it shows in a text"
-            )
+            texts += texts_of(error)
+        expect_no_secret(secrets_of(place.place), texts, "reprs, health and errors")
 
 
 def _use_and_close(place: RecordedPlace) -> RecordedDB:
@@ -504,15 +541,3 @@ def _expect_no_foreign_error(
     except Exception as error:  # noqa: BLE001 - any other is what is looked for
         kinds = [kind.__name__ for kind in type(error).__mro__]
         expect_that(kinds == [], "a result, or InvalidRecordError", f"{kinds[0]}: {error}")
-
-
-def _secrets(place: RecordedPlace) -> list[str]:
-    """Return the passwords in what opens a place; short ones may stand in a text by chance."""
-    found: list[str] = []
-    for name, value in place.place.env.items():
-        if "PASSWORD" in name.upper():
-            found.append(value)
-        if "://" in value:
-            password = urlsplit(value).password or ""
-            found += [password, unquote(password)]
-    return [secret for secret in found if len(secret) >= 8]  # noqa: PLR2004
