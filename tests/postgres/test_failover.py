@@ -6,6 +6,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from director_db_conformance.dsn import replace
+from director_db_conformance.servers import find_cluster
 from director_db_postgres import PostgresDB
 
 THREADS = 4
@@ -19,6 +21,25 @@ def test_a_failover_under_load_loses_nothing_and_costs_nobody_an_error(postgres_
         database = standby.failover(postgres_cluster.create_database())
         with PostgresDB(database.dsn) as db:
             _fail_over_under_load(db, postgres_cluster, standby)
+
+
+def test_a_standby_is_waited_for_until_it_takes_writes():
+    """As behind a name or an address that moves: the one host that is known is read-only still."""
+    with find_cluster() as primary, ThreadPoolExecutor(1) as executor:
+        database = primary.create_database()
+        with PostgresDB(database.dsn) as db:
+            db.create_session("s")
+        with (
+            primary.create_standby() as standby,
+            PostgresDB(replace(database.dsn, port=str(standby.port))) as db,
+        ):
+            assert "s" == db.get_session("s")["session_id"]
+            deleting = executor.submit(db.delete_session, "s")
+            time.sleep(0.5)
+            assert not deleting.done()
+            primary.kill()
+            standby.promote()
+            assert (True, ["conversation", "context"]) == deleting.result()
 
 
 def _fail_over_under_load(db, primary, standby):

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -349,19 +350,25 @@ def test_a_role_without_rights_is_told(place, db, new_db):
             admin.execute("DROP ROLE stranger")
 
 
-def test_a_server_that_became_read_only_is_waited_for(place, db):
-    """As in a failover, the old connections lead to a server that takes no writes."""
-    db.create_session("s")
-    with place.connect() as admin, ThreadPoolExecutor(1) as executor:
+@pytest.mark.parametrize("first_use", [False, True], ids=["in use", "first use"])
+def test_a_database_that_is_read_only_by_its_settings_is_told_at_once(place, db, first_use):
+    """Unlike a standby: nobody takes over, so that no wait would help."""
+    if not first_use:
+        db.create_session("s")
+    with place.connect() as admin:
         admin.execute(f"ALTER DATABASE {place.name} SET default_transaction_read_only = on")
         admin.execute(KILL_AND_WAIT)
-        deleting = executor.submit(db.delete_session, "s")
-        time.sleep(0.5)
-        assert not deleting.done()
+        began = time.monotonic()
+        with pytest.raises(BackendUnavailableError, match="default_transaction_read_only") as told:
+            db.create_session("s2")
+        # A standby would have been waited for until the retry deadline.
+        assert time.monotonic() - began < 20
+        assert (False, False) == (told.value.retryable, told.value.maybe_applied)
+        assert isinstance(told.value.__cause__, psycopg.errors.ReadOnlySqlTransaction)
         admin.execute(f"ALTER DATABASE {place.name} RESET default_transaction_read_only")
-        assert deleting.result() == DeleteResult(
-            success=True, failed_components=["conversation", "context"]
-        )
+        admin.execute(KILL_AND_WAIT)
+    db.create_session("s2")
+    assert first_use != ({"s", "s2"} == {found["session_id"] for found in db.get_sessions()})
 
 
 def test_of_several_hosts_the_one_that_takes_writes_is_used(place, proxy, new_db, server):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LET_NOBODY_IN: Final = "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS false"
 _LET_THEM_IN: Final = "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true"
+_MAKE_READ_ONLY: Final = "ALTER DATABASE {database} SET default_transaction_read_only = on"
+_MAKE_WRITABLE: Final = "ALTER DATABASE {database} RESET default_transaction_read_only"
 _RENAME: Final = "ALTER DATABASE {database} RENAME TO {aside}"
 _RENAME_BACK: Final = "ALTER DATABASE {aside} RENAME TO {database}"
 
@@ -31,19 +33,26 @@ _LOCK: Final = "LOCK TABLE director_sessions IN EXCLUSIVE MODE"
 _DELETE_SESSION: Final = "DELETE FROM director_sessions WHERE session_id = %s"
 
 
-def faults_of(server: PostgresServer, database: Database) -> dict[str, Fault]:
+def faults_of(
+    server: PostgresServer, database: Database, *, pooled: bool = False
+) -> dict[str, Fault]:
     """Return what can be brought about in a database, by the names of `FAULTS`.
 
-    Not ``full`` and ``damaged``: the disk is the whole server's, and so are its files.
+    Not ``full`` and ``damaged``: the disk is the whole server's, and so are its files. If it is
+    `pooled`, neither ``refused`` nor ``gone``: a pooler lets its clients in all the same, and lets
+    them wait.
     """
     altered = partial(_altered, server, database)
     inside = partial(_inside, replace(server.dsn, dbname=database.name), _owner(database))
-    return {
+    faults: dict[str, Fault] = {
         "locked": lambda: _locked(database),
-        "refused": lambda: altered(_LET_NOBODY_IN, _LET_THEM_IN),
         "forbidden": lambda: inside(_FORBID, _ALLOW),
-        "gone": lambda: _gone(altered(_LET_NOBODY_IN, _LET_THEM_IN), server, database),
+        "read-only": lambda: altered(_MAKE_READ_ONLY, _MAKE_WRITABLE),
     }
+    if not pooled:
+        faults["refused"] = lambda: altered(_LET_NOBODY_IN, _LET_THEM_IN)
+        faults["gone"] = lambda: _gone(altered(_LET_NOBODY_IN, _LET_THEM_IN), server, database)
+    return faults
 
 
 def delete_session_row(database: Database, session_id: str) -> None:

@@ -72,7 +72,7 @@ def place_on(server: PostgresServer, *, pooled: bool = False, encoding: str | No
         destroy=destroy,
         delete_session_row=functools.partial(delete_session_row, database),
         connections=connections_to(int(parts(entrance.dsn).get("port", "5432"))),
-        faults=faults_of(server, database),
+        faults=faults_of(server, database, pooled=pooled),
         server=f"Postgres {server}{'' if pooler is None else ', through PgBouncer'}",
     )
 

@@ -14,7 +14,7 @@ from director_db.errors import ConfigurationError
 from director_db_postgres.errors import OutOfStepError, is_of_the_connection, is_out_of_step
 from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.refusal import refusal_state
-from director_db_postgres.sql import LIMIT_LOCK_WAITS
+from director_db_postgres.sql import IS_STANDBY, LIMIT_LOCK_WAITS
 from director_db_postgres.waiting import NO_LIMIT, NoAnswerError, watched
 
 # How long the server may take to hear of a cancelled statement, in seconds.
@@ -155,6 +155,12 @@ class Connection(PipelinedConnection):
         name = f" ({application})" if application else ""
         doing = f", {state} since {seconds:.0f} s" if state else ""
         return f"process {process}{name}{doing}"
+
+    def is_standby(self) -> bool:
+        """Whether the server follows another one, and may take over; True also if unknown."""
+        with contextlib.suppress(psycopg.Error):
+            return bool(self.run(IS_STANDBY).rows()[0][0])
+        return True
 
     def abort(self) -> None:
         """Close this connection, which was interrupted and may be in the middle of a statement.

@@ -301,6 +301,7 @@ class Database:
             call.in_doubt |= call.writes and (connection.closed or may_be_applied(error))
             if sqlstate(error) == LOCKED and call.session_id is not None:
                 call.holder = connection.holder_of(self._statements.select_holder, call.session_id)
+            self._look_why_read_only(error, connection)
             # A late cancelling must not strike somebody else's statement.
             if (
                 sqlstate(error) == READ_ONLY
@@ -317,6 +318,14 @@ class Database:
         finally:
             self._holding.pop(token, None)
             pool.putconn(connection)
+
+    def _look_why_read_only(self, error: BaseException, connection: Connection) -> None:
+        """Mark an error that says "read-only" if waiting for a failover would be in vain."""
+        if isinstance(error, psycopg.Error) and sqlstate(error) == READ_ONLY:
+            # Another of several hosts may take writes.
+            hosts = str(self._settings.parameters.get("host", ""))
+            for_good = "," not in hosts and not connection.is_standby()
+            error.is_read_only_for_good = for_good  # type: ignore[attr-defined]
 
     def _acquire(self, call: _Call, token: object) -> tuple[ConnectionPool[Connection], Connection]:
         deadline = call.deadline
@@ -420,7 +429,8 @@ class Database:
                     connection.expect_answers(call.patience, call.end)
                 schema.ensure(connection, self._statements, self.place, migrating=self._migrates)
                 self.utf8 = connection.pgconn.parameter_status(b"server_encoding") == b"UTF8"
-            except BaseException:
+            except BaseException as error:
+                self._look_why_read_only(error, connection)
                 connection.close()
                 raise
             self._close_ready()

@@ -17,7 +17,8 @@ from director_db.errors import (
 _UNTRANSLATABLE_CHARACTER: Final = "22P05"
 
 READ_ONLY: Final = "25006"
-"""The server became a standby: another connection may lead to the one that took over."""
+"""The server became a standby, so that another connection may lead to the one that took over; or
+it, this database or this user is read-only by its settings."""
 
 STALE_PLAN: Final = "0A000"
 """What is not supported: among other things, a plan whose result would have other types now."""
@@ -98,6 +99,11 @@ _UNAVAILABLE: Final = {
 _OUT_OF_STEP: Final = (
     "its answers did not fit what was asked, as when a pooler or a proxy loses its server; see its "
     "log"
+)
+
+_READ_ONLY_FOR_GOOD: Final = (
+    "it is read-only by its settings, and no standby; see default_transaction_read_only of the "
+    "server, the database and the user"
 )
 
 _UNREACHABLE: Final = (
@@ -195,6 +201,11 @@ def may_be_applied(error: psycopg.Error) -> bool:
     return is_of_the_connection(error) if marked is None else marked
 
 
+def is_read_only_for_good(error: psycopg.Error) -> bool:
+    """Whether nothing can be written, and no other server is going to take over."""
+    return getattr(error, "is_read_only_for_good", False)
+
+
 def is_of_a_stale_plan(error: psycopg.Error) -> bool:
     """Whether a new connection prepares anew what failed here."""
     return getattr(error, "is_stale_plan", False)
@@ -207,6 +218,8 @@ def is_worth_retrying(error: psycopg.Error, *, pooler: bool) -> bool:
         # Where a pooler is known to be, it may be for want of a server: one that starts up, or has
         # too many connections.
         return pooler
+    if is_read_only_for_good(error):
+        return False
     if not state:
         # Nothing came from the server: no answer to a connection, or no more answers on one.
         return isinstance(error, psycopg.OperationalError)
@@ -242,6 +255,9 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
         unavailable = _OUT_OF_STEP if isinstance(error, OutOfStepError) else _UNREACHABLE
     if state[:2] == "XX" and _is_of_a_broken_commit(error):
         unavailable = _LOST_SHARD
+    if is_read_only_for_good(error):
+        message = f"{place} cannot be written: {_READ_ONLY_FOR_GOOD} ({reason})."
+        return BackendUnavailableError(message, maybe_applied=maybe_applied)
     if unavailable is not None:
         return BackendUnavailableError(
             f"{place} cannot be used: {unavailable} ({reason}).",

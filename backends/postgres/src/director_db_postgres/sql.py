@@ -66,6 +66,8 @@ LIMIT_LOCK_WAITS: Final = b"""
 """
 
 # Who locks a row leaves the number of its transaction in it, and any row can be read.
+IS_STANDBY: Final = b"SELECT pg_catalog.pg_is_in_recovery()"
+
 SELECT_HOLDER: Final = """
     SELECT a.pid, a.application_name, a.state,
         extract(epoch FROM clock_timestamp() - a.state_change)::float8
