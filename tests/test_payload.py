@@ -140,6 +140,7 @@ REMEDIES = [
     (iter([1]), "list_iterator: use list(value)"),
     (collections.UserDict(a=1), "UserDict: use dict(value)"),
     (types.MappingProxyType({}), "mappingproxy: use dict(value)"),
+    (types.SimpleNamespace(a=1), "types.SimpleNamespace: use vars(value)"),
     (object(), "object: make a dict, a list, a text or a number of it"),
     (Part, "type: make a dict, a list, a text or a number of it"),
 ]

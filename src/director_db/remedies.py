@@ -15,8 +15,11 @@ _BY_CLASS: Final = {
     "numpy.timedelta64": "use str(value)",
     "numpy.generic": "use its .item()",
     "torch.Tensor": "use its .tolist()",
-    "pandas.core.frame.DataFrame": 'use its .to_dict("records")',
+    "pandas.DataFrame": 'use its .to_dict("records")',
+    "pandas.core.frame.DataFrame": 'use its .to_dict("records")',  # Before 3.0.
+    "pandas.Series": "use its .tolist()",
     "pandas.core.series.Series": "use its .tolist()",
+    "types.SimpleNamespace": "use vars(value)",
     "datetime.datetime": "use its .isoformat(), or int(value.timestamp())",
     "datetime.date": "use its .isoformat()",
     "datetime.time": "use its .isoformat()",
