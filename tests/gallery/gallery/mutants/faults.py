@@ -136,9 +136,9 @@ class HealthIsRemembered(BrokenDB, rule="LIF-4", level="durable"):
 
     _known = None
 
-    def _check(self):
+    def health(self):
         if self._known is None:
-            self._known = super()._check()
+            self._known = super().health()
         return self._known
 
 

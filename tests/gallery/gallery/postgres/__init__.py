@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 
 from gallery.broken import GALLERY
-from gallery.postgres.broken import BrokenPostgresDB
+from gallery.postgres.broken import BrokenPostgresDB, Pooled
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -29,6 +29,12 @@ class HealthyPostgres(BrokenPostgresDB):
         )
 
 
+class HealthyPooled(HealthyPostgres, Pooled):
+    """The same behind a pooler."""
+
+    level = "concurrent"
+
+
 class HealthyLatin1(HealthyPostgres):
     """The same in a database that has no form for most characters."""
 
@@ -37,6 +43,7 @@ class HealthyLatin1(HealthyPostgres):
 
 HEALTHY = {
     "HealthyPostgres": HealthyPostgres,
+    "HealthyPooled": HealthyPooled,
     "HealthyLatin1": HealthyLatin1,
 }
 """What has to survive, by name."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from director_db import BackendUnavailableError
 from director_db.records import Appended, SaveOutcome
+from director_db_postgres.connections import Connection
 from director_db_postgres.database import Database
 from director_db_postgres.errors import explain
 from gallery.broken import replace
 from gallery.postgres.broken import BrokenPostgresDB
 
+_ERRORS = {"rule": "LIF-6", "level": "durable"}
 _CUT = {"rule": "LIF-3", "level": "durable"}
 
 
@@ -50,3 +54,112 @@ class LostCommitIsACommit(BrokenPostgresDB, **_CUT):
             if not error.maybe_applied:
                 raise
             return Appended(SaveOutcome.SAVED, len(append.items))
+
+
+def _change_errors(change):
+    healthy = BackendUnavailableError.__init__
+
+    def broken(self, *args, **kwargs):
+        healthy(self, *args, **kwargs)
+        change(self)
+
+    BackendUnavailableError.__init__ = broken
+
+
+class DriversErrorsComeOut(BrokenPostgresDB, **_ERRORS):
+    """The exception of the driver is raised as it is."""
+
+    by = "lets_nobody_in"
+
+    @classmethod
+    def break_code(cls):
+        replace(explain, lambda error, place, *, maybe_applied=False: error)
+
+    def _translate(self, error):
+        return None
+
+
+class NothingIsWorthATry(BrokenPostgresDB, **_ERRORS):
+    """`retryable` is False, always."""
+
+    by = "a_lock_that_somebody_else_holds"
+
+    @classmethod
+    def break_code(cls):
+        def change(error):
+            error.retryable = False
+
+        _change_errors(change)
+
+
+class EverythingIsWorthATry(BrokenPostgresDB, **_ERRORS):
+    """`retryable` is True, always."""
+
+    by = "lets_nobody_in"
+
+    @classmethod
+    def break_code(cls):
+        def change(error):
+            error.retryable = True
+
+        _change_errors(change)
+
+
+class EverythingIsInDoubt(BrokenPostgresDB, **_ERRORS):
+    """`maybe_applied` is True to be on the safe side, also where the server has refused."""
+
+    by = "a_lock_that_somebody_else_holds"
+
+    @classmethod
+    def break_code(cls):
+        def change(error):
+            error.maybe_applied = True
+
+        _change_errors(change)
+
+
+class PasswordInErrors(BrokenPostgresDB, **_ERRORS):
+    """The connection string says which database could not be reached."""
+
+    by = "lets_nobody_in"
+
+    @classmethod
+    def break_code(cls):
+        connect = Connection.connect.__func__
+
+        def broken(cls, conninfo="", **kwargs):
+            try:
+                return connect(cls, conninfo, **kwargs)
+            except Exception as error:
+                error.add_note(str(conninfo))
+                raise
+
+        Connection.connect = classmethod(broken)
+
+
+class PasswordInTheLog(BrokenPostgresDB, **_ERRORS):
+    """Each connection is logged with all that it was made with."""
+
+    by = "lets_nobody_in"
+
+    @classmethod
+    def break_code(cls):
+        connect = Connection.connect.__func__
+
+        def broken(cls, conninfo="", **kwargs):
+            logging.getLogger("director_db.postgres").warning("connecting to %s", str(conninfo))
+            return connect(cls, conninfo, **kwargs)
+
+        Connection.connect = classmethod(broken)
+
+
+class HealthOnceAndForAll(BrokenPostgresDB, rule="LIF-4", level="durable"):
+    """Once healthy, healthy for ever."""
+
+    by = "health_follows_a_place_that_goes"
+    _known = None
+
+    def health(self):
+        if self._known is None:
+            self._known = super().health()
+        return self._known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from director_db_postgres import settings
+from director_db_postgres.connections import Connection
 from gallery.postgres.broken import BrokenPostgresDB
 
 _SHARED = {"rule": "LIF-1", "level": "concurrent"}
@@ -67,3 +68,53 @@ class ConnectionsStayOpen(BrokenPostgresDB, rule="LIF-5"):
 
     def _close(self):
         pass
+
+
+class PasswordInThePlace(BrokenPostgresDB, rule="LIF-6"):
+    """The place is the connection string."""
+
+    by = "no_password_shows"
+
+    @property
+    def place(self):
+        return str(self._database._conninfo)
+
+
+class ForkKeepsThePool(BrokenPostgresDB, **_SHARED):
+    """Parent and child of a fork speak to the server on the same connections."""
+
+    by = "a_child_leaves_inherited_connections_alone"
+
+    def _abandon(self):
+        pass
+
+
+class ForkClosesThePool(BrokenPostgresDB, **_SHARED):
+    """The child closes what it inherited, and so says good-bye on its parent's connections."""
+
+    by = "a_child_leaves_inherited_connections_alone"
+
+    def _abandon(self):
+        self._close()
+
+
+class InterruptionIsALostConnection(BrokenPostgresDB, rule="LIF-3", level="concurrent"):
+    """Whatever breaks off the waiting for an answer is taken for the network, and tried again."""
+
+    by = "an_exception_from_a_signal"
+
+    @classmethod
+    def break_code(cls):
+        wait = Connection.wait
+
+        def broken(self, gen, *args, **kwargs):
+            try:
+                return wait(self, gen, *args, **kwargs)
+            except psycopg.Error:
+                raise
+            except BaseException as error:
+                self.close()
+                message = "the connection was lost"
+                raise psycopg.OperationalError(message) from error
+
+        Connection.wait = broken

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import psycopg
 
 from director_db_postgres import schema
+from director_db_postgres.connections import Connection
 from gallery.postgres.broken import BrokenPostgresDB, edit_tables
 
+_KILLED = {"rule": "LIF-4", "level": "durable"}
 _FIRST_USE = {"rule": "LIF-4", "level": "concurrent"}
 
 
@@ -71,4 +74,64 @@ class ItemsOfNobody(BrokenPostgresDB, rule="DEL-1"):
     def break_code(cls):
         edit_tables(
             ("REFERENCES {schema}director_context_messages (session_id) ON DELETE CASCADE", "")
+        )
+
+
+@contextlib.contextmanager
+def _no_transaction(connection):
+    """Keep others away as the transaction would, and commit each statement by itself."""
+    try:
+        yield
+    finally:
+        connection.execute("SELECT pg_advisory_unlock_all()")
+
+
+def _commit_each():
+    schema._LOCK = schema._LOCK.replace(b"_xact_", b"_")
+    Connection.transaction = _no_transaction
+
+
+class EachTableByItself(BrokenPostgresDB, **_KILLED):
+    """Each table is created in a transaction of its own, and a death leaves some of them."""
+
+    by = "killed_in_its_first_use"
+
+    @classmethod
+    def break_code(cls):
+        _commit_each()
+
+
+class VersionComesFirst(BrokenPostgresDB, **_KILLED):
+    """The version is written before what it speaks of, and a death leaves it alone."""
+
+    by = "killed_in_its_first_use"
+
+    @classmethod
+    def break_code(cls):
+        _commit_each()
+        meta, *tables, version = schema.CREATE
+        schema.CREATE = (meta, version, *tables)
+
+
+class RelatedInCodeAlone(BrokenPostgresDB, rule="DEL-3"):
+    """Tables are related in the code alone, and so is what goes with a session."""
+
+    @classmethod
+    def break_code(cls):
+        edit_tables(
+            ("REFERENCES {schema}director_sessions (session_id) ON DELETE CASCADE", ""),
+        )
+
+
+class ContextIsNobodys(BrokenPostgresDB, rule="DEL-3"):
+    """A table that came later has no foreign key."""
+
+    @classmethod
+    def break_code(cls):
+        edit_tables(
+            (
+                """session_id TEXT COLLATE "C" PRIMARY KEY
+            REFERENCES {schema}director_sessions (session_id) ON DELETE CASCADE""",
+                """session_id TEXT COLLATE "C" PRIMARY KEY""",
+            ),
         )
