@@ -33,7 +33,7 @@ from director_db_conformance.clauses.arrange import (
     stored,
     unchanged,
 )
-from director_db_conformance.clauses.at_once import wait_until
+from director_db_conformance.clauses.at_once import PATIENCE, wait_until
 from director_db_conformance.clauses.secrets import expect_no_secret, secrets_of, texts_of
 from director_db_conformance.expectation import expect, expect_error, expect_that
 from director_db_conformance.transcript import transcript
@@ -90,10 +90,11 @@ _NEED_A_SESSION: Final = (
 
 
 _OPEN_BY_URL: Final = """
-url, name = sys.stdin.readline().strip(), sys.stdin.readline().strip()
-with load_db(url) as by_url:
+for line in sys.stdin:
+    name, _, url = line.strip().partition(" ")
+    by_url = load_db(url)
     by_url.create_session(name)
-    print(by_url.db_type, by_url is load_db(url))
+    print(name, by_url.db_type, by_url is load_db(url))
 """
 
 # For what a backend lets go of in the background, in seconds.
@@ -259,10 +260,11 @@ class LifeClauses:
         scheme, _, rest = str(place.place.url).partition("://")
         schemes = {scheme, *load_backend(place.db_type).spec.url_schemes}
         with more_places() as other:
-            for name in sorted(schemes):
-                # By a pipe, since it may hold a password.
-                told, errors = other.python(_OPEN_BY_URL).communicate(f"{name}://{rest}\n{name}\n")
-                expect([told, errors], [f"{place.db_type} True\n", ""], f"by the scheme {name}")
+            # By a pipe, since it may hold a password.
+            urls = "".join(f"{name} {name}://{rest}\n" for name in sorted(schemes))
+            told, errors = other.python(_OPEN_BY_URL).communicate(urls, timeout=PATIENCE)
+            expected = [f"{name} {place.db_type} True" for name in sorted(schemes)]
+            expect([told.splitlines(), errors], [expected, ""], "what was opened by each scheme")
             found = sorted(session_ids(place.open().get_sessions()))
             expect(found, sorted(schemes), "the sessions stored by URL")
             expect(other.open().get_sessions(), [], "the sessions of the environment's place")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import sqlite3
+import threading
 import time
 
 from director_db import BackendUnavailableError, ConfigurationError, DirectorDBError
@@ -319,3 +320,36 @@ class OnceBrokenAlwaysBroken(BrokenDB, rule="LIF-3", level="durable"):
         except Exception as error:
             self._failure = error
             raise
+
+
+class _Slow(BrokenDB):
+    """Takes as long for an answer as a server some way off does."""
+
+    def __init__(self, db_path, **kwargs):
+        super().__init__(db_path, **kwargs)
+        self._connection = threading.local()
+
+    def _sent(self):
+        """Return what this thread's connection has sent, and read no answer to."""
+        return self._connection.__dict__.setdefault("sent", [])
+
+
+class InterruptedWriteIsLeftOver(_Slow, rule="LIF-3", level="concurrent"):
+    """An interrupted connection is used again: it does the call before, and tells that of the next.
+
+    So the failed call is stored, and one that was told to be stored is not.
+    """
+
+    def _upsert_messages(self, session_id, rows):
+        self._sent().append((session_id, rows))
+        time.sleep(8 * ROUND_TRIP)
+        return super()._upsert_messages(*self._sent().pop(0))
+
+
+class InterruptedAnswerIsLeftOver(_Slow, rule="LIF-3", level="concurrent"):
+    """An interrupted connection is used again: what it reads is the answer to the call before."""
+
+    def _select_message(self, session_id, msg_id):
+        self._sent().append(super()._select_message(session_id, msg_id))
+        time.sleep(8 * ROUND_TRIP)
+        return self._sent().pop(0)
