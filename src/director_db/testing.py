@@ -27,6 +27,7 @@ FAULTS: Final[Mapping[str, str]] = {
     "refused": "the server lets nobody in, and has ended the connections that there were",
     "forbidden": "the user may not use the tables, and is still let in",
     "read-only": "nothing can be written, and this is no standby that may become the primary",
+    "frozen": "the server answers nothing, and refuses nothing",
     "full": "a message of 8 MiB finds no room any more",
     "damaged": "what is stored cannot be read",
     "gone": "what holds the data, its folder or its database, is not there",
@@ -34,8 +35,8 @@ FAULTS: Final[Mapping[str, str]] = {
 """What a place may bring about, by the names in `Place.faults`.
 
 During ``locked``, ``read-only`` and ``full`` every such write has to fail, and a read may; during
-the others every operation has to fail. Only ``locked`` and ``stopped`` may end without anybody
-mending anything, so that an error is `retryable`.
+the others every operation has to fail. Only ``locked``, ``stopped`` and ``frozen`` may end without
+anybody mending anything, so that an error is `retryable`.
 """
 
 _CHILD_PRELUDE: Final = """
@@ -71,6 +72,8 @@ class Place:
         destroy: removes the place; None where it goes with the folder of its test.
         delete_session_row: given a session's id, deletes its row and no other by means of the
             database, as an operator would with SQL.
+        lock_session_row: given a session's id, returns a context manager in whose block somebody
+            else holds that row's lock and no other.
         connections: given a process's id, returns its open descriptors that belong to the place,
             each as a text that no other has; see `files_in` and `connections_to`.
         faults: what can be made to go wrong, by the names of `FAULTS`: functions that return a
@@ -87,6 +90,7 @@ class Place:
     thaw: Callable[[], object] | None = None
     destroy: Callable[[], object] | None = None
     delete_session_row: Callable[[str], object] | None = None
+    lock_session_row: Callable[[str], AbstractContextManager[object]] | None = None
     connections: Descriptors | None = None
 
     def __init__(
@@ -108,6 +112,7 @@ class Place:
         thaw: Callable[[], object] | None = None,
         destroy: Callable[[], object] | None = None,
         delete_session_row: Callable[[str], object] | None = None,
+        lock_session_row: Callable[[str], AbstractContextManager[object]] | None = None,
         connections: Descriptors | None = None,
         faults: Mapping[str, Fault] | None = None,
     ) -> None:
@@ -139,6 +144,7 @@ class Place:
             "thaw": thaw,
             "destroy": destroy,
             "delete_session_row": delete_session_row,
+            "lock_session_row": lock_session_row,
             "connections": connections,
         }
         # Only what is given: a subclass may have methods of these names instead.
@@ -161,21 +167,16 @@ class Place:
     def fault(self, name: str) -> Fault | None:
         """Return what brings a fault of `FAULTS` about, None if the place cannot.
 
-        ``stopped`` is had from `stop` and `start`, where it is not in `faults`.
+        ``stopped`` is had from `stop` and `start`, and ``frozen`` from `freeze` and `thaw`, where
+        they are not in `faults`.
         """
-        if name == "stopped" and name not in self.faults and self.stop is not None:
-            return self._stopped
-        return self.faults.get(name)
-
-    @contextmanager
-    def _stopped(self) -> Iterator[None]:
-        assert self.stop is not None  # noqa: S101 - for type checkers
-        assert self.start is not None  # noqa: S101
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
+        if name in self.faults:
+            return self.faults[name]
+        pairs = {"stopped": (self.stop, self.start), "frozen": (self.freeze, self.thaw)}
+        begin, end = pairs.get(name, (None, None))
+        if begin is None or end is None:
+            return None
+        return lambda: _between(begin, end)
 
     def open(self, **arguments: object) -> BaseDB:
         """Return a new instance of the backend: a handle of its own, not shared as `load_db`'s.
@@ -200,6 +201,15 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+
+@contextmanager
+def _between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
+    begin()
+    try:
+        yield
+    finally:
+        end()
 
 
 def _text(value: str | os.PathLike[str], name: str) -> str:

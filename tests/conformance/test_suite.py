@@ -264,13 +264,14 @@ def test_a_place_says_why_it_is_not_shared_or_not_durable():
     assert {"MY": "1", "DB_TYPE": "my"} == place.env
     offered = ("url", "restart", "cut", "stop", "start", "freeze", "thaw", "destroy")
     assert [None] * 8 == [getattr(place, name) for name in offered]
-    assert (None, None, {}, {}) == (
+    assert (None, None, None, {}, {}) == (
         place.delete_session_row,
+        place.lock_session_row,
         place.connections,
         place.impatient,
         place.faults,
     )
-    assert [None] * 8 == [place.fault(name) for name in FAULTS]
+    assert [None] * 9 == [place.fault(name) for name in FAULTS]
 
 
 def test_a_place_is_text(tmp_path):

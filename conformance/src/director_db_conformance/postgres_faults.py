@@ -30,6 +30,7 @@ _FORBID: Final = "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {owner}"
 _ALLOW: Final = "GRANT ALL ON ALL TABLES IN SCHEMA public TO {owner}"
 # Readers go on, as beside any writer.
 _LOCK: Final = "LOCK TABLE director_sessions IN EXCLUSIVE MODE"
+_LOCK_SESSION: Final = "SELECT FROM director_sessions WHERE session_id = %s FOR UPDATE"
 _DELETE_SESSION: Final = "DELETE FROM director_sessions WHERE session_id = %s"
 
 
@@ -59,6 +60,14 @@ def delete_session_row(database: Database, session_id: str) -> None:
     """Delete a session's row with SQL, as its owner."""
     with psycopg.connect(database.dsn, autocommit=True) as connection:
         connection.execute(_DELETE_SESSION, (session_id,))
+
+
+@contextmanager
+def lock_session_row(database: Database, session_id: str) -> Iterator[None]:
+    """Hold the lock of a session's row, as a transaction that somebody forgot to end."""
+    with psycopg.connect(database.dsn) as other:
+        other.execute(_LOCK_SESSION, (session_id,))
+        yield
 
 
 @contextmanager

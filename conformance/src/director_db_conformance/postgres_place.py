@@ -11,7 +11,7 @@ from director_db.testing import Place, connections_to
 from director_db_conformance import citus_place
 from director_db_conformance.dsn import parts
 from director_db_conformance.pgbouncer import PgBouncer
-from director_db_conformance.postgres_faults import delete_session_row, faults_of
+from director_db_conformance.postgres_faults import delete_session_row, faults_of, lock_session_row
 from director_db_conformance.servers import find_postgres
 from director_db_conformance.servers.ladder import asked_version
 
@@ -71,6 +71,7 @@ def place_on(server: PostgresServer, *, pooled: bool = False, encoding: str | No
         cut=functools.partial(server.cut, database),
         destroy=destroy,
         delete_session_row=functools.partial(delete_session_row, database),
+        lock_session_row=functools.partial(lock_session_row, database),
         connections=connections_to(int(parts(entrance.dsn).get("port", "5432"))),
         faults=faults_of(server, database, pooled=pooled),
         server=f"Postgres {server}{'' if pooler is None else ', through PgBouncer'}",

@@ -205,6 +205,15 @@ class RecordedPlace:
             yield
         transcript.add("(that is over)")
 
+    @contextmanager
+    def lock_session_row(self, session_id: str) -> Iterator[None]:
+        """Let somebody else hold the lock of a session's row for the length of a block."""
+        assert self.place.lock_session_row is not None  # noqa: S101 - as above
+        transcript.add(f"(from here on, somebody else has locked the session {shown(session_id)})")
+        with self.place.lock_session_row(session_id):
+            yield
+        transcript.add("(that is over)")
+
     def delete_session_row(self, session_id: str) -> None:
         """Delete a session's row by means of the database itself."""
         assert self.place.delete_session_row is not None  # noqa: S101 - as above

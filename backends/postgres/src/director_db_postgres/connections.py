@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import sys
+import time
 from typing import Any, Final, Self
 
 import psycopg
@@ -80,6 +81,8 @@ class Connection(PipelinedConnection):
         is_its_own = False
         if not connector.pooled:
             parameters = (connector.lock_timeout, self.info.backend_pid)
+            # The server may be frozen by now.
+            self.expect_answers(connector.patience, time.monotonic() + connector.patience)
             try:
                 row = self.execute(LIMIT_LOCK_WAITS, parameters, prepare=False).fetchone()
                 is_its_own = row is not None and row[0] is not None

@@ -7,6 +7,7 @@ its time, and so does whatever waits in vain.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from director_db import BackendUnavailableError, ConfigurationError, DirectorDBError, SchemaError
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import full_session, message, put
-from director_db_conformance.clauses.at_once import at_once, wait_until
+from director_db_conformance.clauses.at_once import PATIENCE, at_once, wait_until
 from director_db_conformance.clauses.secrets import (
     expect_no_secret,
     logged,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 # What a place without room has to refuse.
 _LARGE: Final = "x" * 8 * 1024 * 1024
 
+# More than a backend has connections, as a rule.
+_WAITING: Final = 24
+
 # How many calls wait beside each other. Of more, a backend may have no connections.
 _AT_ONCE: Final = 8
 
@@ -46,7 +50,7 @@ _PAUSE: Final = 0.05
 _OF_WRITES: Final = frozenset({"locked", "read-only", "full"})
 
 # What may end by itself, so that the same call may succeed soon.
-_PASSING: Final = frozenset({"locked", "stopped"})
+_PASSING: Final = frozenset({"locked", "stopped", "frozen"})
 
 # Those in which the database itself says no, so that nothing is in doubt.
 _REFUSALS: Final = frozenset({"locked", "refused", "forbidden", "read-only"})
@@ -64,6 +68,52 @@ class FaultClauses:
     def test_lif_6_a_server_that_is_away(self, place: RecordedPlace) -> None:
         """Without a server every call raises an error of ours; with it the same instance works."""
         _suffer(place, "stopped")
+
+    @clause("LIF-3", level="durable", needs="frozen")
+    def test_lif_3_a_server_that_answers_nothing(self, place: RecordedPlace) -> None:
+        """A call ends also where the server says neither yes nor no, and is told to be in doubt."""
+        _suffer(place, "frozen")
+
+    @clause("LIF-3", level="durable", needs="lock_session_row")
+    def test_lif_3_a_session_that_somebody_else_has_locked(self, place: RecordedPlace) -> None:
+        """A write that waits for its session ends by an error of ours, and nothing is stored."""
+        db = place.open(impatient=True)
+        calls = _writes(db, "late")
+        for name in calls:
+            full_session(db, name)
+        before = {name: _stored(db, name) for name in calls}
+        for name, call in calls.items():
+            with place.lock_session_row(name):
+                error = _error_of(name, call)
+            _expect_right_error("locked", name, error)
+            expect(_stored(db, name), before[name], f"what is stored after {name} failed")
+            call()
+
+    @clause("LIF-3", level="durable", needs="lock_session_row")
+    def test_lif_3_calls_for_a_locked_session_hold_up_nobody_else(
+        self, place: RecordedPlace
+    ) -> None:
+        """However many calls wait for one session, reads and writes of all others go on."""
+        db = place.open()
+        for name in ("s1", "s2"):
+            full_session(db, name)
+        with ThreadPoolExecutor(_WAITING) as executor:
+            with place.lock_session_row("s1"):
+                waiting = [
+                    executor.submit(put, db, "s1", f"m{number}") for number in range(_WAITING)
+                ]
+                # Some of them wait by now; the longer, the more.
+                for _ in range(5):
+                    at_once([*_reads(db).values(), lambda: put(db, "s2", "b", "text")])
+                    time.sleep(0.1)
+                done = [number for number, call in enumerate(waiting) if call.done()]
+                expect(done, [], "the calls for the locked session that have returned")
+            for call in waiting:
+                call.result(PATIENCE)
+        stored = {message["msg_id"] for message in db.get_conversations("s1")}
+        wanted = {f"m{number}" for number in range(_WAITING)}
+        expect(wanted - stored, set(), "the messages that waited and are not stored")
+        expect(db.get_message("s2", "b")["content"], "text", "the message to the other session")
 
     @clause("LIF-6", level="durable", needs="refused")
     def test_lif_6_a_server_that_lets_nobody_in(self, place: RecordedPlace) -> None:
