@@ -371,6 +371,33 @@ def test_a_database_that_is_read_only_by_its_settings_is_told_at_once(place, db,
     assert first_use != ({"s", "s2"} == {found["session_id"] for found in db.get_sessions()})
 
 
+def test_a_role_that_may_only_read_is_told_at_once(place, db, new_db):
+    db.create_session("s")
+    db.add_or_update_msg_to_conv("s", "c", "m", "output", [], [], [1])
+    with place.connect() as admin:
+        admin.execute("CREATE ROLE reader LOGIN PASSWORD 'x'")
+        admin.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+        reader = new_db(make_conninfo(place.dsn, user="reader", password="x"))  # noqa: S106 - made above
+        try:
+            assert [1] == reader.get_message("s", "m")["content"]
+            start = time.monotonic()
+            for write in (
+                lambda: reader.create_session("t"),
+                lambda: upsert(reader),
+                lambda: reader.update_session("s"),
+                lambda: reader.append_context_messages("s", [1]),
+                lambda: reader.delete_message("s", "m"),
+            ):
+                with pytest.raises(ConfigurationError, match="lacks a right"):
+                    write()
+            assert time.monotonic() - start < 15
+            assert [1] == reader.get_message("s", "m")["content"]
+            reader.close()
+        finally:
+            admin.execute("DROP OWNED BY reader")
+            admin.execute("DROP ROLE reader")
+
+
 def test_of_several_hosts_the_one_that_takes_writes_is_used(place, proxy, new_db, server):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         dead = probe.getsockname()[1]

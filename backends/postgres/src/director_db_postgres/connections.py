@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import Any, Final, Self
 import psycopg
 
 from director_db.errors import ConfigurationError
+from director_db.logs import WARNING, tell
+from director_db_postgres.driver_log import LOGGER
 from director_db_postgres.errors import OutOfStepError, is_of_the_connection, is_out_of_step
 from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.refusal import refusal_state
@@ -21,9 +22,6 @@ from director_db_postgres.waiting import NO_LIMIT, NoAnswerError, watched
 # How long the server may take to hear of a cancelled statement, in seconds.
 _CANCEL_PATIENCE: Final = 2.0
 _LATE_CANCEL_PATIENCE: Final = 1.0
-
-
-_logger = logging.getLogger("director_db.postgres")
 
 
 class Connection(PipelinedConnection):
@@ -255,7 +253,9 @@ class Connector:
         self.pooled = True
         if not self.found_pooler:
             self.found_pooler = True
-            _logger.warning(
+            tell(
+                LOGGER,
+                WARNING,
                 "%s is reached through a pooler: %s. Going on without prepared statements; set "
                 "POSTGRES_POOLER=1, or POSTGRES_POOLER=0 if each connection keeps its server, as "
                 "in PgBouncer's session mode.",

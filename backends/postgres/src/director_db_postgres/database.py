@@ -16,9 +16,11 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from director_db.errors import BackendUnavailableError, ConfigurationError, DirectorDBError
+from director_db.logs import DEBUG, INFO, WARNING, LongWait, tell
 from director_db_postgres import schema
 from director_db_postgres.arrays import ADAPTERS
 from director_db_postgres.connections import Connection, Connector
+from director_db_postgres.driver_log import LOGGER, POOL, quieten
 from director_db_postgres.dsn import DSN
 from director_db_postgres.errors import (
     CANCELLED,
@@ -30,6 +32,7 @@ from director_db_postgres.errors import (
     is_of_a_stale_plan,
     is_worth_retrying,
     may_be_applied,
+    reason,
     sqlstate,
 )
 from director_db_postgres.waiting import LOCK_WAIT, NO_LIMIT, NoAnswerError, Turn, Turns
@@ -57,6 +60,8 @@ _EXIT_PATIENCE: Final = 1.0
 
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 1.0
+
+quieten()
 
 _opened: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -203,6 +208,7 @@ class Database:
         """
         pool, self._pool = self._pool, None
         if pool is not None:
+            tell(LOGGER, DEBUG, "%s: closing", self.place)
             pool.close(patience)
         self._close_ready()
 
@@ -244,19 +250,28 @@ class Database:
 
     def _try_on(self, operation: Operation[T], call: _Call) -> T:
         pause = _FIRST_PAUSE
+        started, tries = time.monotonic(), 1
+        locked: LongWait | None = None
         # Each connection may have planned its statements for tables that were altered since.
         stale_plans = self._settings.pool_size
         while True:
             try:
                 if not call.is_held_up:
-                    return self._try(operation, call)
-                # Others need connections too.
-                return self._in_turn(self._held_up, "", self._try, operation, call)
+                    result = self._try(operation, call)
+                else:
+                    # Others need connections too.
+                    result = self._in_turn(self._held_up, "", self._try, operation, call)
             except psycopg.Error as error:
                 failure = error
             except BackendUnavailableError as error:
                 error.maybe_applied |= call.in_doubt
                 raise
+            else:
+                if tries > 1:
+                    seconds = time.monotonic() - started
+                    text = "%s: works again after %d tries in %.1f s"
+                    tell(LOGGER, INFO, text, self.place, tries, seconds)
+                return result
             state = sqlstate(failure)
             if state in LOST_STATEMENT:
                 self._connector.tell_pooled("a prepared statement is missing")
@@ -265,6 +280,10 @@ class Database:
                 continue
             if state == LOCKED:
                 call.is_held_up = True
+                if locked is None:
+                    what = f"for the lock of a session, held by {call.holder}"
+                    locked = LongWait(LOGGER, lambda: self.place, what, since=self._lock_wait)
+                locked.look()
                 call.deadline = min(call.end, time.monotonic() + self._settings.retry_deadline)
                 if time.monotonic() + self._lock_wait > call.end:
                     raise self._locked(call) from failure
@@ -277,10 +296,24 @@ class Database:
                 or not is_worth_retrying(failure, pooler=bool(self._connector.pooled))
                 or time.monotonic() + pause > call.deadline
             ):
+                seconds = time.monotonic() - started
+                self._tell_end(failure, call, seconds)
                 raise explain(failure, self.place, maybe_applied=call.in_doubt) from failure
+            tries += 1
+            text = "%s: %s; trying again in %.2f s"
+            tell(LOGGER, WARNING, text, self.place, reason(failure), pause)
             # Random, lest all who were cut off come back at the same moments.
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _tell_end(self, failure: psycopg.Error, call: _Call, seconds: float) -> None:
+        """Tell of a failure that is not tried again, where it is none of what was asked."""
+        if call.once and call.in_doubt:
+            text = "%s: %s; the write may have been stored, and is not sent again"
+            tell(LOGGER, WARNING, text, self.place, reason(failure))
+        elif is_worth_retrying(failure, pooler=bool(self._connector.pooled)):
+            text = "%s: %s; gave up after %.1f s"
+            tell(LOGGER, WARNING, text, self.place, reason(failure), seconds)
 
     def _try(self, operation: Operation[T], call: _Call) -> T:
         token = object()
@@ -331,11 +364,15 @@ class Database:
         deadline = call.deadline
         pool = self._pool or self._open(call)
         known = self._connector.failure
+        waiting: LongWait | None = None
         while True:
             piece = _WAIT if self._connector.failure is None else _WAIT_AFTER_FAILURE
             try:
                 connection = pool.getconn(max(0.001, min(piece, deadline - time.monotonic())))
             except PoolTimeout:
+                if waiting is None:
+                    waiting = LongWait(LOGGER, lambda: self.place, "for a connection", since=piece)
+                waiting.look()
                 failure = self._connector.failure
                 late = time.monotonic() >= deadline
                 if failure is not None and (late or failure is not known):
@@ -359,6 +396,7 @@ class Database:
                         connection.expect_pooler(self._connector)
                     self._holding[token] = None
                     return pool, connection
+                tell(LOGGER, INFO, "%s: an idle connection was ended from outside", self.place)
                 pool.putconn(connection)
 
     def _are_lost(self, pool: ConnectionPool[Connection]) -> bool:
@@ -377,14 +415,14 @@ class Database:
             f"All {self._settings.pool_size} connections to {self.place} stayed busy for "
             f"{waited:g} s. Try again, or raise POSTGRES_POOL_SIZE, or {setting}."
         )
-        return BackendUnavailableError(message, retryable=True)
+        return self._given_up(message, call)
 
     def _no_answer(self, call: _Call) -> DirectorDBError:
         message = (
             f"{self.place} did not answer for {call.patience:g} s. The server, or what lies "
             "between, may be frozen or very busy. Try again, or raise POSTGRES_OPERATION_TIMEOUT."
         )
-        return BackendUnavailableError(message, retryable=True, maybe_applied=call.in_doubt)
+        return self._given_up(message, call)
 
     def _locked(self, call: _Call) -> DirectorDBError:
         what = "A table" if call.session_id is None else f"The session {call.session_id!r}"
@@ -393,6 +431,11 @@ class Database:
             f"{call.patience:g} s, by {call.holder}. Try again, end that transaction, or raise "
             "POSTGRES_OPERATION_TIMEOUT."
         )
+        return self._given_up(message, call)
+
+    @staticmethod
+    def _given_up(message: str, call: _Call) -> DirectorDBError:
+        tell(LOGGER, WARNING, "%s", message)
         return BackendUnavailableError(message, retryable=True, maybe_applied=call.in_doubt)
 
     def _discard(self, pool: ConnectionPool[Connection]) -> None:
@@ -442,13 +485,14 @@ class Database:
                 min_size=0,
                 max_size=self._settings.pool_size,
                 open=False,
-                name="director-db",
+                name=POOL,
                 num_workers=2,
                 # Whoever waits asks again; an attempt that waits for its turn would be in the way.
                 reconnect_timeout=0,
             )
             pool.open()
             self._pool = pool
+            tell(LOGGER, DEBUG, "%s: opened", self.place)
             _opened.add(self)
             return pool
         finally:

@@ -234,7 +234,7 @@ def translate(error: Exception, place: str) -> DirectorDBError | None:
 def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) -> DirectorDBError:
     """Return our error for an exception of the driver, with what to do about it."""
     state = sqlstate(error)
-    reason = _reason(error)
+    said = reason(error)
     if state == _UNTRANSLATABLE_CHARACTER:
         return InvalidRecordError(
             "an id, msg_type or status",
@@ -249,18 +249,18 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
             "and no statement timeout"
         )
     if refused is not None:
-        return ConfigurationError(f"{place} cannot be used: {refused} ({reason}).")
+        return ConfigurationError(f"{place} cannot be used: {refused} ({said}).")
     unavailable = _UNAVAILABLE.get(state) or _UNAVAILABLE.get(state[:2])
     if not state and is_of_the_connection(error):
         unavailable = _OUT_OF_STEP if isinstance(error, OutOfStepError) else _UNREACHABLE
     if state[:2] == "XX" and _is_of_a_broken_commit(error):
         unavailable = _LOST_SHARD
     if is_read_only_for_good(error):
-        message = f"{place} cannot be written: {_READ_ONLY_FOR_GOOD} ({reason})."
+        message = f"{place} cannot be written: {_READ_ONLY_FOR_GOOD} ({said})."
         return BackendUnavailableError(message, maybe_applied=maybe_applied)
     if unavailable is not None:
         return BackendUnavailableError(
-            f"{place} cannot be used: {unavailable} ({reason}).",
+            f"{place} cannot be used: {unavailable} ({said}).",
             retryable=not state
             or state in _RETRYABLE
             or state[:2] in _RETRYABLE
@@ -268,13 +268,13 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
             maybe_applied=maybe_applied,
         )
     if is_refusal(error):
-        return ConfigurationError(f"{place} cannot be used: the connection was refused ({reason}).")
+        return ConfigurationError(f"{place} cannot be used: the connection was refused ({said}).")
     # What is left says that the tables are not as we made them: a missing table or column, a
     # constraint or a trigger of somebody else's.
-    return SchemaError(f"{place} is not as director-db made it: {reason}.")
+    return SchemaError(f"{place} is not as director-db made it: {said}.")
 
 
-def _reason(error: psycopg.Error) -> str:
+def reason(error: psycopg.Error) -> str:
     """Return the driver's message in one line, without the details that may hold stored values."""
     message = error.diag.message_primary or str(error)
     return message.strip().partition("\n")[0].rstrip(".")

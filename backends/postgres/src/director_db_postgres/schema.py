@@ -8,8 +8,10 @@ import psycopg
 from psycopg import sql
 
 from director_db.errors import ConfigurationError, SchemaError
+from director_db.logs import INFO, tell
 from director_db.old_layout import is_old_layout
 from director_db_postgres import old_layout
+from director_db_postgres.driver_log import LOGGER
 
 if TYPE_CHECKING:
     from director_db.records import Migration
@@ -174,6 +176,10 @@ def ensure(
         )
     row = connection.execute(statements.select_schema_version).fetchone()
     connection.is_sharded = row is not None and row[1]
+    if migration is not None and any(migration):
+        text = "%s: migrated %d sessions, %d messages and %d contexts; %d rows were left behind"
+        counts = (migration.sessions, migration.messages, migration.contexts)
+        tell(LOGGER, INFO, text, place, *counts, len(migration.skipped))
     return migration
 
 
