@@ -61,9 +61,9 @@ def wait_for(condition):
         time.sleep(0.1)
 
 
-def spin(mark):
+def spin(folder):
     """Whether all of a clause's workers have come so far that they never end by themselves."""
-    return sum(each[1:2] == ["-c"] for each in marked(mark)) == 3
+    return len(list(folder.rglob("*.spins.*"))) == 3
 
 
 def left(mark, folder=None):
@@ -81,7 +81,7 @@ def test_a_killed_command_takes_its_workers_along(command, mark, tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()
     process = command("spinning", "-k", WATCHED, TMPDIR=str(folder), **{name: value})
-    wait_for(lambda: spin(mark))
+    wait_for(lambda: spin(folder))
     process.kill()
     process.communicate()
     assert [] == left(mark, folder)
@@ -104,13 +104,16 @@ def test_killed_tests_take_their_workers_along(mark, tmp_path):
     name, value = mark.split("=")
     packages = str(Path(__file__).with_name("packages"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", WATCHED],
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", WATCHED,
+            "--basetemp", str(tmp_path / "places"),
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": packages, name: value},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: spin(mark))
+    )  # fmt: skip
+    wait_for(lambda: spin(tmp_path / "places"))
     process.kill()
     process.wait()
     assert [] == left(mark)

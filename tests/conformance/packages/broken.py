@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import sys
 import time
+from pathlib import Path
 
 from director_db import BackendUnavailableError, BaseDB
 from director_db.hookspecs import BackendSpec, hookimpl
@@ -83,6 +84,8 @@ class SpinningDB(SQLiteDB, db_type="spinning"):
     """Never comes back in another process, and keeps that busy."""
 
     def _select_session(self, session_id):
+        if IN_A_WORKER:
+            Path(f"{self.db_path}.spins.{os.getpid()}").touch()
         while IN_A_WORKER:
             pass
         return super()._select_session(session_id)
