@@ -52,7 +52,10 @@ _SWITCH_INTERVAL: Final = 1e-5
 
 
 def at_once(
-    works: Sequence[Callable[[], Any]], *, watched_by: Sequence[Callable[[], Any]] = ()
+    works: Sequence[Callable[[], Any]],
+    *,
+    watched_by: Sequence[Callable[[], Any]] = (),
+    patience: float = PATIENCE,
 ) -> list[Any]:
     """Run each work in a thread, all let go at one moment, and return their results.
 
@@ -60,6 +63,7 @@ def at_once(
         works: what to run.
         watched_by: what to run beside them, each in a thread and again and again, and once more
             after all works have ended.
+        patience: how long all that may take, in seconds.
 
     Raises:
         NonconformityError: something did not end, or has raised: what the first of them tells.
@@ -92,9 +96,9 @@ def at_once(
     with _eager_switches():
         for thread in (*workers, *watchers):
             thread.start()
-        _join(workers, failures)
+        _join(workers, failures, patience)
         done.set()
-        _join(watchers, failures)
+        _join(watchers, failures, patience)
     if failures:
         raise failures[0]
     return [results[number] for number in range(len(works))]
@@ -118,14 +122,16 @@ def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
     return threading.Thread(target=target, args=args, daemon=True)
 
 
-def _join(threads: Sequence[threading.Thread], failures: Sequence[BaseException]) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _join(
+    threads: Sequence[threading.Thread], failures: Sequence[BaseException], patience: float
+) -> None:
+    deadline = time.monotonic() + patience
     for thread in threads:
         while thread.is_alive():
             thread.join(_POLL)
             if time.monotonic() > deadline:
                 expected = "every call returns"
-                raise NonconformityError(expected, f"one had not after {PATIENCE:g} s")
+                raise NonconformityError(expected, f"one had not after {patience:g} s")
             if failures:
                 # The others may wait in vain for what the failed one was to do.
                 thread.join(_GRACE)

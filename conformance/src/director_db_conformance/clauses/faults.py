@@ -84,7 +84,7 @@ class FaultClauses:
         before = {name: _stored(db, name) for name in calls}
         for name, call in calls.items():
             with place.lock_session_row(name):
-                error = _error_of(name, call)
+                error = _error_of(name, call, _longest(place))
             _expect_right_error("locked", name, error)
             expect(_stored(db, name), before[name], f"what is stored after {name} failed")
             call()
@@ -173,19 +173,20 @@ def _suffer(place: RecordedPlace, fault: str) -> None:
     with logged() as lines, place.fault(fault):
         fresh = place.open(impatient=True)
         first = next(iter(failed))
-        alone = {first: _error_of(first, failed[first])}
+        longest = _longest(place)
+        alone = {first: _error_of(first, failed[first], longest)}
         rest = {name: failed[name] for name in failed if name != first}
         if fault in _PASSING:
             # Each waits, and not all of them for the database: some for one another.
-            beside = _errors_of(rest)
+            beside = _errors_of(rest, longest)
         else:
-            alone |= {name: _error_of(name, call) for name, call in rest.items()}
+            alone |= {name: _error_of(name, call, longest) for name, call in rest.items()}
             beside = {}
         if fault in _OF_WRITES:
             for name, call in reads.items():
                 _answer_or_error(name, call, answers[name])
         also = partial(put, fresh, first, "fresh", text)
-        alone["a new instance's first call"] = _error_of("a new instance", also)
+        alone["a new instance's first call"] = _error_of("a new instance", also, longest)
         with _of_rule("LIF-4"):
             _expect_health(db, fresh, None if fault in _OF_WRITES else False)
     with _of_rule("LIF-6"):
@@ -281,18 +282,29 @@ def _stored(db: RecordedDB, name: str) -> tuple[Any, ...]:
     return db.get_session(name), db.get_conversations(name), db.get_context(name)
 
 
-def _errors_of(calls: Calls) -> dict[str, Exception]:
+def _longest(place: RecordedPlace) -> float:
+    """Return when a call that has not ended is taken for one that never will, in seconds."""
+    return 30.0 if place.place.impatient else 5 * PATIENCE
+
+
+def _errors_of(calls: Calls, longest: float) -> dict[str, Exception]:
     """Make calls, a few at a time, all of which have to fail."""
     names = list(calls)
     errors: dict[str, Exception] = {}
     for start in range(0, len(names), _AT_ONCE):
         group = names[start : start + _AT_ONCE]
-        found = at_once([partial(_error_of, name, calls[name]) for name in group])
+        works = [partial(_caught, name, calls[name]) for name in group]
+        found = at_once(works, patience=longest)
         errors |= dict(zip(group, found, strict=True))
     return errors
 
 
-def _error_of(name: str, call: Callable[[], object]) -> Exception:
+def _error_of(name: str, call: Callable[[], object], longest: float) -> Exception:
+    error: Exception = at_once([partial(_caught, name, call)], patience=longest)[0]
+    return error
+
+
+def _caught(name: str, call: Callable[[], object]) -> Exception:
     expected = f"{name}: an error of director-db"
     try:
         result = call()
