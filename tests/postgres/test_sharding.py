@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -145,7 +147,7 @@ def test_a_transaction_has_its_begin_where_a_shard_needs_it(postgres_database, i
     def run(connection, *steps):
         connection.is_sharded = is_sharded
         try:
-            return [answer.rows() for answer in connection.run_together(*steps)]
+            return [answer.count for answer in connection.run_together(*steps)]
         finally:
             assert connection.info.transaction_status == IDLE
 
@@ -155,14 +157,35 @@ def test_a_transaction_has_its_begin_where_a_shard_needs_it(postgres_database, i
     savepoint = (b"SAVEPOINT s", ())
     with PostgresDB(postgres_database.dsn, pool_size=1) as db:
         if is_sharded:
-            db._database.write(lambda c: run(c, insert, savepoint))
+            db._database.write(lambda c: run(c, insert, savepoint), "s")
         else:
             with pytest.raises(SchemaError, match="SAVEPOINT can only be used in transaction"):
-                db._database.write(lambda c: run(c, insert, savepoint))
+                db._database.write(lambda c: run(c, insert, savepoint), "s")
         with pytest.raises(SchemaError, match="division by zero"):
-            db._database.write(lambda c: run(c, undone, (b"SELECT 1/0", ())))
-        stored = (b"SELECT count(*) FROM director_meta WHERE value = ''", ())
-        assert [[(int(is_sharded),)]] == db._database.read(lambda c: run(c, stored))
+            db._database.write(lambda c: run(c, undone, (b"SELECT 1/0", ())), "s")
+        stored = (b"SELECT FROM director_meta WHERE value = ''", ())
+        assert [int(is_sharded)] == db._database.read(lambda c: run(c, stored))
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+@pytest.mark.parametrize("first", [False, True], ids=["opens", "creates"])
+def test_every_connection_knows_that_the_server_is_sharded(place, new_db, first, pooler):
+    if not first:
+        with PostgresDB(place.dsn) as db:
+            db.get_session("s")
+    with place.connect() as admin:
+        # As far as our first look goes, this is the extension.
+        admin.execute("UPDATE pg_extension SET extname = 'citus' WHERE extname = 'plpgsql'")
+    db = new_db(place.dsn, pool_size=3, pooler=pooler)
+    all_three = threading.Barrier(3)
+
+    def look(connection):
+        all_three.wait(20)
+        return connection.is_sharded
+
+    with ThreadPoolExecutor(3) as pool:
+        seen = [pool.submit(db._database.read, look) for _ in range(3)]
+    assert [True] * 3 == [future.result() for future in seen]
 
 
 def test_no_statement_needs_a_session_of_the_server():

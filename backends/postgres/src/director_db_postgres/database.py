@@ -477,6 +477,7 @@ class Database:
                 connection.close()
                 raise
             self._close_ready()
+            self._connector.is_sharded = connection.is_sharded
             self._connector.ready.append(connection)
             pool = ConnectionPool(
                 self._conninfo,
