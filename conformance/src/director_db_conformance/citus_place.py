@@ -1,16 +1,18 @@
 """Places on a Citus cluster that the environment names: a schema each, with distributed tables.
 
 A schema and not a database, as that would have to be created, and the extension in it, on every
-node: some seconds for each of hundreds of places.
+node: some seconds for each of hundreds of places. Even distributing takes a second, so that a
+schema is emptied and renamed for the next place.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, LiteralString
 
 from director_db.testing import Place, connections_to
 from director_db_conformance.dsn import parts, replace
@@ -38,6 +40,14 @@ REMEDY: Final = (
 # Enough that both workers have some, and few enough to be created for every place.
 _SHARDS: Final = 4
 
+# Emptied, and to be dropped at the end.
+_free: list[str] = []
+
+_RENAME: Final = "ALTER SCHEMA {schema} RENAME TO {name}"
+_EMPTY: Final = "DELETE FROM {schema}.director_sessions"
+_VERSIONS: Final = """
+    SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'citus'
+"""
 _DROP: Final = "DROP SCHEMA IF EXISTS {schema} CASCADE"
 _DELETE: Final = "DELETE FROM {schema}.director_sessions WHERE session_id = %s"
 _CUT: Final = """
@@ -49,6 +59,10 @@ def provision() -> Place:
     """Provide a schema of its own with empty, distributed tables."""
     dsn = os.environ[DSN_VARIABLE]
     name = f"director_db_test_{secrets.token_hex(8)}"
+    server = _server(dsn)
+    is_new = not _free
+    if not is_new:
+        _run(dsn, _RENAME, _free.pop(), name)
     # By this name its connections are known: others may use the same database.
     own = replace(dsn, application_name=name)
     url = replace(own, schema=name)
@@ -58,6 +72,11 @@ def provision() -> Place:
     def cut() -> None:
         with _connect(dsn) as connection:
             connection.execute(_CUT, (name,))
+
+    def destroy() -> None:
+        cut()
+        _run(dsn, _EMPTY, name)
+        _free.append(name)
 
     def stop() -> None:
         for node in nodes:
@@ -71,17 +90,19 @@ def provision() -> Place:
         "postgres",
         environment,
         url=url,
-        impatient={"retry_deadline": 0.5},
+        impatient={"retry_deadline": 0.5, "operation_timeout": 1.0},
         restart=functools.partial(crash, nodes) if nodes else None,
         stop=stop if nodes else None,
         start=start if nodes else None,
         cut=cut,
-        destroy=functools.partial(_destroy, dsn, name),
+        destroy=destroy,
         delete_session_row=functools.partial(_delete_session_row, dsn, name),
         connections=connections_to(int(parts(dsn).get("port", "5432"))),
+        server=server,
     )
-    with place.open() as db:
-        db.distribute(shards=_SHARDS)
+    if is_new:
+        with place.open() as db:
+            db.distribute(shards=_SHARDS)
     return place
 
 
@@ -91,23 +112,37 @@ def cluster_nodes() -> list[Node]:
     return [Node(Path(folder)) for folder in folders.split(os.pathsep) if folder]
 
 
+@functools.cache
+def _server(dsn: str) -> str:
+    """Return what the server is, for people; see to it that the run leaves nothing on it."""
+    atexit.register(_drop_the_free, dsn)
+    with _connect(dsn) as connection:
+        (versions,) = connection.execute(_VERSIONS).fetchall()
+    return "Postgres {} with Citus {} from {}".format(*versions, DSN_VARIABLE)
+
+
 def _connect(dsn: str) -> psycopg.Connection:
     import psycopg  # noqa: PLC0415 - an extra
 
     return psycopg.connect(dsn, autocommit=True, connect_timeout=10)
 
 
-def _run(dsn: str, schema: str, statement: str, *parameters: str) -> None:
+def _run(dsn: str, statement: LiteralString, schema: str, name: str = "") -> None:
     from psycopg import sql  # noqa: PLC0415 - an extra
 
+    names = {"schema": sql.Identifier(schema), "name": sql.Identifier(name)}
     with _connect(dsn) as connection:
-        composed = sql.SQL(statement).format(schema=sql.Identifier(schema))
-        connection.execute(composed, parameters)
+        connection.execute(sql.SQL(statement).format(**names))
 
 
 def _delete_session_row(dsn: str, schema: str, session_id: str) -> None:
-    _run(dsn, schema, _DELETE, session_id)
+    from psycopg import sql  # noqa: PLC0415 - an extra
+
+    statement = sql.SQL(_DELETE).format(schema=sql.Identifier(schema))
+    with _connect(dsn) as connection:
+        connection.execute(statement, (session_id,))
 
 
-def _destroy(dsn: str, schema: str) -> None:
-    _run(dsn, schema, _DROP)
+def _drop_the_free(dsn: str) -> None:
+    while _free:
+        _run(dsn, _DROP, _free.pop())

@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from director_db_conformance.servers.reaper import processes
 
@@ -32,11 +32,12 @@ class Node:
     How it is started is what it has noted in its folder itself, ``postmaster.opts``.
     """
 
+    # Those that this process has started; they outlive it.
+    _started: ClassVar[list[subprocess.Popen[bytes]]] = []
+
     def __init__(self, data: Path) -> None:
         """Take the folder of a server's data."""
         self._data = data
-        # Those that we started; nobody else waits for them when they end.
-        self._started: list[subprocess.Popen[bytes]] = []
 
     def kill(self) -> None:
         """End all its processes with SIGKILL, as if the machine had crashed."""
@@ -97,7 +98,8 @@ class Node:
 
     def _is_there(self, pid: int) -> bool:
         # Also one that has ended and was not waited for: to a server that starts, it still runs.
-        self._started = [process for process in self._started if process.poll() is None]
+        for process in self._started:
+            process.poll()
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
