@@ -285,7 +285,7 @@ def migrate(db: str | None, *, skip_invalid: bool) -> int:
     "--shards",
     type=click.IntRange(min=1),
     metavar="N",
-    help="In how many parts. Default: what the backend recommends (Postgres: 8).",
+    help="In how many parts. Default: what the backend recommends (Postgres: 4).",
 )
 def distribute(db: str | None, *, shards: int | None) -> int:
     """Spread the tables over the servers of a cluster, by session.

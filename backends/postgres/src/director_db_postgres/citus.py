@@ -10,7 +10,7 @@ from director_db.records import Distribution
 if TYPE_CHECKING:
     from director_db_postgres.pipeline import PipelinedConnection
 
-DEFAULT_SHARDS: Final = 8
+DEFAULT_SHARDS: Final = 4
 """What `distribute` takes; docs/scaling.md has the measurements that speak for it."""
 
 # In an order in which each refers to those before it.
@@ -25,11 +25,12 @@ SELECT_VERSION: Final = b"""
     SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'citus'
 """
 
-# Runs where the extension is: its catalogue is no part of a plain server's.
+# Runs where the extension is: a plain server has no such catalogue. A table that it knows and
+# that is on the coordinator all the same has this method and model.
 _SELECT_TABLES: Final = b"""
     SELECT
         c.relname::text,
-        p.logicalrelid IS NOT NULL,
+        p.logicalrelid IS NOT NULL AND NOT (p.partmethod = 'n' AND p.repmodel = 's'),
         p.partmethod = 'h' AND column_to_column_name(p.logicalrelid, p.partkey) = 'session_id',
         p.colocationid::bigint,
         g.shardcount::bigint
