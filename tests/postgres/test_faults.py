@@ -301,10 +301,11 @@ def test_nobody_listens(new_db, server):
     ("change", "error", "text"),
     [
         ({"password": "wrong"}, ConfigurationError, "refused this user"),
+        ({"password": '"postgres"'}, ConfigurationError, "As to the password: .*docker --env-file"),
         ({"user": "nobody-there"}, ConfigurationError, "refused this user"),
         ({"dbname": "nowhere"}, ConfigurationError, "no such database"),
     ],
-    ids=["password", "user", "database"],
+    ids=["password", "quotes", "user", "database"],
 )
 def test_what_the_server_refuses_is_told_at_once(place, new_db, change, error, text):
     db = new_db(make_conninfo(place.dsn, **change))

@@ -258,6 +258,25 @@ def test_each_is_in_doubt_or_tried_again(place, proxy, new_db, name):
     assert "m" == db.get_message("s", "m")["msg_id"]
 
 
+@pytest.mark.parametrize("ready", [False, True], ids=["first", "later"])
+def test_silence_right_after_connecting_ends(place, proxy, new_db, ready):
+    """Nothing was sent that a caller waits for, but the caller waits for the connection."""
+    dsn = place.dsn_by(proxy.port) + "?connect_timeout=2"
+    db = new_db(dsn, pool_size=1, retry_deadline=1)
+    if ready:
+        db.create_session("s")
+        proxy.cut()
+    lies(proxy, KINDS["nothing"])
+    start = time.monotonic()
+    with pytest.raises(BackendUnavailableError) as caught:
+        db.create_session("t")
+    assert time.monotonic() - start < LONGEST
+    assert caught.value.retryable is True
+    proxy.lie(None)
+    db.create_session("t")
+    assert "t" == db.get_session("t")["session_id"]
+
+
 def test_the_drivers_exception_is_the_cause(place, proxy, new_db):
     db = new_db(place.dsn_by(proxy.port), pool_size=1, retry_deadline=0.3)
     db.create_session("s")

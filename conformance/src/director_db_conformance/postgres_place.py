@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from director_db_conformance.servers import PostgresServer
 
 PGBOUNCER_VARIABLE: Final = "DIRECTOR_DB_TEST_PGBOUNCER"
-"""Puts PgBouncer, in transaction mode, in front of every place."""
+"""Puts PgBouncer, in transaction mode, in front of every place; as "forgotten", untold."""
 
 
 def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the server's
@@ -31,15 +31,23 @@ def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the ser
     """
     if citus_place.DSN_VARIABLE in os.environ:
         return citus_place.provision()
-    return place_on(_server(), pooled=PGBOUNCER_VARIABLE in os.environ)
+    asked = os.environ.get(PGBOUNCER_VARIABLE)
+    return place_on(_server(), pooled=asked is not None, told=asked != "forgotten")
 
 
-def place_on(server: PostgresServer, *, pooled: bool = False, encoding: str | None = None) -> Place:
+def place_on(
+    server: PostgresServer,
+    *,
+    pooled: bool = False,
+    told: bool = True,
+    encoding: str | None = None,
+) -> Place:
     """Make an empty database on a server into a place.
 
     Args:
         server: the server; its restart, if it can do that, is of all its databases.
         pooled: put PgBouncer, in transaction mode, in front of it.
+        told: whether the settings say so.
         encoding: of the database; None for the server's own.
     """
     database = server.create_database(encoding)
@@ -60,7 +68,7 @@ def place_on(server: PostgresServer, *, pooled: bool = False, encoding: str | No
     movable = server.can_restart
     return Place(
         "postgres",
-        database.environment if pooler is None else pooler.environment,
+        pooler.environment if pooler is not None and told else entrance.environment,
         url=entrance.dsn,
         impatient={"retry_deadline": 0.5, "operation_timeout": 1.0},
         restart=restart if movable else None,
