@@ -47,9 +47,10 @@ def provisioner(db_type: str) -> Callable[[Path], Place]:
             "ConformanceSuite."
         )
         raise NoPlaceError(message)
-    provide = hook if hook.get_hookimpls() else importlib.import_module(_OURS[name]).provision
 
     def new_place(directory: Path) -> Place:
+        ours = not hook.get_hookimpls()
+        provide = importlib.import_module(_OURS[name]).provision if ours else hook
         place = provide(directory=directory)
         if not isinstance(place, Place) or place.db_type != name:
             message = f"The hook of {name!r} returned {place!r}, which is no place of that type."
@@ -68,7 +69,8 @@ def why_unusable(db_type: str, time_limit: float = 60.0) -> str | None:
     """
     try:
         done = subprocess.run(  # noqa: S603 - the interpreter that runs us
-            [sys.executable, "-m", __name__, db_type],
+            # By its path: this package would import pytest, which takes longer than all the rest.
+            [sys.executable, "-P", __file__, db_type],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
