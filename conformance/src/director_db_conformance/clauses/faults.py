@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from director_db import BackendUnavailableError, ConfigurationError, DirectorDBError, SchemaError
 from director_db_conformance.clause import clause
-from director_db_conformance.clauses.arrange import full_session, message, put
-from director_db_conformance.clauses.at_once import PATIENCE, at_once, wait_until
+from director_db_conformance.clauses.arrange import full_session, message, msg_ids, put
+from director_db_conformance.clauses.at_once import (
+    PATIENCE,
+    at_once,
+    finish,
+    let_go,
+    processes,
+    wait_until,
+)
 from director_db_conformance.clauses.secrets import (
     expect_no_secret,
     logged,
@@ -130,6 +137,28 @@ class FaultClauses:
         """Where nothing can be written a write raises an error of ours that does not say: again."""
         _suffer(place, "read-only")
 
+    @clause("LIF-3", level="durable", needs="locked")
+    def test_lif_3_an_interrupted_call_that_waited_is_not_applied_later(
+        self, place: RecordedPlace
+    ) -> None:
+        """What a signal broke off while it waited for a lock is not stored once that is free."""
+        db = place.open()
+        rounds = 4
+        with processes(place, _INTERRUPTED, 1) as (child,):
+            assert child.stdout is not None  # noqa: S101 - for type checkers
+            for number in range(rounds):
+                name = full_session(db, f"s{number}")
+                with place.fault("locked"):
+                    let_go(child, name)
+                    # Some tenths of a second later.
+                    expect(child.stdout.readline(), "interrupted\n", "what the process says")
+                put(db, name, "later")
+                expect(msg_ids(db.get_conversations(name)), ["a", "b", "later"], "the messages")
+            expect(finish(child, ""), "", "what else the process printed")
+        for number in range(rounds):
+            found = msg_ids(db.get_conversations(f"s{number}"))
+            expect(found, ["a", "b", "later"], "the messages, some time later")
+
     @clause("LIF-3", level="durable", needs="full")
     def test_lif_3_no_room_for_more(self, place: RecordedPlace) -> None:
         """Of a write that finds no room no part is stored; with room, the same instance writes."""
@@ -154,6 +183,35 @@ class FaultClauses:
     def test_lif_4_health_follows_a_place_that_goes_and_comes(self, place: RecordedPlace) -> None:
         """A health check says what is true now, however often that changes."""
         _ask_for_health(place, "gone")
+
+
+# The times differ, as a backend may wait for a lock by asking for it again and again.
+_INTERRUPTED: Final = """
+import logging, signal
+
+# A backend may log what became of a connection, which is not for the stream of failures.
+logging.getLogger().addHandler(logging.NullHandler())
+
+class Boom(BaseException):
+    pass
+
+def boom(*_):
+    raise Boom
+
+db.get_sessions()
+signal.signal(signal.SIGALRM, boom)
+print("ready", flush=True)
+for number, line in enumerate(sys.stdin):
+    if not line.strip():
+        break
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2 + 0.07 * number)
+        db.add_or_update_msg_to_conv(line.strip(), "c", "interrupted", "t", [], [], 1)
+    except Boom:
+        print("interrupted", flush=True)
+    else:
+        print("not interrupted", flush=True)
+"""
 
 
 def _suffer(place: RecordedPlace, fault: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 
+import psycopg
+from psycopg import generators
+
 from director_db import BackendUnavailableError
 from director_db.records import Appended, SaveOutcome
 from director_db_postgres.connections import Connection
 from director_db_postgres.database import Database
-from director_db_postgres.errors import explain
+from director_db_postgres.errors import OutOfStepError, explain, is_out_of_step
 from gallery.broken import replace
 from gallery.postgres.broken import BrokenPostgresDB
 
@@ -163,3 +166,58 @@ class HealthOnceAndForAll(BrokenPostgresDB, rule="LIF-4", level="durable"):
         if self._known is None:
             self._known = super().health()
         return self._known
+
+
+# --- A driver that finds other answers than it waits for, and trips over them ---------------------
+
+_TRIPPING_DRIVER = """
+def fetch_many(pgconn):
+    try:
+        return (yield from healthy(pgconn))
+    except OperationalError:
+        raise IndexError("pop from an empty deque") from None
+"""
+
+
+def _let_the_driver_trip():
+    """Let psycopg say of a lost connection what it says where a pooler answers too much."""
+    names = {
+        "__name__": generators.__name__,
+        "healthy": generators.fetch_many,
+        "OperationalError": psycopg.OperationalError,
+    }
+    exec(_TRIPPING_DRIVER, names)  # noqa: S102 - the backend looks at the module that raises
+    generators.fetch_many = names["fetch_many"]
+
+
+class TripsComeOut(BrokenPostgresDB, **_CUT):
+    """An exception out of the driver that is none of its own is nobody's business."""
+
+    by = "cut_connections"
+
+    @classmethod
+    def break_code(cls):
+        _let_the_driver_trip()
+        replace(is_out_of_step, lambda error: False)
+
+
+class TripsAreNoAnswer(BrokenPostgresDB, **_CUT):
+    """Answers that cannot be read say that nothing was stored."""
+
+    by = "cut_connections"
+    own_server = True
+
+    @classmethod
+    def break_code(cls):
+        _let_the_driver_trip()
+        healthy = Database._try
+
+        def broken(self, operation, call):
+            before = call.in_doubt
+            try:
+                return healthy(self, operation, call)
+            except OutOfStepError:
+                call.in_doubt = before
+                raise
+
+        Database._try = broken

@@ -118,3 +118,13 @@ class InterruptionIsALostConnection(BrokenPostgresDB, rule="LIF-3", level="concu
                 raise psycopg.OperationalError(message) from error
 
         Connection.wait = broken
+
+
+class InterruptedAndNotCancelled(BrokenPostgresDB, rule="LIF-3", level="durable"):
+    """The connection of an interrupted call is closed, and the server still waits for its lock."""
+
+    by = "an_interrupted_call_that_waited"
+
+    @classmethod
+    def break_code(cls):
+        Connection.abort = Connection.close
