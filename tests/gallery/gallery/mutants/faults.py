@@ -159,11 +159,13 @@ class IllnessIsRemembered(BrokenDB, rule="LIF-4", level="durable"):
 
 
 class HealthLooksAtTheSettingsOnly(BrokenDB, rule="LIF-4", level="durable"):
-    """health() says what is installed, and connects to nothing."""
+    """health() says what is installed, also where nothing can be opened."""
 
-    def _check(self):
+    def health(self):
         try:
-            return super()._check()
+            return super().health()
+        except BackendUnavailableError:
+            raise
         except DirectorDBError:
             return Health(str(self.db_type), self.place, {"SQLite": sqlite3.sqlite_version}, [])
 
