@@ -140,7 +140,7 @@ def test_a_choice_of_clauses_is_partial(conformance, tmp_path):
     assert "○ PARTIAL" == row(done, "sqlite")[1]
     core = [clause for clause in CLAUSES.values() if clause.level.value == "core"]
     chosen = sum(clause.rule == "MSG-3" for clause in core)
-    assert f"{chosen} of {chosen}" == row(done, "sqlite")[3]
+    assert f"{chosen}/{chosen}" == row(done, "sqlite")[3]
     assert f"sqlite: {len(core) - chosen} clauses not run: left out" in done.stdout
     _, backend = results(tmp_path / "o.json")
     assert ("PARTIAL", False) == (backend["verdict"], backend["conformant"])

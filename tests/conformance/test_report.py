@@ -45,18 +45,21 @@ def test_conformant_says_in_its_line_what_is_not_applicable(shown):
     missing = Result(Outcome.NOT_APPLICABLE, reason="the place offers no restart()")
     run = record(**dict.fromkeys(LIFE_OF_A_SERVER, missing))
     count = len(LIFE_OF_A_SERVER)
-    assert f"✓ CONFORMANT   durable, {count} n/a" in line(shown(run), "sqlite")
+    assert f"✓ CONFORMANT  durable, {count} n/a" in line(shown(run), "sqlite")
     assert count == json.loads(as_json([run], strictly=True))["backends"][0]["not_applicable"]
-    assert "✓ CONFORMANT   durable  " in line(shown(record()), "sqlite")
+    assert "✓ CONFORMANT  durable  " in line(shown(record()), "sqlite")
 
 
 def test_the_widest_verdict_fits_into_80_columns(shown):
     failed = Result(Outcome.FAILED, reason="no")
-    names = [name for name, clause in CLAUSES.items() if clause.level is Level.CONCURRENT]
+    names = [name for name, clause in CLAUSES.items() if clause.level is Level.DURABLE]
     text = shown(record(**{names[0]: failed}))
-    assert "✗ NOT CONFORMANT   only core" in line(text, "sqlite")
+    assert "✗ NOT CONFORMANT  only concurrent" in line(text, "sqlite")
     table = text[text.index("director-db conformance ·") :]
     assert max(map(len, table.splitlines())) <= 80
+    core = sum(clause.level is Level.CORE for clause in CLAUSES.values())
+    assert f" {core}/{core}  " in line(text, "sqlite")
+    assert f" {len(names) - 1}/{len(names)}  " in line(text, "sqlite")
 
 
 def test_a_level_that_was_asked_for_and_does_not_apply_was_not_shown(shown):
@@ -67,7 +70,7 @@ def test_a_level_that_was_asked_for_and_does_not_apply_was_not_shown(shown):
     told = "sqlite: durable was asked for, and was not shown."
     assert told in shown(run, strictly=True)
     assert told not in shown(run)
-    assert "✓ CONFORMANT   core  " in line(shown(run), "sqlite")
+    assert "✓ CONFORMANT  core  " in line(shown(run), "sqlite")
 
 
 def test_the_server_is_named(shown):

@@ -148,14 +148,16 @@ def _table(console: CommandConsole, runs: Sequence[Record], asked: Level) -> Tab
         # A terminal of 80 columns has no room for lines between them.
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
     )
-    table.add_column("backend", no_wrap=True)
+    # Where there is too little room, the heads of the counts are what folds.
+    table.add_column("backend", no_wrap=True, min_width=max(len(run.db_type) for run in runs))
     table.add_column("verdict", no_wrap=True)
-    table.add_column("level", no_wrap=True)
+    table.add_column("level", no_wrap=True, min_width=max(len(_level(run.verdict)) for run in runs))
     levels = [level for level in Level if asked.includes(level)]
     for level in levels:
         table.add_column(level.value, justify="right")
-    table.add_column("time", justify="right")
+    table.add_column("time", justify="right", no_wrap=True, min_width=6)
     for run in runs:
         verdict = run.verdict
         marks = console.marks
@@ -190,7 +192,7 @@ def _count(run: Record, level: Level) -> Text:
     passed = chosen.count(Outcome.PASSED)
     if not applicable:
         return Text("none apply" if chosen else "-", style="dim")
-    return Text(f"{passed} of {applicable}", style="" if passed == applicable else "bold red")
+    return Text(f"{passed}/{applicable}", style="" if passed == applicable else "bold red")
 
 
 def _show_failures(console: CommandConsole, run: Record) -> None:

@@ -201,7 +201,7 @@ class Run(Record):
         """Say whether there is something left for another process; if not, why it will not run."""
         if self.stopped or not {*(self.chosen or ())} - {*self.results}:
             return False
-        if self.choice.fail_fast and self.failed:
+        if self.choice.fail_fast and (self.failed or self._is_over):
             self.stopped = "stopped at the first failure"
         elif self._is_over:
             self.stopped = "the run ended before it"
