@@ -202,8 +202,8 @@ LARGE = {
     },
     "long": {"director_conversations", "director_context_items"},
 }
-ARRAYS = ["text[]"] * 7 + ["bigint[]", "boolean[]", "bigint[]", "text[]"]
-BULK = ", ".join(f"'{{{one},{one}}}'" for one in ("c", "m", "t", *["[]"] * 3, "x", 1, "f", 1, "7"))
+ARRAYS = ["bigint[]"] + ["text[]"] * 7 + ["bigint[]", "bigint[]", "text[]"]
+BULK = ", ".join(f"'{{{one},{one}}}'" for one in (1, "c", "m", "t", *["[]"] * 3, "x", 1, 1, "7"))
 EVERY = {
     "insert_session": ([TEXT] * 3 + [NUMBER] * 2 + [TEXT], "'s1', 'v', 'c', 1, 1, '{}'"),
     "select_session": ([TEXT], "'s1'"),
@@ -218,7 +218,7 @@ EVERY = {
         "'s1', 'c', 'm1', 't', '[]', '[]', '[]', 'x', 1, false, 1, '{}'",
     ),
     "count_messages": ([TEXT, NUMBER, NUMBER], "'s1', 2, 1"),
-    "upsert_messages": ([TEXT, NUMBER, *ARRAYS], f"'s1', 2, {BULK}"),
+    "upsert_messages": ([TEXT, NUMBER, FLAG, *ARRAYS], f"'s1', 2, true, {BULK}"),
     "select_message": ([TEXT] * 2, "'s1', 'm1'"),
     "select_first_messages": ([TEXT, NUMBER], "'s1', 50"),
     "select_last_messages": ([TEXT, NUMBER], "'s1', 50"),
@@ -234,6 +234,7 @@ EVERY = {
     "write_items": (ITEMS, "'s1', 7, '{5}', '{a}'"),
     "append_items": (APPENDED, "'s1', 7, 2, '{a,b}'"),
     "select_context_length": ([TEXT, NUMBER], "'s1', 1"),
+    "select_holder": ([TEXT], "'s1'"),
     "select_context": ([TEXT], "'s1'"),
     "delete_context": ([TEXT], "'s1'"),
 }

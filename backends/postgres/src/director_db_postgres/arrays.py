@@ -21,8 +21,6 @@ _HEAD: Final = struct.Struct("!iiIii")
 _LENGTH: Final = struct.Struct("!i")
 _BIGINT: Final = struct.Struct("!iq")
 _NULL: Final = _LENGTH.pack(-1)
-_TRUE: Final = _LENGTH.pack(1) + b"\x01"
-_FALSE: Final = _LENGTH.pack(1) + b"\x00"
 
 
 class TextArray(list[str | None]):
@@ -31,10 +29,6 @@ class TextArray(list[str | None]):
 
 class BigintArray(list[int]):
     """A parameter of type ``bigint[]``."""
-
-
-class BooleanArray(list[bool]):
-    """A parameter of type ``boolean[]``."""
 
 
 class _ArrayDumper(Dumper):
@@ -66,18 +60,12 @@ class _BigintArrayDumper(_ArrayDumper, element="int8"):
         return self._join(len(obj), [_BIGINT.pack(8, number) for number in obj])
 
 
-class _BooleanArrayDumper(_ArrayDumper, element="bool"):
-    def dump(self, obj: BooleanArray) -> bytes:
-        return self._join(len(obj), [_TRUE if flag else _FALSE for flag in obj])
-
-
 def _adapters() -> AdaptersMap:
     adapters = AdaptersMap(postgres.adapters)
     # psycopg would choose among four types by the size of each int.
     adapters.register_dumper(int, Int8Dumper)
     adapters.register_dumper(TextArray, _TextArrayDumper)
     adapters.register_dumper(BigintArray, _BigintArrayDumper)
-    adapters.register_dumper(BooleanArray, _BooleanArrayDumper)
     return adapters
 
 

@@ -25,14 +25,14 @@ from director_db.records import (
 )
 from director_db_postgres import __version__ as plugin_version
 from director_db_postgres import citus, old_layout, schema, settings, sql
-from director_db_postgres.arrays import BigintArray, BooleanArray, TextArray
+from director_db_postgres.arrays import BigintArray, TextArray
 from director_db_postgres.database import Database
 from director_db_postgres.dsn import DSN
 from director_db_postgres.encoding import message_in_ascii, to_ascii
 from director_db_postgres.errors import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
 
     from director_db.records import (
@@ -271,17 +271,19 @@ class PostgresDB(BaseDB, db_type="postgres"):
         def upsert(connection: Connection) -> bool:
             stored = merged if self._database.utf8 else list(map(message_in_ascii, merged))
             count: Step = (self._sql.count_messages, (session_id, len(stored), latest))
-            write: Step = (self._sql.upsert_message, (session_id, *stored[0]))
+            writes: list[Step] = [(self._sql.upsert_message, (session_id, *stored[0]))]
             if len(stored) > 1:
-                columns = _columns(stored)
-                write = (self._sql.upsert_messages, (session_id, len(stored), *columns))
+                writes = [
+                    (self._sql.upsert_messages, (session_id, len(stored), given, *columns))
+                    for given, columns in _columns(stored)
+                ]
             try:
-                _, written = connection.run_together(count, write)
+                _, *written = connection.run_together(count, *writes)
             except psycopg.errors.ForeignKeyViolation:
                 # Something in the database, such as a trigger, deleted the session in our own
                 # transaction.
                 return False
-            return written.count > 0
+            return any(answer.count for answer in written)
 
         return self._database.write(upsert, session_id)
 
@@ -485,28 +487,36 @@ def _merge(rows: Sequence[MessageRow]) -> list[MessageRow]:
     return list(merged.values())
 
 
-def _columns(rows: Sequence[MessageRow]) -> tuple[object, ...]:
-    """Return the rows column by column, as the arrays that the statement takes."""
-    (
-        conv_ids,
-        msg_ids,
-        msg_types,
-        agents,
-        actions,
-        contents,
-        statuses,
-        created_at,
-        created_at_given,
-        updated_at,
-        metadata,
-    ) = zip(*rows, strict=True)
-    return (
-        *map(TextArray, (conv_ids, msg_ids, msg_types, agents, actions, contents, statuses)),
-        BigintArray(created_at),
-        BooleanArray(created_at_given),
-        BigintArray(updated_at),
-        TextArray(metadata),
-    )
+def _columns(rows: Sequence[MessageRow]) -> Iterator[tuple[bool, tuple[object, ...]]]:
+    """Yield those that give `created_at`, and those that do not, as the arrays of their columns.
+
+    The first column is the place in all of the rows, from 1.
+    """
+    for given in (True, False):
+        places = [place for place, row in enumerate(rows, 1) if row.created_at_given is given]
+        if not places:
+            continue
+        (
+            conv_ids,
+            msg_ids,
+            msg_types,
+            agents,
+            actions,
+            contents,
+            statuses,
+            created_at,
+            _,
+            updated_at,
+            metadata,
+        ) = zip(*(rows[place - 1] for place in places), strict=True)
+        columns = (
+            BigintArray(places),
+            *map(TextArray, (conv_ids, msg_ids, msg_types, agents, actions, contents, statuses)),
+            BigintArray(created_at),
+            BigintArray(updated_at),
+            TextArray(metadata),
+        )
+        yield given, columns
 
 
 def _dotted(version: int) -> str:

@@ -187,28 +187,23 @@ UPSERT_MESSAGE: Final = f"""
         {_UPDATE_MESSAGE}
 """
 
-# Whether a row's created_at was given is no column, so that the conflict does not know it. The look
-# at what is stored is a subquery for each row and not a join, which the planner might turn into
-# reading the whole conversation.
+# All of them give created_at, or none does: it is no column, which the conflict would know. To look
+# for what is stored instead is slow where the planner takes the session's other index.
 UPSERT_MESSAGES: Final = f"""
     {_INSERT_MESSAGE}
     SELECT session.session_id, session.last_seq - $2::bigint + new.place,
         new.conv_id, new.msg_id, new.msg_type, new.agents, new.actions, new.content, new.status,
-        CASE WHEN new.given THEN new.created_at ELSE coalesce((
-            SELECT known.created_at FROM {{schema}}director_conversations AS known
-            WHERE known.session_id = $1::text AND known.msg_id = new.msg_id
-        ), new.created_at) END,
-        new.updated_at, new.metadata
+        new.created_at, new.updated_at, new.metadata
     FROM {{schema}}director_sessions AS session CROSS JOIN unnest(
-            $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::bigint[], $11::boolean[], $12::bigint[], $13::text[]
-        ) WITH ORDINALITY AS new (
-            conv_id, msg_id, msg_type, agents, actions, content, status,
-            created_at, given, updated_at, metadata, place
+            $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+            $11::text[], $12::bigint[], $13::bigint[], $14::text[]
+        ) AS new (
+            place, conv_id, msg_id, msg_type, agents, actions, content, status,
+            created_at, updated_at, metadata
         )
     WHERE session.session_id = $1::text AND {_IS_UPDATED}
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
-        created_at = excluded.created_at,
+        created_at = CASE WHEN $3::boolean THEN excluded.created_at ELSE stored.created_at END,
         {_UPDATE_MESSAGE}
 """
 
