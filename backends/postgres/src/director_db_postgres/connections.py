@@ -54,7 +54,10 @@ class Connection(PipelinedConnection):
         except UnicodeError as error:
             nameless = f"A Postgres host has a name that cannot be looked up: {error}."
         else:
+            patience = float(kwargs.get("connect_timeout") or connector.connect_timeout)
+            connection.expect_answers(patience, time.monotonic() + patience)
             connection.find_out(connector)
+            connection.expect_answers(NO_LIMIT, NO_LIMIT)
             connector.failure = None
             connection.is_sharded = connector.is_sharded
             return connection
@@ -224,18 +227,26 @@ class Connector:
     """What the pool's connections share with those who wait for them."""
 
     def __init__(
-        self, patience: float, place: str, *, lock_wait: float, pooled: bool | None
+        self,
+        patience: float,
+        place: str,
+        *,
+        connect_timeout: float,
+        lock_wait: float,
+        pooled: bool | None,
     ) -> None:
         """Start with what the settings say.
 
         Args:
             patience: for asking why a connection failed, in seconds.
             place: the database, for messages.
+            connect_timeout: how long the first answer on a new connection may take, in seconds.
             lock_wait: how long a statement may wait for a lock, in seconds.
             pooled: whether a pooler may give each transaction another connection of the server;
                 None if each connection is to find out.
         """
         self.patience = patience
+        self.connect_timeout = connect_timeout
         self.lock_timeout = str(math.ceil(lock_wait * 1000))
         self.pooled = pooled
         # Whether that was found out against the settings, or without them.

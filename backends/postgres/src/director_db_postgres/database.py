@@ -17,6 +17,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from director_db.errors import BackendUnavailableError, ConfigurationError, DirectorDBError
 from director_db.logs import DEBUG, INFO, WARNING, LongWait, tell
+from director_db.settings import QUOTED, is_quoted
 from director_db_postgres import schema
 from director_db_postgres.arrays import ADAPTERS
 from director_db_postgres.connections import Connection, Connector
@@ -161,6 +162,8 @@ class Database:
         return Connector(
             min(_REFUSAL_PATIENCE, self._settings.retry_deadline),
             self.place,
+            # As for libpq, 0 is no limit.
+            connect_timeout=float(self._settings.parameters["connect_timeout"]) or NO_LIMIT,
             lock_wait=self._lock_wait,
             pooled=self._settings.pooler,
         )
@@ -298,13 +301,20 @@ class Database:
             ):
                 seconds = time.monotonic() - started
                 self._tell_end(failure, call, seconds)
-                raise explain(failure, self.place, maybe_applied=call.in_doubt) from failure
+                raise self._explain(failure, call) from failure
             tries += 1
             text = "%s: %s; trying again in %.2f s"
             tell(LOGGER, WARNING, text, self.place, reason(failure), pause)
             # Random, lest all who were cut off come back at the same moments.
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _explain(self, failure: psycopg.Error, call: _Call) -> DirectorDBError:
+        ours = explain(failure, self.place, maybe_applied=call.in_doubt)
+        password = self._settings.parameters.get("password", "")
+        if sqlstate(failure).startswith("28") and is_quoted(password):
+            return ConfigurationError(f"{ours} As to the password:{QUOTED}")
+        return ours
 
     def _tell_end(self, failure: psycopg.Error, call: _Call, seconds: float) -> None:
         """Tell of a failure that is not tried again, where it is none of what was asked."""
