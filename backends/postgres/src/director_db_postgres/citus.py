@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from director_db.errors import ConfigurationError, SchemaError
 from director_db.records import Distribution
+from director_db_postgres.schema import WAIT_FOR_LOCKS
 
 if TYPE_CHECKING:
     from director_db_postgres.pipeline import PipelinedConnection
@@ -160,6 +161,7 @@ def distribute(
         SchemaError: a table is distributed already, but not as ours have to be.
     """
     with connection.transaction():
+        connection.execute(WAIT_FOR_LOCKS)
         connection.execute(_LOCK)
         tables = look(connection, schema)
         assert tables is not None  # noqa: S101 - a cluster has the extension

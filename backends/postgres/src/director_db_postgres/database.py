@@ -27,10 +27,12 @@ from director_db_postgres.errors import (
     CANCELLED,
     LOCKED,
     LOST_STATEMENT,
+    PROTOCOL_VIOLATION,
     READ_ONLY,
     OutOfStepError,
     explain,
     is_of_a_stale_plan,
+    is_refusal,
     is_worth_retrying,
     may_be_applied,
     reason,
@@ -313,8 +315,19 @@ class Database:
         ours = explain(failure, self.place, maybe_applied=call.in_doubt)
         password = self._settings.parameters.get("password", "")
         if sqlstate(failure).startswith("28") and is_quoted(password):
-            return ConfigurationError(f"{ours} As to the password:{QUOTED}")
-        return ours
+            ours = ConfigurationError(f"{ours} As to the password:{QUOTED}")
+        # A pooler refuses also while it waits for its server.
+        wants_server = (
+            bool(self._connector.pooled)
+            and is_refusal(failure)
+            and sqlstate(failure) == PROTOCOL_VIOLATION
+        )
+        if isinstance(ours, BackendUnavailableError) or not (call.in_doubt or wants_server):
+            return ours
+        # Whatever this try met, an earlier one may be stored.
+        return BackendUnavailableError(
+            str(ours), retryable=wants_server, maybe_applied=call.in_doubt
+        )
 
     def _tell_end(self, failure: psycopg.Error, call: _Call, seconds: float) -> None:
         """Tell of a failure that is not tried again, where it is none of what was asked."""
@@ -331,21 +344,24 @@ class Database:
         try:
             connection.expect_answers(call.patience, call.end)
             result = operation(connection)
-            if connection.is_cancelled and call.writes:
-                # Told to cancel a COMMIT, a server need not wait for its standby any more.
+            if connection.is_cancelled:
+                # A late cancelling must not strike somebody else's statement.
                 connection.close()
-                message = "the answer came too late to be relied on"
-                raise NoAnswerError(message)  # noqa: TRY301 - as any other failure of this try
+                if call.writes:
+                    # Told to cancel a COMMIT, a server need not wait for its standby any more.
+                    message = "the answer came too late to be relied on"
+                    raise NoAnswerError(message)  # noqa: TRY301 - as any failure of this try
             return result  # noqa: TRY300
         except psycopg.Error as error:
             # An answer on a connection that is still good says that nothing was applied. Not one
             # that a pooler gives when it has lost the server.
             call.is_late |= connection.is_cancelled
             call.in_doubt |= call.writes and (connection.closed or may_be_applied(error))
-            if sqlstate(error) == LOCKED and call.session_id is not None:
+            # Not at each try: it is for people, and looks at all locks of the server.
+            is_new = not call.is_held_up or time.monotonic() + self._lock_wait > call.end
+            if sqlstate(error) == LOCKED and call.session_id is not None and is_new:
                 call.holder = connection.holder_of(self._statements.select_holder, call.session_id)
             self._look_why_read_only(error, connection)
-            # A late cancelling must not strike somebody else's statement.
             if (
                 sqlstate(error) == READ_ONLY
                 or is_of_a_stale_plan(error)
@@ -366,8 +382,9 @@ class Database:
         """Mark an error that says "read-only" if waiting for a failover would be in vain."""
         if isinstance(error, psycopg.Error) and sqlstate(error) == READ_ONLY:
             # Another of several hosts may take writes.
-            hosts = str(self._settings.parameters.get("host", ""))
-            for_good = "," not in hosts and not connection.is_standby()
+            known = self._settings.parameters
+            has_others = any("," in str(known.get(name, "")) for name in ("host", "hostaddr"))
+            for_good = not has_others and not connection.is_standby()
             error.is_read_only_for_good = for_good  # type: ignore[attr-defined]
 
     def _acquire(self, call: _Call, token: object) -> tuple[ConnectionPool[Connection], Connection]:
@@ -483,6 +500,7 @@ class Database:
                 schema.ensure(connection, self._statements, self.place, migrating=self._migrates)
                 self.utf8 = connection.pgconn.parameter_status(b"server_encoding") == b"UTF8"
             except BaseException as error:
+                call.is_late |= connection.is_cancelled
                 self._look_why_read_only(error, connection)
                 connection.close()
                 raise

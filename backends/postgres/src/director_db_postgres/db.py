@@ -419,7 +419,12 @@ class PostgresDB(BaseDB, db_type="postgres"):
     def _length_at(self, session_id: str, version: int) -> int | None:
         """Return the length of a context's list if that version is stored; None also if unknown."""
         try:
-            rows = self._rows(self._sql.select_context_length, (session_id, version))
+            rows = self._database.read(
+                lambda connection: connection.run(
+                    self._sql.select_context_length, (session_id, version)
+                ).rows(),
+                patience=_HEALTH_PATIENCE,  # The call's own time may be up.
+            )
         except DirectorDBError:
             # Whatever it is, the caller has to hear that the append may have been applied.
             return None

@@ -57,8 +57,8 @@ _RETRYABLE: Final = frozenset(
     {*_RETRY, "25P03", "25P04", "53200", "53400", "55006", LOCKED, CANCELLED}
 )
 
-# What a pooler answers for all that it does not like; the server itself, for a broken protocol.
-_PROTOCOL_VIOLATION: Final = "08P01"
+PROTOCOL_VIOLATION: Final = "08P01"
+"""What a pooler answers for all that it does not like; the server itself, for a broken protocol."""
 
 _REFUSED: Final = {
     "28": "the server refused this user; correct the user, the password or pg_hba.conf",
@@ -129,6 +129,8 @@ def is_out_of_step(error: Exception) -> bool:
     whatever comes out. The same comes out of a mistake of ours in the parameters, and out of a
     signal's handler, which runs in between.
     """
+    if isinstance(error, (MemoryError, RecursionError)):
+        return False
     if isinstance(error, psycopg.Error):
         # Its own words for a result that it did not expect; the server's have a SQLSTATE.
         return isinstance(error, psycopg.InternalError) and error.sqlstate is None
@@ -149,7 +151,12 @@ def sqlstate(error: psycopg.Error) -> str:
 
 def ends_the_connection(error: psycopg.Error) -> bool:
     """Whether the server, or a pooler, says good-bye with it, whatever became of the statement."""
-    return error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
+    return severity(error.diag) in {"FATAL", "PANIC"}
+
+
+def severity(diagnostic: psycopg.errors.Diagnostic) -> str | None:
+    """Return how bad it is, as ``ERROR``; PgBouncer says so in no other field than the old one."""
+    return diagnostic.severity_nonlocalized or diagnostic.severity
 
 
 def is_refusal(error: psycopg.Error) -> bool:
@@ -214,7 +221,7 @@ def is_of_a_stale_plan(error: psycopg.Error) -> bool:
 def is_worth_retrying(error: psycopg.Error, *, pooler: bool) -> bool:
     """Whether the same operation may succeed in a moment, on this server or on its successor."""
     state = sqlstate(error)
-    if state == _PROTOCOL_VIOLATION and is_refusal(error):
+    if state == PROTOCOL_VIOLATION and is_refusal(error):
         # Where a pooler is known to be, it may be for want of a server: one that starts up, or has
         # too many connections.
         return pooler
@@ -242,7 +249,7 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
             "the database with ENCODING 'UTF8'",
         )
     refused = _REFUSED.get(state) or _REFUSED.get(state[:2])
-    if is_refusal(error) and state == _PROTOCOL_VIOLATION:
+    if is_refusal(error) and state == PROTOCOL_VIOLATION:
         refused = (
             "the connection was refused, as a pooler does for a wrong password, database or "
             "start-up option, or while it has no server; behind PgBouncer, set POSTGRES_POOLER=1 "

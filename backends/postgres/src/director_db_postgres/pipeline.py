@@ -24,8 +24,10 @@ from director_db_postgres.errors import (
     OutOfStepError,
     ends_the_connection,
     is_of_a_shard,
+    is_of_the_connection,
     is_out_of_step,
     mark,
+    severity,
     sqlstate,
 )
 from director_db_postgres.sql import SET_LOCK_TIMEOUT
@@ -120,10 +122,9 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
 
         def hear(notice: psycopg.errors.Diagnostic) -> None:
             # The server's notices have a code; an error among them was no answer to anything.
-            severity = notice.severity_nonlocalized
             connection = known()
             if connection is not None and (
-                notice.sqlstate is None or severity in {"ERROR", "FATAL", "PANIC"}
+                notice.sqlstate is None or severity(notice) in {"ERROR", "FATAL", "PANIC"}
             ):
                 connection.is_disturbed = True
 
@@ -265,7 +266,9 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
             raise OutOfStepError(message)
         for result in failures:
             error = error_from_result(result, self.info.encoding)
-            if ends_the_connection(error):
+            # A pooler that has lost its server may go on with the client, and does not know either
+            # what became of what it had sent on. A coordinator knows what became of its shard.
+            if ends_the_connection(error) or (not self.is_sharded and is_of_the_connection(error)):
                 raise error
 
     def is_in_step(self) -> bool:
@@ -289,7 +292,7 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
         # Beyond the last one, it is the end of the transaction that the pipeline is.
         failed = commands[done] if done < len(commands) else None
         begins = commands[0].statement is _BEGIN
-        commits = failed is not None and (failed.statement is _COMMIT or not begins)
+        commits = failed is None or failed.statement is _COMMIT or not begins
         mark(
             error,
             maybe_applied=self.is_sharded and commits and is_of_a_shard(error),

@@ -105,8 +105,8 @@ CREATE: Final = (
 # lock of the transaction, not of the session: it works through a pooler and cannot be left behind.
 _LOCK: Final = b"SELECT pg_advisory_xact_lock(7310868735422735730)"
 
-# Others' locks are waited for: what they create is what this needs.
-_WAIT_FOR_LOCKS: Final = b"SET LOCAL lock_timeout = 0"
+WAIT_FOR_LOCKS: Final = b"SET LOCAL lock_timeout = 0"
+"""Others' locks are waited for in the rest of the transaction: this needs what they create."""
 
 _SELECT_SCHEMA: Final = b"""
     SELECT n.nspname::text FROM pg_catalog.pg_namespace n
@@ -169,7 +169,7 @@ def ensure(
     # Whatever the server's default is: after the lock, each statement must see the latest state.
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     with connection.transaction():
-        connection.execute(_WAIT_FOR_LOCKS)
+        connection.execute(WAIT_FOR_LOCKS)
         connection.execute(_LOCK)
         migration = _create(
             connection, statements, place, migrating=migrating, skip_invalid=skip_invalid
