@@ -525,14 +525,17 @@ def wait_for_waiting(connection):
     pytest.fail("nobody waits for a lock")
 
 
-def test_what_the_old_application_still_writes_is_waited_for(place, db, busy):
+def test_what_the_old_application_still_writes_is_waited_for(place, db, new_db, busy):
+    # However little patience calls have: a migration takes its time.
+    migrating = new_db(place.dsn, retry_deadline=0.3, operation_timeout=0.6)
     found = []
     with place.connect() as writer, place.connect() as observer:
         with writer.transaction():
             writer.execute("INSERT INTO sessions VALUES ('late', NULL, NULL, 1, 2, '{}')")
-            thread = threading.Thread(target=lambda: found.append(db.migrate()))
+            thread = threading.Thread(target=lambda: found.append(migrating.migrate()))
             thread.start()
             wait_for_waiting(observer)
+            time.sleep(1.5)
         thread.join()
     assert [Migration(4, 30, 2, 0, [])] == found
     assert "late" == db.get_session("late")["session_id"]
