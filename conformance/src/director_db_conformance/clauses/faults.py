@@ -109,10 +109,10 @@ class FaultClauses:
                 waiting = [
                     executor.submit(put, db, "s1", f"m{number}") for number in range(_WAITING)
                 ]
-                # Some of them wait by now; the longer, the more.
+                # The longer, the more of them wait; longer than a backend waits for a lock in one go.
                 for _ in range(5):
                     at_once([*_reads(db).values(), lambda: put(db, "s2", "b", "text")])
-                    time.sleep(0.1)
+                    time.sleep(0.3)
                 done = [number for number, call in enumerate(waiting) if call.done()]
                 expect(done, [], "the calls for the locked session that have returned")
             for call in waiting:

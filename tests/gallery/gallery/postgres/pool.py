@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import psycopg
 
-from director_db_postgres import database, settings
+from director_db_postgres import settings
 from director_db_postgres.connections import Connection
-from director_db_postgres.database import Database
 from gallery.postgres.broken import BrokenPostgresDB
 
 _SHARED = {"rule": "LIF-1", "level": "concurrent"}
@@ -129,29 +128,3 @@ class InterruptedAndNotCancelled(BrokenPostgresDB, rule="LIF-3", level="durable"
     @classmethod
     def break_code(cls):
         Connection.abort = Connection.close
-
-
-class NoLongestTime(BrokenPostgresDB, rule="LIF-3", level="durable"):
-    """A call waits for a lock as long as somebody holds it."""
-
-    by = "a_session_that_somebody_else_has_locked"
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs | {"operation_timeout": 3600.0})
-
-
-class WaitingFillsThePool(BrokenPostgresDB, rule="LIF-3", level="durable"):
-    """Whoever waits for a session keeps a connection meanwhile, until there is none for others."""
-
-    by = "hold_up_nobody_else"
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs | {"retry_deadline": 2.0})
-
-    @classmethod
-    def break_code(cls):
-        def in_turn(self, turns, name, run, operation, call):
-            return run(operation, call)
-
-        Database._in_turn = in_turn
-        database.LOCK_WAIT = 3600.0
