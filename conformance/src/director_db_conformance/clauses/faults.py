@@ -109,7 +109,7 @@ class FaultClauses:
                 waiting = [
                     executor.submit(put, db, "s1", f"m{number}") for number in range(_WAITING)
                 ]
-                # The longer, the more of them wait; longer than a backend waits for a lock in one go.
+                # The longer, the more of them wait. In all, longer than one wait for a lock takes.
                 for _ in range(5):
                     at_once([*_reads(db).values(), lambda: put(db, "s2", "b", "text")])
                     time.sleep(0.3)
