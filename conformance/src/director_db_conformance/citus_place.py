@@ -65,8 +65,8 @@ def provision() -> Place:
         _run(dsn, _RENAME, _free.pop(), name)
     # By this name its connections are known: others may use the same database.
     own = replace(dsn, application_name=name)
+    # In the URL alone: POSTGRES_SCHEMA would count for every other URL, too.
     url = replace(own, schema=name)
-    environment = {"POSTGRES_DSN": own, "POSTGRES_SCHEMA": name}
     nodes = cluster_nodes()
 
     def cut() -> None:
@@ -88,7 +88,7 @@ def provision() -> Place:
 
     place = Place(
         "postgres",
-        environment,
+        {"POSTGRES_DSN": url},
         url=url,
         impatient={"retry_deadline": 0.5, "operation_timeout": 1.0},
         restart=functools.partial(crash, nodes) if nodes else None,
