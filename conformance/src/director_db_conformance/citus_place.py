@@ -11,6 +11,7 @@ import atexit
 import functools
 import os
 import secrets
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, LiteralString
 
@@ -19,6 +20,8 @@ from director_db_conformance.dsn import parts, replace
 from director_db_conformance.servers.nodes import Node, crash
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
 DSN_VARIABLE: Final = "DIRECTOR_DB_TEST_CITUS_DSN"
@@ -50,6 +53,7 @@ _VERSIONS: Final = """
 """
 _DROP: Final = "DROP SCHEMA IF EXISTS {schema} CASCADE"
 _DELETE: Final = "DELETE FROM {schema}.director_sessions WHERE session_id = %s"
+_LOCK: Final = "SELECT FROM {schema}.director_sessions WHERE session_id = %s FOR UPDATE"
 _CUT: Final = """
     SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = %s
 """
@@ -97,6 +101,7 @@ def provision() -> Place:
         cut=cut,
         destroy=destroy,
         delete_session_row=functools.partial(_delete_session_row, dsn, name),
+        lock_session_row=functools.partial(_lock_session_row, dsn, name),
         connections=connections_to(int(parts(dsn).get("port", "5432"))),
         server=server,
     )
@@ -141,6 +146,16 @@ def _delete_session_row(dsn: str, schema: str, session_id: str) -> None:
     statement = sql.SQL(_DELETE).format(schema=sql.Identifier(schema))
     with _connect(dsn) as connection:
         connection.execute(statement, (session_id,))
+
+
+@contextmanager
+def _lock_session_row(dsn: str, schema: str, session_id: str) -> Iterator[None]:
+    from psycopg import sql  # noqa: PLC0415 - an extra
+
+    statement = sql.SQL(_LOCK).format(schema=sql.Identifier(schema))
+    with _connect(dsn) as connection, connection.transaction():
+        connection.execute(statement, (session_id,))
+        yield
 
 
 def _drop_the_free(dsn: str) -> None:

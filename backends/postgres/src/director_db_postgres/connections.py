@@ -80,8 +80,9 @@ class Connection(PipelinedConnection):
         """
         failure = None
         is_its_own = False
+        self.lock_timeout = connector.lock_timeout
         if not connector.pooled:
-            parameters = (connector.lock_timeout, self.info.backend_pid)
+            parameters = (str(connector.lock_timeout), self.info.backend_pid)
             # The server may be frozen by now.
             self.expect_answers(connector.patience, time.monotonic() + connector.patience)
             try:
@@ -100,18 +101,17 @@ class Connection(PipelinedConnection):
             # Not while psycopg's own is handled, which knows the password.
             connector.failure = failure
             raise failure.error()
-        if not is_its_own:
-            if connector.pooled is None:
-                connector.tell_pooled("the server's process is not the one it connected to")
-            self.lock_timeout = connector.lock_timeout
+        if not is_its_own and connector.pooled is None:
+            connector.tell_pooled("the server's process is not the one it connected to")
+        self.knows_lock_timeout = is_its_own
         if not connector.pooled:
             # Our pipelines prepare. psycopg itself is never to: it would deallocate all.
             self.prepare_threshold = sys.maxsize
 
-    def expect_pooler(self, connector: Connector) -> None:
+    def expect_pooler(self) -> None:
         """Go on as behind a pooler, which was found out on another connection."""
         self.prepare_threshold = None
-        self.lock_timeout = connector.lock_timeout
+        self.knows_lock_timeout = False
 
     def expect_answers(self, patience: float, end: float) -> None:
         """Wait for answers until `end`, on the monotonic clock, and `patience` seconds for more."""
@@ -151,8 +151,9 @@ class Connection(PipelinedConnection):
     def holder_of(self, statement: bytes, session_id: str) -> str:
         """Say who holds the lock of a session's row, as far as the server tells."""
         rows = []
+        # On a shard it is a process of another server.
         with contextlib.suppress(psycopg.Error):
-            rows = self.run(statement, (session_id,)).rows()
+            rows = [] if self.is_sharded else self.run(statement, (session_id,)).rows()
         if not rows:
             return "another transaction"
         process, application, state, seconds = rows[0]
@@ -247,7 +248,7 @@ class Connector:
         """
         self.patience = patience
         self.connect_timeout = connect_timeout
-        self.lock_timeout = str(math.ceil(lock_wait * 1000))
+        self.lock_timeout = math.ceil(lock_wait * 1000)
         self.pooled = pooled
         # Whether that was found out against the settings, or without them.
         self.found_pooler = False

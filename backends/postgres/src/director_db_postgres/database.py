@@ -420,7 +420,7 @@ class Database:
             else:
                 if connection.is_alive():
                     if self._connector.pooled:
-                        connection.expect_pooler(self._connector)
+                        connection.expect_pooler()
                     self._holding[token] = None
                     return pool, connection
                 tell(LOGGER, INFO, "%s: an idle connection was ended from outside", self.place)

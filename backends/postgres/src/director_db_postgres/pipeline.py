@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _BEGIN: Final = b"BEGIN"
 _COMMIT: Final = b"COMMIT"
+_PASS_ON: Final = b"SET LOCAL citus.propagate_set_commands = 'local'"
 
 _DONE: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK})
 
@@ -105,15 +106,17 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
         is_sharded: whether the server commits each statement on its shard, so that a transaction of
             several takes a BEGIN and a COMMIT. Elsewhere a pipeline is one.
         is_disturbed: whether something arrived that was no answer.
-        lock_timeout: how long a transaction of several may wait for a lock, in milliseconds; None
-            where the server knows that already.
+        lock_timeout: how long a statement may wait for a lock, in milliseconds; None for ever.
+        knows_lock_timeout: whether the server has been told, for all that comes on this connection.
     """
 
     is_sharded = False
 
     is_disturbed = False
 
-    lock_timeout: str | None = None
+    lock_timeout: int | None = None
+
+    knows_lock_timeout = False
 
     def __init__(self, pgconn: PGconn) -> None:
         """Take a connection of libpq's."""
@@ -155,16 +158,18 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
         return self._run_together(*steps)
 
     def _run_waiting(self, steps: Sequence[Step]) -> list[Answer]:
-        if self.lock_timeout is None or self.is_sharded:
+        if self.is_sharded:
+            return self._run_together(*steps, begins=True)
+        if self.lock_timeout is None or self.knows_lock_timeout:
             return self._run_together(*steps)
-        return self._run_together((SET_LOCK_TIMEOUT, (self.lock_timeout,)), *steps)[1:]
+        return self._run_together((SET_LOCK_TIMEOUT, (str(self.lock_timeout),)), *steps)[1:]
 
-    def _run_together(self, *steps: Step) -> list[Answer]:
+    def _run_together(self, *steps: Step, begins: bool = False) -> list[Answer]:
         # First all that may fail here: nothing is to be half sent.
         values = [self._dump(parameters) for _, parameters in steps]
         try:
             self.pgconn.enter_pipeline_mode()
-            commands = self._send(steps, values)
+            commands = self._send(steps, values, begins=begins)
             results = self.wait(self._receive())
             if not results or results.pop().status != ExecStatus.PIPELINE_SYNC:
                 self._raise_failure(results)
@@ -214,14 +219,15 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
         values = self._transformer.dump_sequence(parameters, formats)
         return values, self._transformer.formats
 
-    def _send(self, steps: Sequence[Step], values: Sequence[Values]) -> list[_Command]:
+    def _send(
+        self, steps: Sequence[Step], values: Sequence[Values], *, begins: bool
+    ) -> list[_Command]:
         """Hand everything to libpq, which keeps what the socket does not take at once."""
-        begins = self.is_sharded and len(steps) > 1
         commands: list[_Command] = []
         new: dict[bytes, bytes] = {}
-        if begins:
-            self.pgconn.send_query_params(_BEGIN, None)
-            commands.append(_Command(_BEGIN))
+        for text in (_BEGIN, *self._limits_on_shards()) if begins else ():
+            self.pgconn.send_query_params(text, None)
+            commands.append(_Command(text))
         for (statement, _), (dumped, formats) in zip(steps, values, strict=True):
             if self.prepare_threshold is None:
                 self.pgconn.send_query_params(statement, dumped, None, formats)
@@ -241,6 +247,12 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
             commands.append(_Command(_COMMIT))
         self.pgconn.pipeline_sync()
         return commands
+
+    def _limits_on_shards(self) -> tuple[bytes, ...]:
+        # What is set on the coordinator does not reach a shard, but for this one transaction.
+        if self.lock_timeout is None:
+            return ()
+        return (_PASS_ON, f"SET LOCAL lock_timeout = {self.lock_timeout}".encode())
 
     def _receive(self) -> PQGen[list[PGresult]]:
         yield from generators.send(self.pgconn)
