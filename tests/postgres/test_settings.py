@@ -134,6 +134,16 @@ def test_each_setting_has_its_origin():
     assert {**defaults, "dsn": "the URL"} == PostgresDB._settings({}, "postgres://h").origins
 
 
+def test_a_url_means_all_that_it_says():
+    environ = {"POSTGRES_SCHEMA": "t", "POSTGRES_POOLER": "0", "POSTGRES_POOL_SIZE": "3"}
+    url = "postgres://h/d?schema=s&pgbouncer=true"
+    found = PostgresDB._settings(environ, url)
+    assert ("The URL", "The URL") == (found.origins["schema"], found.origins["pooler"])
+    chosen = PostgresDB(**found)._settings_in_use
+    assert ("s", True, 3) == (chosen.schema, chosen.pooler, chosen.pool_size)
+    assert "t" == PostgresDB._settings(environ, "postgres://h/d")["schema"]
+
+
 def test_health_tells_the_origins(place, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", place.dsn)
     monkeypatch.setenv("POSTGRES_PORT", "tcp://10.96.3.7:5432")

@@ -147,7 +147,16 @@ def from_environment(environ: Mapping[str, str], url: str | None) -> Found:
     get = environ.get
     options = tuple([(get(name) or "").rstrip("\r\n") or None for name in _OPTIONS])
     if url is not None:
-        found = _arguments(DSN(url), "The URL", (("dsn", "the URL"),), (), options)
+        # Who gives a URL means all that it says, and the environment only for the rest.
+        _, extras = split_extras(DSN(url))
+        told = {"POSTGRES_SCHEMA": "schema" in extras, "POSTGRES_POOLER": "pgbouncer" in extras}
+        rest = tuple(
+            [
+                None if told.get(name) else value
+                for name, value in zip(_OPTIONS, options, strict=True)
+            ]
+        )
+        found = _arguments(DSN(url), "The URL", (("dsn", "the URL"),), (), rest)
     else:
         places = tuple([DSN((get(name) or "").rstrip("\r\n")) for name in _PLACES])
         found = _arguments(*_dsn_of(places), options)
