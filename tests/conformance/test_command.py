@@ -154,7 +154,9 @@ def test_fail_fast_stops_at_the_first_failure_of_all(conformance, tmp_path):
     assert "failed" == broken[0]["outcome"]
     assert {"stopped at the first failure"} == {result["reason"] for result in broken[1:]}
     assert "stopped at the first failure" == healthy[-1]["reason"]
-    assert ["NOT CONFORMANT", "INCOMPLETE"] == [each["verdict"] for each in backends]
+    assert "NOT CONFORMANT" == backends[0]["verdict"]
+    # By then it may not have begun.
+    assert backends[1]["verdict"] in {"INCOMPLETE", "NOT RUN"}
     assert next(iter(CLAUSES)) == backends[0]["clauses"][0]["clause"]
 
 

@@ -278,7 +278,7 @@ class ClosingCutsOff(BrokenDB, rule="LIF-5", level="concurrent"):
 # --- Busy: LIF-6, LIF-4 -------------------------------------------------------------------------
 
 
-class BusyLeaks(BrokenDB, rule="LIF-6", level="concurrent"):
+class BusyLeaks(BrokenDB, rule="LIF-6", level="durable"):
     """Nobody waits for the write lock, and what the driver says of it is handed on."""
 
     def _translate(self, error):
