@@ -262,9 +262,11 @@ class LifeClauses:
         with more_places() as other:
             # By a pipe, since it may hold a password.
             urls = "".join(f"{name} {name}://{rest}\n" for name in sorted(schemes))
-            told, errors = other.python(_OPEN_BY_URL).communicate(urls, timeout=PATIENCE)
+            process = other.python(_OPEN_BY_URL)
+            told, errors = process.communicate(urls, timeout=PATIENCE)
             expected = [f"{name} {place.db_type} True" for name in sorted(schemes)]
-            expect([told.splitlines(), errors], [expected, ""], "what was opened by each scheme")
+            found = [told.splitlines(), errors, process.returncode]
+            expect(found, [expected, "", 0], "what was opened by each scheme, and the exit status")
             found = sorted(session_ids(place.open().get_sessions()))
             expect(found, sorted(schemes), "the sessions stored by URL")
             expect(other.open().get_sessions(), [], "the sessions of the environment's place")
