@@ -51,6 +51,7 @@ _OPTIONS: Final = (
     "POSTGRES_RETRY_DEADLINE",
     "POSTGRES_OPERATION_TIMEOUT",
 )
+_URL: Final = "The URL"
 _ARGUMENTS: Final = (
     "schema",
     "pool_size",
@@ -147,16 +148,7 @@ def from_environment(environ: Mapping[str, str], url: str | None) -> Found:
     get = environ.get
     options = tuple([(get(name) or "").rstrip("\r\n") or None for name in _OPTIONS])
     if url is not None:
-        # Who gives a URL means all that it says, and the environment only for the rest.
-        _, extras = split_extras(DSN(url))
-        told = {"POSTGRES_SCHEMA": "schema" in extras, "POSTGRES_POOLER": "pgbouncer" in extras}
-        rest = tuple(
-            [
-                None if told.get(name) else value
-                for name, value in zip(_OPTIONS, options, strict=True)
-            ]
-        )
-        found = _arguments(DSN(url), "The URL", (("dsn", "the URL"),), (), rest)
+        found = _arguments(DSN(url), _URL, (("dsn", "the URL"),), (), options)
     else:
         places = tuple([DSN((get(name) or "").rstrip("\r\n")) for name in _PLACES])
         found = _arguments(*_dsn_of(places), options)
@@ -294,6 +286,11 @@ def _arguments(
 ) -> Found:
     plain, extras = split_extras(dsn)
     parse(plain, name)
+    if name == _URL:
+        # Who gives a URL means all that it says, and the environment only for the rest.
+        told = {"POSTGRES_SCHEMA": "schema" in extras, "POSTGRES_POOLER": "pgbouncer" in extras}
+        pairs = zip(_OPTIONS, options, strict=True)
+        options = tuple([None if told.get(variable) else value for variable, value in pairs])
     schema, pool_size, statement_timeout, pooler, retry_deadline, operation_timeout = options
     # The DSN keeps its extras, which the constructor understands as well.
     arguments: dict[str, Hashable] = {"dsn": dsn}
