@@ -367,6 +367,9 @@ class TestPlugins:
         load_db("sqlite")
         assert "duck" in DBType
         assert f"{package}.plugin" not in sys.modules
+        assert "postgres" == DBType("postgresql")
+        load_db("postgresql://localhost/x")
+        assert f"{package}.plugin" not in sys.modules
         load_db("ducks:///x.db")
         assert f"{package}.plugin" in sys.modules
 

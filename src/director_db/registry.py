@@ -375,6 +375,10 @@ def _type_of(name: str) -> str:
         # A package may have been installed since; a name that is found costs nothing here.
         if wanted in installed_types() or wanted in _discovered(anew=True).plugins:
             return wanted
+        known = _SCHEMES_OF_REQUIREMENTS.get(wanted)
+        if known in installed_types():
+            # Nobody has to be asked. To ask is to import, and a stranger may hang or end us there.
+            return known
         found = []
         for db_type in installed_types():
             try:
