@@ -24,7 +24,7 @@ from director_db.old_layout import (
     rows_refused,
     session_from_old,
 )
-from director_db.records import ContextRow, MessageRow, SessionRow
+from director_db.rows import ContextRow, MessageRow, SessionRow
 
 WHOLE = {table.name: table.columns for table in OLD_TABLES}
 OTHERS = {"sessions": ["id", "app_name"], "users": ["id"]}

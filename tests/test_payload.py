@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from director_db import InvalidRecordError
+from director_db.checks import lookup_id, message_rows
 from director_db.payload import decode_payload, encode_payload
-from director_db.records import lookup_id, message_records, message_rows
+from director_db.records import message_records
 from director_db_sqlite import SQLiteDB
 
 

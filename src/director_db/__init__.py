@@ -18,7 +18,6 @@ from director_db.errors import (
     UnknownDBTypeError,
 )
 from director_db.records import (
-    UNSET,
     Context,
     DeleteResult,
     Distribution,
@@ -28,6 +27,7 @@ from director_db.records import (
     Session,
 )
 from director_db.registry import DBType, close_all, load_db
+from director_db.rows import UNSET
 
 if TYPE_CHECKING:
     from director_db.hookspecs import BackendSpec, hookimpl

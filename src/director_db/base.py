@@ -24,6 +24,18 @@ from typing import (
 )
 
 from director_db import context_saving, lifecycle, logs
+from director_db.checks import (
+    future_warning,
+    lookup_id,
+    message_row,
+    message_rows,
+    optional_text,
+    page_limit,
+    required_id,
+    session_changes,
+    session_cursor,
+    session_row,
+)
 from director_db.context_memory import memory
 from director_db.contexts import context_record, context_value
 from director_db.errors import (
@@ -34,42 +46,34 @@ from director_db.errors import (
     SessionNotFoundError,
 )
 from director_db.records import (
-    UNSET,
-    Appended,
     Context,
-    ContextAppend,
-    ContextChange,
-    ContextRow,
-    DeletedComponents,
     DeleteResult,
     Distribution,
     Health,
     Message,
+    Migration,
+    Session,
+    message_records,
+    session_record,
+)
+from director_db.registry import DBType, environment
+from director_db.rows import (
+    UNSET,
+    Appended,
+    ContextAppend,
+    ContextChange,
+    ContextRow,
+    DeletedComponents,
     MessageColumns,
     MessageQuery,
     MessageRow,
-    Migration,
     SaveOutcome,
-    Session,
     SessionChanges,
     SessionQuery,
     SessionRow,
     StoredContext,
     Unset,
-    future_warning,
-    lookup_id,
-    message_records,
-    message_row,
-    message_rows,
-    optional_text,
-    page_limit,
-    required_id,
-    session_changes,
-    session_cursor,
-    session_record,
-    session_row,
 )
-from director_db.registry import DBType, environment
 from director_db.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,6 +11,14 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from director_db.checks import (
+    context_items,
+    encode_metadata,
+    new_version,
+    now,
+    required_id,
+    timestamp,
+)
 from director_db.context_memory import memory
 from director_db.contexts import (
     appended,
@@ -25,22 +33,12 @@ from director_db.errors import (
     SessionNotFoundError,
 )
 from director_db.payload import check_payload, encode_payload
-from director_db.records import (
-    NO_CONTEXT,
-    ContextRow,
-    SaveOutcome,
-    context_items,
-    encode_metadata,
-    new_version,
-    now,
-    required_id,
-    timestamp,
-)
+from director_db.rows import NO_CONTEXT, ContextRow, SaveOutcome
 
 if TYPE_CHECKING:
     from director_db.base import BaseDB
     from director_db.contexts import ContextDraft, EncodedItems, RememberedContext
-    from director_db.records import StoredContext
+    from director_db.rows import StoredContext
 
 _PATIENCE: Final = 30.0
 """How long an append that reads first is tried while others save, in seconds."""

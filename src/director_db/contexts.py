@@ -28,12 +28,13 @@ from director_db.payload import (
     payload_bytes,
     too_long,
 )
-from director_db.records import NO_CONTEXT, ContextAppend, ContextChange
+from director_db.rows import NO_CONTEXT, ContextAppend, ContextChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from director_db.records import Context, ContextRow, StoredContext
+    from director_db.records import Context
+    from director_db.rows import ContextRow, StoredContext
 
 LIST_ITSELF: Final = "null"
 """The `list_key` of a value that is a list itself. The key of a dict is a JSON string instead."""

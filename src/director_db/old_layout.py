@@ -11,12 +11,7 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from director_db.errors import ConfigurationError, InvalidRecordError, SchemaError
-from director_db.payload import MAX_DEPTH, encode_payload
-from director_db.records import (
-    ContextRow,
-    MessageRow,
-    SessionRow,
+from director_db.checks import (
     encode_metadata,
     message_row,
     new_version,
@@ -24,6 +19,9 @@ from director_db.records import (
     session_row,
     timestamp,
 )
+from director_db.errors import ConfigurationError, InvalidRecordError, SchemaError
+from director_db.payload import MAX_DEPTH, encode_payload
+from director_db.rows import ContextRow, MessageRow, SessionRow
 from director_db.settings import value_of
 
 if TYPE_CHECKING:

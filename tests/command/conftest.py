@@ -101,7 +101,7 @@ def backend(plugin):
             from pathlib import Path
 
             from director_db import BackendSpec, ConfigurationError, DirectorDBError, hookimpl
-            from director_db.records import StoredMessage
+            from director_db.rows import StoredMessage
             from director_db_sqlite import SQLiteDB
 
             class DB(SQLiteDB, db_type="{name}"):

@@ -10,7 +10,7 @@ import pytest
 from director_db import InvalidRecordError, context_saving, contexts
 from director_db.context_memory import memory
 from director_db.payload import encode_payload, payload_bytes
-from director_db.records import SaveOutcome
+from director_db.rows import SaveOutcome
 
 COUNT = 2_000
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from director_db import context_saving, records
+from director_db import checks, context_saving, rows
 from director_db.registry import load_backend
 
 # Few ids, so that known ones are drawn again and again, and all alike to careless comparison.
@@ -169,7 +169,7 @@ class Differential(RuleBasedStateMachine):
         sessions = self.both("get_sessions")
         for session in sessions:
             name = session["session_id"]
-            query = records.MessageQuery(name, None, None, None)
+            query = rows.MessageQuery(name, None, None, None)
             assert self.one._select_session(name) == self.two._select_session(name)
             assert self.one._select_messages(query) == self.two._select_messages(query)
             stored = [db._select_context(name) for db in (self.one, self.two)]
@@ -190,7 +190,7 @@ def pair(tmp_path, postgres_environment):
 
 
 def test_the_two_cannot_be_told_apart(pair, monkeypatch):
-    for module in (records, context_saving):
+    for module in (checks, context_saving):
         monkeypatch.setattr(module, "now", lambda: 2)
     machine = type("Pair", (Differential,), {"one": pair.one, "two": pair.two})
     run_state_machine_as_test(

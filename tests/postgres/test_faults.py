@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from director_db import BackendUnavailableError, ConfigurationError, DeleteResult
-from director_db.records import ContextRow, SaveOutcome
+from director_db.rows import ContextRow, SaveOutcome
 from director_db_postgres.connections import Connection
 
 KILL = """

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from director_db.checks import now
 from director_db.demo import story
 from director_db.errors import DirectorDBError, SessionNotFoundError
-from director_db.records import DeleteResult, Message, now
+from director_db.records import DeleteResult, Message
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Final
 
 from director_db import BaseDB, DBType
-from director_db.records import StoredMessage
+from director_db.rows import StoredMessage
 from director_db_sqlite import SQLiteDB
 from director_db_sqlite.provision import provision
 

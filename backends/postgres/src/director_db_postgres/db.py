@@ -10,14 +10,13 @@ import psycopg
 from director_db import CONTRACT_VERSION, BaseDB, __version__
 from director_db.errors import BackendUnavailableError, DirectorDBError, InvalidRecordError
 from director_db.payload import MAX_PAYLOAD_BYTES
-from director_db.records import (
+from director_db.records import Health, Migration
+from director_db.rows import (
     NO_CONTEXT,
     UNSET,
     Appended,
     DeletedComponents,
-    Health,
     MessageRow,
-    Migration,
     SaveOutcome,
     SessionRow,
     StoredContext,
@@ -35,11 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from director_db.records import (
+    from director_db.records import Distribution
+    from director_db.rows import (
         ContextAppend,
         ContextChange,
         ContextRow,
-        Distribution,
         MessageColumns,
         MessageQuery,
         SessionChanges,

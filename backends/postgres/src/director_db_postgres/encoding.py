@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from director_db.records import MessageRow
+    from director_db.rows import MessageRow
 
 _NON_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from director_db import CONTRACT_VERSION, BaseDB, ConfigurationError, __version__
+from director_db.checks import message_bytes
 from director_db.payload import MAX_PAYLOAD_BYTES, payload_bytes
-from director_db.records import (
+from director_db.records import Health
+from director_db.rows import (
     NO_CONTEXT,
     UNSET,
     Appended,
     DeletedComponents,
-    Health,
     SaveOutcome,
     SessionRow,
     StoredContext,
-    message_bytes,
     whole_context,
 )
 from director_db.settings import operation_timeout_of
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from director_db.errors import DirectorDBError
-    from director_db.records import (
+    from director_db.records import Migration
+    from director_db.rows import (
         ContextAppend,
         ContextChange,
         ContextRow,
         MessageColumns,
         MessageQuery,
         MessageRow,
-        Migration,
         SessionChanges,
         SessionQuery,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from director_db import InvalidRecordError, records
+from director_db import InvalidRecordError, checks
+from director_db.checks import message_bytes
 from director_db.payload import MAX_PAYLOAD_BYTES
-from director_db.records import message_bytes
 from gallery.broken import BrokenDB, replace
 
 FIELDS = (
@@ -254,7 +254,7 @@ class BulkAsBigAsAMessage(BrokenDB, rule="MSG-7"):
 
     @classmethod
     def break_code(cls):
-        records.MAX_BULK_BYTES = MAX_PAYLOAD_BYTES
+        checks.MAX_BULK_BYTES = MAX_PAYLOAD_BYTES
 
 
 class BulkOfAnySize(BrokenDB, rule="MSG-7"):
@@ -262,7 +262,7 @@ class BulkOfAnySize(BrokenDB, rule="MSG-7"):
 
     @classmethod
     def break_code(cls):
-        records.MAX_BULK_BYTES = 2**63
+        checks.MAX_BULK_BYTES = 2**63
 
 
 class BulkInCharacters(BrokenDB, rule="MSG-7"):

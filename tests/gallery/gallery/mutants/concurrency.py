@@ -13,7 +13,7 @@ import time
 
 from director_db import BackendUnavailableError
 from director_db.payload import decode_payload, encode_payload
-from director_db.records import UNSET, DeletedComponents, SaveOutcome
+from director_db.rows import UNSET, DeletedComponents, SaveOutcome
 from gallery.broken import ROUND_TRIP, BrokenDB
 from gallery.mutants.context import WholeContexts
 from gallery.mutants.messages import INSERT as INSERT_MESSAGE

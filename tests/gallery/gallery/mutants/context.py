@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from director_db import InvalidRecordError, SessionNotFoundError
 from director_db.payload import decode_payload, encode_payload
-from director_db.records import SaveOutcome, SessionRow
+from director_db.rows import SaveOutcome, SessionRow
 from gallery.broken import BrokenDB
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from director_db import DeleteResult
-from director_db.records import DeletedComponents
+from director_db.rows import DeletedComponents
 from gallery.broken import BrokenDB
 
 # --- DEL-1 --------------------------------------------------------------------------------------

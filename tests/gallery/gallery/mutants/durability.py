@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from director_db.records import SaveOutcome
+from director_db.rows import SaveOutcome
 from gallery.broken import ROUND_TRIP, BrokenDB
 
 

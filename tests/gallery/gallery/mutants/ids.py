@@ -6,13 +6,7 @@ import time
 import unicodedata
 
 from director_db import InvalidRecordError
-from director_db.records import (
-    MAX_TEXT_CHARACTERS,
-    lookup_id,
-    optional_text,
-    required_id,
-    timestamp,
-)
+from director_db.checks import MAX_TEXT_CHARACTERS, lookup_id, optional_text, required_id, timestamp
 from gallery.broken import BrokenDB, replace
 
 

@@ -11,8 +11,8 @@ from director_db import (
     SchemaError,
     SessionNotFoundError,
 )
+from director_db.checks import lookup_id, message_rows, page_limit
 from director_db.payload import encode_payload
-from director_db.records import lookup_id, message_rows, page_limit
 from gallery.broken import BrokenDB, replace
 
 # --- LIF-3 --------------------------------------------------------------------------------------

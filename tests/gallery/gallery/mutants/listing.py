@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from director_db import InvalidRecordError
-from director_db.records import SessionQuery, page_limit
+from director_db.checks import page_limit
+from director_db.rows import SessionQuery
 from gallery.broken import BrokenDB, replace
 
 

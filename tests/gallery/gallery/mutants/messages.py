@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import Enum
 
 from director_db import InvalidRecordError
+from director_db.checks import message_row, optional_text
 from director_db.payload import decode_payload, encode_payload
-from director_db.records import SessionRow, StoredMessage, message_row, optional_text
+from director_db.rows import SessionRow, StoredMessage
 from gallery.broken import BrokenDB, replace
 
 TAKE_PLACE = """

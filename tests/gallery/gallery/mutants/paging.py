@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from director_db import InvalidRecordError
-from director_db.records import MessageQuery
+from director_db.rows import MessageQuery
 from gallery.broken import BrokenDB
 
 

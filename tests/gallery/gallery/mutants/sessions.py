@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 from director_db import UNSET
+from director_db.checks import encode_metadata
 from director_db.payload import decode_payload, encode_payload
-from director_db.records import SessionChanges, SessionRow, encode_metadata, session_record
+from director_db.records import session_record
+from director_db.rows import SessionChanges, SessionRow
 from gallery.broken import BrokenDB, replace
 
 INSERT = """

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import generators
 
 from director_db import BackendUnavailableError
-from director_db.records import Appended, SaveOutcome
+from director_db.rows import Appended, SaveOutcome
 from director_db_postgres.connections import Connection
 from director_db_postgres.database import Database
 from director_db_postgres.errors import OutOfStepError, explain, is_out_of_step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from director_db.records import DeletedComponents, StoredMessage
+from director_db.rows import DeletedComponents, StoredMessage
 from director_db_postgres import errors, schema
 from gallery.broken import ROUND_TRIP
 from gallery.postgres.broken import BrokenPostgresDB, connect_with

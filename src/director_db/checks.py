@@ -1,0 +1,291 @@
+"""The checks of arguments and their defaults: from what callers give to the rows of backends.
+
+Pure functions: no I/O, so that any front end can share them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from director_db.errors import InvalidRecordError
+from director_db.payload import MAX_BULK_BYTES, encode_payload, payload_bytes
+from director_db.rows import UNSET, MessageRow, SessionChanges, SessionRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+MAX_TEXT_CHARACTERS: Final = 255
+"""The longest id, ``msg_type`` or ``status``, in characters (VAL-4, MSG-8)."""
+
+# Clocks differ, and some sessions are planned.
+_FAR_AHEAD: Final = 366 * 24 * 3600
+
+_MIN_TIMESTAMP: Final = -(2**63)
+
+_MAX_TIMESTAMP: Final = 2**63 - 1
+
+
+def now() -> int:
+    """Return the time in whole seconds since the epoch."""
+    return int(time.time())
+
+
+def future_warning(row: SessionRow) -> str:
+    """Return what to say of the session on top of the list if its time is far ahead, else ``""``.
+
+    It stays there for good: what is stored into a session moves its time forward only (SES-6).
+    """
+    seconds = row.updated_at
+    if seconds <= now() + _FAR_AHEAD:
+        return ""
+    unit = "; as milliseconds it would be of our time" if seconds // 1000 <= now() else ""
+    return (
+        f"The session {row.session_id!r} is on top of the list, as its updated_at {seconds:,} is "
+        f"far in the future. Times are in seconds{unit}. update_session() can set another."
+    )
+
+
+def new_version() -> int:
+    """Return a token for a save of a context, 1 to 2**63 - 1.
+
+    Random, not counted: a context that was deleted and stored again must not come back to a version
+    that somebody remembers of the old one. From the system, as a fork must not repeat them.
+    """
+    return int.from_bytes(os.urandom(8)) >> 1 or 1
+
+
+def lookup_id(value: object) -> str | None:
+    """Return an id to look for, None if no record can have it (VAL-4)."""
+    if not isinstance(value, str):
+        return None
+    text = str.__str__(value)
+    return text if text and _fault_of_text(text) is None else None
+
+
+def required_id(value: object, path: str) -> str:
+    """Return the id of a record to write: 1 to 255 characters (VAL-4)."""
+    text = _text(value, path)
+    if not text:
+        raise InvalidRecordError(path, "an id has at least 1 character")
+    return text
+
+
+def optional_text(value: object, path: str) -> str | None:
+    """Return a text of 0 to 255 characters, or None (VAL-4, MSG-8)."""
+    return None if value is None else _text(value, path)
+
+
+def timestamp(value: object, path: str) -> int:
+    """Return a time in seconds since the epoch, 64-bit (VAL-5)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        from director_db.remedies import time_remedy  # noqa: PLC0415 - for what is refused only
+
+        reason = f"a time is int seconds since the epoch, not {type(value).__name__}"
+        raise InvalidRecordError(path, reason + time_remedy(value))
+    seconds = int.__index__(value)
+    if not _MIN_TIMESTAMP <= seconds <= _MAX_TIMESTAMP:
+        raise InvalidRecordError(path, "a time has at most 64 bits")
+    return seconds
+
+
+def page_limit(value: object) -> int | None:
+    """Return the most rows of a page, None for no limit (SES-4, MSG-6)."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRecordError("limit", f"an int or None, not {type(value).__name__}")
+    if value < 1:
+        raise InvalidRecordError("limit", "at least 1")
+    # More rows than any database counts are no limit, and must not overflow a driver's integer.
+    return min(int.__index__(value), _MAX_TIMESTAMP)
+
+
+def session_row(
+    session_id: object,
+    video_id: object,
+    collection_id: object,
+    created_at: object,
+    updated_at: object,
+    metadata: object,
+) -> SessionRow:
+    """Check a session to create and fill its defaults (SES-1)."""
+    current = now()
+    return SessionRow(
+        required_id(session_id, "session_id"),
+        optional_text(video_id, "video_id"),
+        optional_text(collection_id, "collection_id"),
+        current if created_at is None else timestamp(created_at, "created_at"),
+        current if updated_at is None else timestamp(updated_at, "updated_at"),
+        encode_metadata(metadata, "metadata"),
+    )
+
+
+def session_changes(
+    video_id: object, collection_id: object, metadata: object, updated_at: object
+) -> SessionChanges:
+    """Check the new values of a session (SES-5)."""
+    return SessionChanges(
+        UNSET if video_id is UNSET else optional_text(video_id, "video_id"),
+        UNSET if collection_id is UNSET else optional_text(collection_id, "collection_id"),
+        UNSET if metadata is UNSET else encode_metadata(metadata, "metadata"),
+        now() if updated_at is None else timestamp(updated_at, "updated_at"),
+    )
+
+
+def session_cursor(before: object) -> tuple[int, int, str] | None:
+    """Return the place in the order of sessions that a session dict stands at (SES-4)."""
+    if before is None:
+        return None
+    if not isinstance(before, dict):
+        reason = f"a session as get_sessions returns it, not {type(before).__name__}"
+        raise InvalidRecordError("before", reason)
+    missing = [key for key in ("updated_at", "created_at", "session_id") if key not in before]
+    if missing:
+        raise InvalidRecordError("before", f"lacks {', '.join(missing)}")
+    return (
+        timestamp(before["updated_at"], "before.updated_at"),
+        timestamp(before["created_at"], "before.created_at"),
+        required_id(before["session_id"], "before.session_id"),
+    )
+
+
+def message_row(
+    conv_id: object,
+    msg_id: object,
+    msg_type: object,
+    agents: object,
+    actions: object,
+    content: object,
+    status: object,
+    created_at: object,
+    updated_at: object,
+    metadata: object,
+    *,
+    path: str = "",
+) -> MessageRow:
+    """Check a message to store and fill its defaults (MSG-2, MSG-8).
+
+    The arguments are those of `BaseDB.add_or_update_msg_to_conv`; `path` is what stands before the
+    name of a field in an error, as ``messages[2].``.
+    """
+    current = now()
+    return MessageRow(
+        optional_text(conv_id, f"{path}conv_id"),
+        required_id(msg_id, f"{path}msg_id"),
+        _text(msg_type, f"{path}msg_type"),
+        encode_payload(agents, f"{path}agents"),
+        encode_payload(actions, f"{path}actions"),
+        encode_payload(content, f"{path}content"),
+        optional_text(status, f"{path}status"),
+        current if created_at is None else timestamp(created_at, f"{path}created_at"),
+        created_at is not None,
+        current if updated_at is None else timestamp(updated_at, f"{path}updated_at"),
+        encode_metadata(metadata, f"{path}metadata"),
+    )
+
+
+_REQUIRED_MESSAGE_KEYS: Final = ("conv_id", "msg_id", "msg_type", "agents", "actions", "content")
+
+
+def message_rows(session_id: str, messages: object) -> list[MessageRow]:
+    """Check the messages of a bulk write, each a dict of a message's fields (MSG-7).
+
+    A message may carry the session's own id, as `get_conversations` returns it; another one is
+    refused, and so is a bulk of more than 256 MiB.
+    """
+    rows = []
+    total = 0
+    for index, message in enumerate(_items(messages, "messages")):
+        path = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise InvalidRecordError(path, f"a dict of a message, not {type(message).__name__}")
+        missing = [key for key in _REQUIRED_MESSAGE_KEYS if key not in message]
+        if missing:
+            raise InvalidRecordError(path, f"lacks {', '.join(missing)}")
+        own = message.get("session_id", session_id)
+        if not isinstance(own, str) or str.__str__(own) != session_id:
+            reason = f"belongs to another session, not to {session_id!r}"
+            raise InvalidRecordError(f"{path}.session_id", reason)
+        row = message_row(
+            message["conv_id"],
+            message["msg_id"],
+            message["msg_type"],
+            message["agents"],
+            message["actions"],
+            message["content"],
+            message.get("status"),
+            message.get("created_at"),
+            message.get("updated_at"),
+            message.get("metadata"),
+            path=f"{path}.",
+        )
+        total += message_bytes(row)
+        if total > MAX_BULK_BYTES:
+            mib = MAX_BULK_BYTES // 1024 // 1024
+            raise InvalidRecordError(path, f"together longer than {mib} MiB as JSON up to here")
+        rows.append(row)
+    return rows
+
+
+def message_bytes(row: MessageRow) -> int:
+    """Return the length of a message's payloads in bytes of UTF-8."""
+    # Not by sum() and map(), which take longer than the four: it is on the path of each message.
+    return (
+        payload_bytes(row.agents)
+        + payload_bytes(row.actions)
+        + payload_bytes(row.content)
+        + payload_bytes(row.metadata)
+    )
+
+
+def context_items(messages: object) -> list[object]:
+    """Return the items of an append as a list (CTX-4)."""
+    return list(_items(messages, "messages"))
+
+
+def encode_metadata(value: object, path: str) -> str:
+    """Return the stored text of a metadata payload; None means ``{}`` (VAL-8)."""
+    return "{}" if value is None else encode_payload(value, path)
+
+
+def _text(value: object, path: str) -> str:
+    # Nearly all are like this, and a message has five of them.
+    if (
+        type(value) is str
+        and value.isascii()
+        and len(value) <= MAX_TEXT_CHARACTERS
+        and "\0" not in value
+    ):
+        return value
+    if not isinstance(value, str):
+        from director_db.remedies import text_remedy  # noqa: PLC0415 - for what is refused only
+
+        raise InvalidRecordError(path, f"a str, not {type(value).__name__}{text_remedy(value)}")
+    text = str.__str__(value)
+    fault = _fault_of_text(text)
+    if fault is not None:
+        raise InvalidRecordError(path, fault)
+    return text
+
+
+def _fault_of_text(text: str) -> str | None:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return f"at most {MAX_TEXT_CHARACTERS} characters; this one has {len(text):,}"
+    if "\0" in text:
+        return "the character U+0000 cannot stand in it"
+    if text.isascii():  # Nearly all are, and it is known without looking.
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "a lone surrogate cannot stand in it"
+    return None
+
+
+def _items(value: object, path: str) -> Iterable[object]:
+    if isinstance(value, (list, tuple)):
+        return value
+    raise InvalidRecordError(path, f"a list, not {type(value).__name__}")
