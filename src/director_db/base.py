@@ -23,7 +23,7 @@ from typing import (
     final,
 )
 
-from director_db import context_saving, lifecycle, logs
+from director_db import lifecycle, logs
 from director_db.checks import (
     future_warning,
     lookup_id,
@@ -36,8 +36,9 @@ from director_db.checks import (
     session_cursor,
     session_row,
 )
-from director_db.context_memory import memory
-from director_db.contexts import context_record, context_value
+from director_db.context import saving
+from director_db.context.memory import memory
+from director_db.context.parts import context_record, context_value
 from director_db.errors import (
     ClosedError,
     ConfigurationError,
@@ -513,7 +514,7 @@ class BaseDB(metaclass=_Registering):
             InvalidRecordError: a value has no exact form, with its path.
             SessionNotFoundError: there is no such session; nothing is stored.
         """
-        context_saving.save(self, session_id, context_messages, created_at, updated_at, metadata)
+        saving.save(self, session_id, context_messages, created_at, updated_at, metadata)
 
     @final
     @_operation
@@ -538,7 +539,7 @@ class BaseDB(metaclass=_Registering):
                 under `key` is not a list; or the whole would exceed 64 MiB.
             SessionNotFoundError: there is no such session; nothing is stored.
         """
-        return context_saving.append(self, session_id, messages, key)
+        return saving.append(self, session_id, messages, key)
 
     @final
     @_operation

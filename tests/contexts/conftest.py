@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from director_db.context_memory import memory
+from director_db.context.memory import memory
 from director_db.payload import encode_payload, payload_bytes
 from director_db.registry import load_backend
 from director_db_sqlite.checkpoint import Checkpointer

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from director_db import InvalidRecordError
-from director_db.context_memory import memory
+from director_db.context.memory import memory
 
 
 class Role(str, Enum):

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from director_db import InvalidRecordError, context_saving, contexts
-from director_db.context_memory import memory
+from director_db import InvalidRecordError
+from director_db.context import parts, saving
+from director_db.context.memory import memory
 from director_db.payload import encode_payload, payload_bytes
 from director_db.rows import SaveOutcome
 
@@ -247,7 +248,7 @@ def test_the_numbers_of_a_long_list_are_not_encoded_one_by_one(site, db, session
         pytest.fail(f"{item} was encoded alone")
 
     numbers = [0, 1.5, None, True] * 1000
-    monkeypatch.setattr(contexts, "_encode_item", refused)
+    monkeypatch.setattr(parts, "_encode_item", refused)
     for value in (numbers, {"m": numbers}, {"m": numbers, "n": numbers}):
         db.add_or_update_context_msg(session, value)
         assert site.check(session, value).list_key is None
@@ -273,7 +274,7 @@ def nested(depth):
     ],
     ids=["key", "depth"],
 )
-@pytest.mark.parametrize("module", [contexts, context_saving], ids=["save", "append"])
+@pytest.mark.parametrize("module", [parts, saving], ids=["save", "append"])
 def test_what_another_thread_puts_into_an_item_is_checked(
     db, session, monkeypatch, module, change, reason
 ):
@@ -290,8 +291,8 @@ def test_what_another_thread_puts_into_an_item_is_checked(
 
     monkeypatch.setattr(module, "check_payload", check)
     write = {
-        contexts: lambda: db.add_or_update_context_msg(session, {"reasoning": items}),
-        context_saving: lambda: db.append_context_messages(session, items),
+        parts: lambda: db.add_or_update_context_msg(session, {"reasoning": items}),
+        saving: lambda: db.append_context_messages(session, items),
     }[module]
     with pytest.raises(InvalidRecordError, match=reason):
         write()

@@ -10,8 +10,8 @@ from array import array
 
 import pytest
 
-from director_db.context_memory import MAX_BYTES, MAX_SESSIONS, ContextMemory, memory
-from director_db.contexts import RememberedContext
+from director_db.context.memory import MAX_BYTES, MAX_SESSIONS, ContextMemory, memory
+from director_db.context.parts import RememberedContext
 
 
 def remembered(version, items=0):

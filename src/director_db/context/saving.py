@@ -19,8 +19,8 @@ from director_db.checks import (
     required_id,
     timestamp,
 )
-from director_db.context_memory import memory
-from director_db.contexts import (
+from director_db.context.memory import memory
+from director_db.context.parts import (
     appended,
     context_append,
     draft_context,
@@ -37,7 +37,7 @@ from director_db.rows import NO_CONTEXT, ContextRow, SaveOutcome
 
 if TYPE_CHECKING:
     from director_db.base import BaseDB
-    from director_db.contexts import ContextDraft, EncodedItems, RememberedContext
+    from director_db.context.parts import ContextDraft, EncodedItems, RememberedContext
     from director_db.rows import StoredContext
 
 _PATIENCE: Final = 30.0

@@ -5,7 +5,7 @@ parts, a save costs what it changed. Which parts changed is told by digests of t
 neither the stored value nor the items' old texts need be at hand.
 
 Pure functions and plain objects: no I/O, so that any front end can share them. What a process
-remembers from one save to the next is in `context_memory`.
+remembers from one save to the next is in `memory`.
 """
 
 from __future__ import annotations

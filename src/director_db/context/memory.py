@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director_db.contexts import RememberedContext
+    from director_db.context.parts import RememberedContext
 
 T = TypeVar("T")
 
