@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _CONTENT = [{"type": "text", "text": "x" * 1000}]
 
 
-class Told(NamedTuple):
+class Waits(NamedTuple):
     """What one process saw."""
 
     waits: list[float]
@@ -36,7 +36,7 @@ class Told(NamedTuple):
     longest_checkpoint: float
 
 
-def _write(path: str, number: int, threads: int, start: float, seconds: float) -> Told:
+def _write(path: str, number: int, threads: int, start: float, seconds: float) -> Waits:
     checkpoints: list[float] = []
     run = Checkpointer.run
 
@@ -74,7 +74,7 @@ def _write(path: str, number: int, threads: int, start: float, seconds: float) -
             worker.start()
         for worker in workers:
             worker.join()
-    return Told(
+    return Waits(
         [wait for own in waits for wait in own],
         dict(errors),
         len(checkpoints),
@@ -82,7 +82,7 @@ def _write(path: str, number: int, threads: int, start: float, seconds: float) -
     )
 
 
-def _tell(queue: Queue[Told], *arguments: Any) -> None:
+def _write_and_put(queue: Queue[Waits], *arguments: Any) -> None:
     queue.put(_write(*arguments))
 
 
@@ -92,17 +92,17 @@ def measure(path: str, processes: int, threads: int, seconds: float) -> dict[str
     queue = context.Queue()
     start = time.time() + 1 + 0.2 * processes
     workers = [
-        context.Process(target=_tell, args=(queue, path, number, threads, start, seconds))
+        context.Process(target=_write_and_put, args=(queue, path, number, threads, start, seconds))
         for number in range(processes)
     ]
     for worker in workers:
         worker.start()
-    told = [queue.get(timeout=seconds * 2 + 120) for _ in workers]
+    found = [queue.get(timeout=seconds * 2 + 120) for _ in workers]
     for worker in workers:
         worker.join()
-    waits = sorted(wait for one in told for wait in one.waits)
+    waits = sorted(wait for one in found for wait in one.waits)
     errors: Counter[str] = Counter()
-    for one in told:
+    for one in found:
         errors.update(one.errors)
     return {
         "processes": processes,
@@ -110,16 +110,16 @@ def measure(path: str, processes: int, threads: int, seconds: float) -> dict[str
         "seconds": seconds,
         "calls": len(waits),
         "calls_of_a_process": [
-            min(len(one.waits) for one in told),
-            max(len(one.waits) for one in told),
+            min(len(one.waits) for one in found),
+            max(len(one.waits) for one in found),
         ],
         "errors": dict(errors),
         "p50": _quantile(waits, 0.5),
         "p99": _quantile(waits, 0.99),
         "p99.9": _quantile(waits, 0.999),
         "worst": waits[-1],
-        "checkpoints": sum(one.checkpoints for one in told),
-        "longest_checkpoint": max(one.longest_checkpoint for one in told),
+        "checkpoints": sum(one.checkpoints for one in found),
+        "longest_checkpoint": max(one.longest_checkpoint for one in found),
     }
 
 

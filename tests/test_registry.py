@@ -182,7 +182,7 @@ class TestWithoutArguments:
             assert str(tmp_path / "y") == named.place
 
 
-class _Told(SQLiteDB, db_type="told"):
+class _FromEnvironment(SQLiteDB, db_type="told"):
     @classmethod
     def _settings(cls, environ, url):
         found = Settings({"db_path": "told.db"}, {"db_path": "TOLD_PATH"}, ("TOLD_X is ignored.",))
@@ -193,14 +193,14 @@ class TestWhereSettingsComeFrom:
     @pytest.fixture(autouse=True)
     def _told(self):
         plugin = SimpleNamespace(
-            director_db_backend=hookimpl(lambda: BackendSpec("told", _Told, "Tells"))
+            director_db_backend=hookimpl(lambda: BackendSpec("told", _FromEnvironment, "Tells"))
         )
         with register(plugin):
             yield
 
     def test_health_tells(self, monkeypatch):
         monkeypatch.setenv("TOLD_PATH", "1")
-        with _Told() as built:
+        with _FromEnvironment() as built:
             for db in (built, load_db("told")):
                 health = db.health()
                 assert {"db_path": "TOLD_PATH"} == health.settings
@@ -215,7 +215,7 @@ class TestWhereSettingsComeFrom:
         assert load_db("told") is first
 
     def test_arguments_come_from_no_variable(self):
-        with _Told(db_path="told.db") as db:
+        with _FromEnvironment(db_path="told.db") as db:
             assert {} == db.health().settings
 
 

@@ -9,7 +9,7 @@ from director_db_conformance.proxy import Proxy
 from director_db_conformance.servers import find_cluster
 from director_db_conformance.servers.configured_server import VARIABLE
 from director_db_conformance.servers.docker_container import IMAGE_VARIABLE
-from director_db_conformance.servers.ladder import VERSION_VARIABLE
+from director_db_conformance.servers.server_sources import VERSION_VARIABLE
 
 PACKAGES = Path(__file__).with_name("packages")
 """What somebody might have installed: backends, each broken in its own way."""

@@ -13,7 +13,7 @@ import pytest
 from director_db_conformance import CLAUSES, __version__
 from director_db_conformance.provision import why_unusable
 from director_db_conformance.servers.configured_server import VARIABLE
-from director_db_conformance.servers.ladder import VERSION_VARIABLE
+from director_db_conformance.servers.server_sources import VERSION_VARIABLE
 
 
 def row(done, db_type):

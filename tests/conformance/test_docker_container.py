@@ -1,4 +1,4 @@
-"""The rung on a real engine; without one, what it says is in test_ladder.py."""
+"""The source on a real engine; without one, what it says is in test_server_sources.py."""
 
 import importlib
 import os
@@ -16,11 +16,11 @@ import pytest
 from director_db_conformance.servers import ConfiguredServerError, NoServerError, find_postgres
 from director_db_conformance.servers.docker_container import IMAGE_VARIABLE, DockerContainer
 from director_db_conformance.servers.folder import ServerFolder
-from director_db_conformance.servers.ladder import RUNGS
+from director_db_conformance.servers.offer import UnavailableError
 from director_db_conformance.servers.reaper import processes
-from director_db_conformance.servers.rung import UnavailableError
+from director_db_conformance.servers.server_sources import SERVER_SOURCES
 
-OTHERS = [rung.name for rung in RUNGS if rung.name != "docker"]
+OTHERS = [source.name for source in SERVER_SOURCES if source.name != "docker"]
 
 OWNER = f"""
 import sys
@@ -45,12 +45,12 @@ with find_postgres(exclude={OTHERS}) as server:
 
 @pytest.fixture(scope="module")
 def server():
-    rung = DockerContainer()
+    source = DockerContainer()
     try:
-        server = rung.offer(None).start(False)  # noqa: FBT003 - not durable
+        server = source.offer(None).start(False)  # noqa: FBT003 - not durable
     except UnavailableError as error:
         # Not failed where CI is set: a Postgres for the tests is to be had without an engine.
-        pytest.skip(f"{error}; {rung.remedy}")
+        pytest.skip(f"{error}; {source.remedy}")
     with server:
         yield server
 

@@ -7,7 +7,7 @@ import pytest
 from director_db_conformance.servers import offered_postgres
 from director_db_conformance.servers.configured_server import VARIABLE
 from director_db_conformance.servers.docker_container import IMAGE_VARIABLE
-from director_db_conformance.servers.ladder import VERSION_VARIABLE
+from director_db_conformance.servers.server_sources import VERSION_VARIABLE
 
 CONFTEST = 'pytest_plugins = ["director_db_conformance.fixtures"]\n'
 

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from director_db_conformance.servers import find_postgres
-from director_db_conformance.servers.ladder import asked_version
+from director_db_conformance.servers.server_sources import asked_version
 from gallery.broken import SQLITE
 from gallery.registry import whole_gallery
 from gallery.report import as_json, as_markdown, is_right, show_list, show_verdicts

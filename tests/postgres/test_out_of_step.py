@@ -36,7 +36,7 @@ def reply(kind, body=b""):
 
 def error(severity, code, kind=b"E", *, old=False):
     """An error or notice; an old pooler's has no severity but the one for people."""
-    fields = {b"S": severity, b"V": severity, b"C": code, b"M": "told by a proxy"}
+    fields = {b"S": severity, b"V": severity, b"C": code, b"M": "sent by a proxy"}
     if old:
         del fields[b"V"]
     body = b"".join(name + text.encode() + b"\0" for name, text in fields.items())
@@ -131,8 +131,8 @@ def liar(chance, kind, times=1):
     return answer
 
 
-class Told:
-    """What the caller was told, to be compared with what is stored."""
+class Acknowledged:
+    """The outcomes that the caller was given, to be compared with what is stored."""
 
     def __init__(self):
         self.stored, self.gone, self.appended = set(), set(), set()
@@ -213,8 +213,8 @@ def test_random_answers(place, proxy, new_db, pooler):
     direct = new_db(place.dsn)
     direct.create_session("s")
     direct.add_or_update_context_msg("s", {"reasoning": []})
-    told, db, number, lied = Told(), None, 0, dict.fromkeys(KINDS, 0)
-    completed = dict.fromkeys(Told.operations, 0)
+    acknowledged, db, number, lied = Acknowledged(), None, 0, dict.fromkeys(KINDS, 0)
+    completed = dict.fromkeys(Acknowledged.operations, 0)
     stop = time.monotonic() + SECONDS
     while number < ROUNDS or time.monotonic() < stop:
         if number % ROUNDS_OF_AN_INSTANCE == 0:
@@ -222,19 +222,19 @@ def test_random_answers(place, proxy, new_db, pooler):
                 db.close()
             db = new_db(place.dsn_by(proxy.port), pool_size=2, pooler=pooler, retry_deadline=3)
         name = list(KINDS)[number % len(KINDS)]
-        operation = chance.choice(Told.operations)
+        operation = chance.choice(Acknowledged.operations)
         lie = liar(chance, KINDS[name], chance.choice([1, 1, 2, 5]))
 
-        def tell(data, lie=lie, name=name):
+        def lie_once(data, lie=lie, name=name):
             answer = lie(data)
             lied[name] += answer is not None
             return answer
 
-        proxy.lie(tell)
+        proxy.lie(lie_once)
         where = f"seed {seed}, round {number}: {operation.__name__}, {name}"
         start = time.monotonic()
         try:
-            operation(told, db, number)
+            operation(acknowledged, db, number)
             completed[operation] += 1
         except DirectorDBError:
             pass
@@ -244,7 +244,7 @@ def test_random_answers(place, proxy, new_db, pooler):
         proxy.lie(None)
         try:
             assert "s" == db.get_session("s")["session_id"]
-            told.check(direct)
+            acknowledged.check(direct)
         except Exception as error:
             raise AssertionError(where) from error
         number += 1

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from director_db_conformance.levels import Clause
     from director_db_conformance.record import Choice
-    from director_db_conformance.run import Run
+    from director_db_conformance.run import SuiteRun
 
 _PAUSE: Final = 0.1
 _UNUSABLE: Final = 2
@@ -130,23 +130,23 @@ def main(
 @contextlib.contextmanager
 def _running(
     names: list[str], directory: Path, choice: Choice, guard: Guard
-) -> Iterator[list[Run]]:
+) -> Iterator[list[SuiteRun]]:
     """Start all at once: most of what a clause does is to wait for a disk or a server."""
-    from director_db_conformance.run import Run  # noqa: PLC0415 - imports pytest
+    from director_db_conformance.run import SuiteRun  # noqa: PLC0415 - imports pytest
 
-    runs: list[Run] = []
+    runs: list[SuiteRun] = []
     try:
         for name in names:
             own = directory / name
             own.mkdir()
-            runs.append(Run(name, own, choice, guard))
+            runs.append(SuiteRun(name, own, choice, guard))
         yield runs
     finally:
         for run in runs:
             run.end()
 
 
-def _wait(console: CommandConsole, runs: list[Run]) -> None:
+def _wait(console: CommandConsole, runs: list[SuiteRun]) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
 
     progress = Progress(

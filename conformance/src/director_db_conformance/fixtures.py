@@ -18,7 +18,7 @@ from director_db_conformance.servers import (
     find_postgres,
     offered_postgres,
 )
-from director_db_conformance.servers.ladder import asked_version
+from director_db_conformance.servers.server_sources import asked_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -51,13 +51,13 @@ class Guard:
 
     def watch(self, group: int) -> None:
         """Let it end a group of processes if the command cannot."""
-        self._tell(f"+{group}")
+        self._write_line(f"+{group}")
 
     def forget(self, group: int) -> None:
         """A group has ended."""
-        self._tell(f"-{group}")
+        self._write_line(f"-{group}")
 
-    def _tell(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         assert self._process.stdin is not None  # noqa: S101 - for type checkers
         # A guard that somebody has killed costs no verdict.
         with contextlib.suppress(OSError):

@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # By the system's own hand: also where nothing of Python gets its turn any more.
         file = os.open(stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         faulthandler.register(signal.SIGUSR1, file=file)
-    config.pluginmanager.register(_Run(config), "director-db-conformance-run")
+    config.pluginmanager.register(_Reporter(config), "director-db-conformance-run")
 
 
 @pytest.hookimpl(tryfirst=True)  # Before -k chooses.
@@ -139,8 +139,8 @@ def pytest_runtest_makereport(
     return report
 
 
-class _Run:
-    """The results of one run of pytest."""
+class _Reporter:
+    """Collects the results of one pytest session, and writes them as events."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._asked = Level(config.getoption(LEVEL_OPTION))
@@ -156,29 +156,29 @@ class _Run:
             clause = _clause(item)
             if clause is not None and item.parent is not None:
                 self._chosen.setdefault(item.parent.nodeid, []).append(clause.name)
-        self._tell({"chosen": [name for names in self._chosen.values() for name in names]})
+        self._write_event({"chosen": [name for names in self._chosen.values() for name in names]})
 
     def pytest_sessionfinish(self) -> None:
         """Say that there is nothing more to come."""
-        self._tell({"ended": True})
+        self._write_event({"ended": True})
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say which test is under way, so that somebody can tell that it never ends."""
-        self._tell({"started": nodeid.rpartition("::")[2]})
+        self._write_event({"started": nodeid.rpartition("::")[2]})
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Say that it has ended."""
-        self._tell({"finished": nodeid.rpartition("::")[2]})
+        self._write_event({"finished": nodeid.rpartition("::")[2]})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the result of a clause; a later phase of its test can only make it worse."""
         servers = report.__dict__.get("director_db_conformance_server", {})
         if servers and servers != self._servers:
             self._servers |= servers
-            self._tell({"server": next(iter(servers.values()))})
+            self._write_event({"server": next(iter(servers.values()))})
         if report.when != "teardown":
             placed = report.when == "setup" and report.passed
-            self._tell({"phase": "call" if placed else "teardown"})
+            self._write_event({"phase": "call" if placed else "teardown"})
         data: dict[str, Any] | None = report.__dict__.get("director_db_conformance")
         if data is None:
             return
@@ -187,7 +187,7 @@ class _Run:
         result = Result.of_json(data)
         if before is None or before.outcome in {Outcome.PASSED, Outcome.NOT_APPLICABLE}:
             own[data["clause"]] = result
-            self._tell(data)
+            self._write_event(data)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the verdict on each suite."""
@@ -213,7 +213,7 @@ class _Run:
             for reason in sorted(reasons):
                 terminalreporter.line(f"    not applicable: {reason}")
 
-    def _tell(self, event: dict[str, Any]) -> None:
+    def _write_event(self, event: dict[str, Any]) -> None:
         if self._events is not None:
             with self._events.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")

@@ -13,7 +13,7 @@ from director_db_conformance.dsn import parts
 from director_db_conformance.pgbouncer import PgBouncer
 from director_db_conformance.postgres_faults import delete_session_row, faults_of, lock_session_row
 from director_db_conformance.servers import find_postgres
-from director_db_conformance.servers.ladder import asked_version
+from director_db_conformance.servers.server_sources import asked_version
 
 if TYPE_CHECKING:
     from pathlib import Path

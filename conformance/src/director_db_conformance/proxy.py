@@ -341,7 +341,7 @@ class Proxy:
             if lie is None or lie.forward:
                 link.server.send(data)
             if lie is not None:
-                self._tell(link, lie)
+                self._send_lie(link, lie)
             return
         if link.is_lied_to:
             return
@@ -354,7 +354,7 @@ class Proxy:
         self._add(round_trips=0, sent=0, received=len(data), connections=0)
         link.client.send(data)
 
-    def _tell(self, link: _Link, lie: Lie) -> None:
+    def _send_lie(self, link: _Link, lie: Lie) -> None:
         link.is_lied_to = lie.forward
         link.client.send(lie.data)
         if lie.ends_after is not None:

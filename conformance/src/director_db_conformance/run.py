@@ -55,7 +55,7 @@ _MOST_DEATHS: Final = 40
 _PHASES: Final = {"setup": "making its place", "call": "it", "teardown": "destroying its place"}
 
 
-class Run(Record):
+class SuiteRun(Record):
     """The clauses on one backend, under way or finished.
 
     Attributes:

@@ -91,7 +91,7 @@ class BrokenDB(Mutant, SQLiteDB):
         return provision(directory, DB_TYPE)
 
     def _select_messages(self, query):
-        """Return the messages by name, as those like it who tamper with them."""
+        """Return the messages as named tuples, so that mutants can use `_replace`."""
         rows = super()._select_messages(query)
         return None if rows is None else list(map(StoredMessage._make, rows))
 

@@ -52,7 +52,7 @@ class ContextsAtOnceClauses:
     def test_ctx_3_a_save_is_whole_though_another_process_does_the_same(
         self, place: RecordedPlace
     ) -> None:
-        """Two new processes that make the same row of calls never take one's save for another's."""
+        """Two new processes that make the same calls never take one's save for another's."""
         new_session(place.open())
         with SecondProcess(place) as one, SecondProcess(place) as other:
             for turn, form in enumerate(_FORMS.values()):

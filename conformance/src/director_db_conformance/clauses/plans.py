@@ -1,4 +1,4 @@
-"""Long rows of writes that are known beforehand, for workers that are killed or cut off in them.
+"""Long sequences of known writes, for workers that are killed or cut off in them.
 
 Whoever looks afterwards knows from the number of calls that returned what has to be there: the
 model after that many, or after one more, which was in flight.

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Final, NamedTuple
 
-from director_db_conformance.servers.rung import UnavailableError
+from director_db_conformance.servers.offer import UnavailableError
 
 # Accounts that exist already; making one would change the machine for the sake of a test.
 _CANDIDATES: Final = ("postgres", "nobody")

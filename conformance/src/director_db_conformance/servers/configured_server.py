@@ -1,11 +1,11 @@
-"""Rung 1: a server that the environment names."""
+"""ServerSource 1: a server that the environment names."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Final
 
-from director_db_conformance.servers.rung import Offer, UnavailableError
+from director_db_conformance.servers.offer import Offer, UnavailableError
 from director_db_conformance.servers.server import PostgresServer
 
 if TYPE_CHECKING:

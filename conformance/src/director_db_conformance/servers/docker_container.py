@@ -1,4 +1,4 @@
-"""Rung 2: a container, where a Docker engine answers."""
+"""ServerSource 2: a container, where a Docker engine answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from director_db_conformance.ports import LOOPBACK, free_port
 from director_db_conformance.servers import reaper
 from director_db_conformance.servers.configured_server import ConfiguredServerError
 from director_db_conformance.servers.folder import ServerFolder
-from director_db_conformance.servers.rung import Offer, UnavailableError
+from director_db_conformance.servers.offer import Offer, UnavailableError
 from director_db_conformance.servers.throw_away import (
     OWNER,
     SETTINGS,
@@ -134,7 +134,7 @@ class ContainerServer(ThrowAwayServer):
             self.close()
             if not isinstance(error, Exception):
                 raise
-            # Whatever the engine says, there are more rungs.
+            # Whatever the engine says, there are more sources.
             message = f"the engine answers, but {image} did not start: {error}"
             raise UnavailableError(message) from error
         self.version = f"{major}.{minor}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from director_db_conformance.servers import reaper
 from director_db_conformance.servers.account import run_as
-from director_db_conformance.servers.rung import UnavailableError
+from director_db_conformance.servers.offer import UnavailableError
 
 if sys.platform != "win32":
     import fcntl

@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from director_db_conformance.servers.account import run_as
-from director_db_conformance.servers.rung import UnavailableError
+from director_db_conformance.servers.offer import UnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path

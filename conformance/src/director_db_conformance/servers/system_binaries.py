@@ -1,4 +1,4 @@
-"""Rung 3: the Postgres that the system has installed."""
+"""ServerSource 3: the Postgres that the system has installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from director_db_conformance.servers.account import server_account
 from director_db_conformance.servers.cluster import Cluster
 from director_db_conformance.servers.installation import Installation, choose, inspect
-from director_db_conformance.servers.rung import Offer
+from director_db_conformance.servers.offer import Offer
 
 # Debian keeps its server programs off PATH, so that several versions can live together.
 _USUAL_PLACES: Final = (

@@ -8,7 +8,7 @@ import psycopg
 
 from director_db_conformance.postgres_place import place_on
 from director_db_conformance.servers import find_cluster
-from director_db_conformance.servers.ladder import asked_version
+from director_db_conformance.servers.server_sources import asked_version
 from director_db_postgres import PostgresDB, schema, sql
 from director_db_postgres.connections import Connection
 from gallery.broken import Mutant

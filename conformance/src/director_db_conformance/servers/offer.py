@@ -1,4 +1,4 @@
-"""What every step of the ladder answers."""
+"""A server that could be had, and what gives one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class UnavailableError(Exception):
-    """This rung has no server here; the text says why."""
+    """This source has no server here; the text says why."""
 
 
 class Offer(NamedTuple):
@@ -32,7 +32,7 @@ class Offer(NamedTuple):
         return f"{self.version} from {self.source}"
 
 
-class Rung(Protocol):
+class ServerSource(Protocol):
     """One way to get a server."""
 
     @property
@@ -41,7 +41,7 @@ class Rung(Protocol):
 
     @property
     def remedy(self) -> str:
-        """What makes this rung hold, for somebody who has no server."""
+        """What to install or set so that it has one, for somebody who has no server."""
 
     def offer(self, version: int | None) -> Offer:
         """Look, without starting anything, for a server of a major version, or of any.

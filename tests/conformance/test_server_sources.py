@@ -19,11 +19,11 @@ from director_db_conformance.servers import (
 from director_db_conformance.servers.account import server_account
 from director_db_conformance.servers.configured_server import VARIABLE, ConfiguredServerError
 from director_db_conformance.servers.docker_container import DEFAULT_VERSION, IMAGE_VARIABLE
-from director_db_conformance.servers.ladder import RUNGS
+from director_db_conformance.servers.server_sources import SERVER_SOURCES
 
 pytestmark = pytest.mark.usefixtures("no_configured_server")
 
-NAMES = [rung.name for rung in RUNGS]
+NAMES = [source.name for source in SERVER_SOURCES]
 CONFIGURED, DOCKER, SYSTEM, WHEEL = NAMES
 
 
@@ -192,16 +192,18 @@ class TestNoServer:
             find_postgres(version=9)
         text = str(caught.value)
         assert text.startswith("No Postgres 9 for the tests.")
-        for rung in RUNGS:
-            assert rung.remedy in text
-            assert f"({rung.name}: " in text
+        for source in SERVER_SOURCES:
+            assert source.remedy in text
+            assert f"({source.name}: " in text
 
     def test_says_what_was_left_out(self):
         with pytest.raises(NoServerError, match=r"\(system binaries: left out\)"):
             find_postgres(exclude=NAMES)
 
-    def test_knows_no_other_rungs(self):
-        with pytest.raises(ValueError, match=r"There is no rung 'sytem'\. There are: configured"):
+    def test_knows_no_other_sources(self):
+        with pytest.raises(
+            ValueError, match=r"There is no server source 'sytem'\. There are: configured"
+        ):
             find_postgres(exclude=["sytem"])
 
 
