@@ -14,13 +14,21 @@ PEERS_READY := $(PEERS_VENV)/.ready
 BENCH_PYTHON := $(if $(PEERS),$(PEERS_VENV),$(VENV))/bin/python
 RESULTS := benchmarks/results
 
-.PHONY: demo test bench lint format init-sqlite-db init-postgres-db build clean
+# More workers than cores, as most tests of Postgres wait; the longest files begin.
+PYTEST := $(BIN)/python -m pytest -n auto --no-loadscope-reorder
+# What a run of `make test` draws of the gallery; `make test SAMPLE=2026-01-31` is the run of that day.
+SAMPLE ?= $(shell date +%F)
+
+.PHONY: demo test test-all bench lint format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST) --sample=$(SAMPLE)
+
+test-all: $(READY)
+	$(PYTEST)
 
 bench: $(if $(PEERS),$(PEERS_READY),$(READY))
 	$(BENCH_PYTHON) -m benchmarks --json $(RESULTS)/latest.json --markdown $(RESULTS)/latest.md \

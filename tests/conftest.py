@@ -10,7 +10,7 @@ import director_db
 from director_db_conformance.pgbouncer import PgBouncer
 from director_db_conformance.postgres_place import PGBOUNCER_VARIABLE
 
-pytest_plugins = ["director_db_conformance.fixtures"]
+pytest_plugins = ["director_db_conformance.fixtures", "gallery.verdicts"]
 
 # For type checkers; running it would use a database.
 collect_ignore = ["typing"]
@@ -24,6 +24,38 @@ _SETTINGS = (
     "DATABASE_URL",
     "DIRECTOR_DB_MIGRATE",
 )
+
+# The longest files first, so that no worker is left with one of them at the end.
+_LONG = (
+    "conformance/test_command.py",
+    "postgres/test_out_of_step.py",
+    "postgres/test_waiting.py",
+    "conformance/test_suite.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each file to one worker, as its tests share a server, but not the gallery."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - a run without it is fine
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return nodeid if file.endswith("test_gallery.py") else file
+
+    return Files(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """More than there are cores: most tests of Postgres wait."""
+    return (os.cpu_count() or 1) + 2
+
+
+def pytest_collection_modifyitems(items):
+    turns = {name: turn for turn, name in enumerate(_LONG)}
+    items.sort(key=lambda item: turns.get("/".join(item.path.parts[-2:]), len(turns)))
 
 
 @pytest.fixture

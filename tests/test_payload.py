@@ -43,7 +43,7 @@ class TextWithoutLength(str):
 MESSAGE = {"conv_id": "", "msg_id": "m", "msg_type": "", "agents": [], "actions": []}
 
 
-@pytest.mark.parametrize("value", [np.array([1, 2]), NoTruth(), {"a": NoTruth()}], ids=repr)
+@pytest.mark.parametrize("value", [np.array([1, 2]), NoTruth(), {"a": NoTruth()}], ids=type)
 def test_what_has_no_form_is_refused_without_asking_it(value):
     with pytest.raises(InvalidRecordError, match="JSON has no form for"):
         encode_payload(value, "content")
@@ -54,7 +54,7 @@ def test_a_list_that_does_not_say_whether_it_is_empty():
     assert "[1]" == encode_payload(ListWithoutTruth([1]), "content")
 
 
-@pytest.mark.parametrize("odd", [np.array(["s", "t"]), NoTruth(), 5, None], ids=repr)
+@pytest.mark.parametrize("odd", [np.array(["s", "t"]), NoTruth(), 5, None], ids=type)
 def test_every_place_of_a_value_is_checked_without_asking_it(odd):
     with SQLiteDB(":memory:") as db:
         db.create_session("s")

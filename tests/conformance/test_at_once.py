@@ -34,11 +34,10 @@ def test_an_error_of_any_of_them_is_raised():
         assert isinstance(found.value.__cause__, KeyError)
 
 
-def test_what_never_ends_is_a_failure(monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+def test_what_never_ends_is_a_failure():
     never = threading.Event()
     with pytest.raises(NonconformityError, match="one had not after"):
-        at_once([never.wait])
+        at_once([never.wait], patience=0.2)
     never.set()
     with pytest.raises(NonconformityError, match="the sun rises"):
         wait_until(bool, "the sun rises", patience=0.2)

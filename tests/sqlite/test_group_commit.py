@@ -194,7 +194,7 @@ def test_who_has_returned_is_seen_by_all(db):
 @pytest.mark.parametrize(
     "failure",
     [ValueError("mine"), SessionNotFoundError("mine"), sqlite3.DataError("mine")],
-    ids=repr,
+    ids=lambda failure: type(failure).__name__,
 )
 def test_one_that_fails_fails_alone(db, group, failure):
     group.lead(insert("a"))

@@ -54,6 +54,22 @@ def proven_on(verdicts):
     return found
 
 
+def left_to_luck(verdicts):
+    """Return the rules whose own clauses caught none of their mutants of SQLite, all tried."""
+    gallery, _ = whole_gallery()
+    of_sqlite = [verdict for verdict in verdicts if verdict.kind == SQLITE]
+    tried = {verdict.mutant for verdict in of_sqlite}
+    defended = {verdict.rule for verdict in of_sqlite if verdict.found_rule == verdict.rule}
+    rules = {mutant.rule for mutant in gallery.values() if mutant.kind == SQLITE} - defended
+    return sorted(
+        rule
+        for rule in rules
+        if tried.issuperset(
+            name for name, mutant in gallery.items() if (mutant.rule, mutant.kind) == (rule, SQLITE)
+        )
+    )
+
+
 def is_right(verdict):
     """Say whether a mutant was killed, or a healthy twin was not."""
     _, healthy = whole_gallery()

@@ -1,0 +1,101 @@
+"""The plugin of pytest that draws a sample of the trials, and judges all verdicts of a run.
+
+The trials of a run are spread over its workers, so what is to be said of all is said at its end.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import pytest
+
+PROPERTY: Final = "verdict"
+"""The property of a test's report that holds a verdict, as a dict."""
+
+SAMPLE_OPTION: Final = "--sample"
+
+SAMPLED: Final = 60
+"""How many trials are a sample."""
+
+
+def pytest_addoption(parser):
+    """Add the option for a run of minutes."""
+    parser.addoption(
+        SAMPLE_OPTION,
+        metavar="SEED",
+        help=f"of the gallery only {SAMPLED} trials, drawn with this seed; of the suite only core",
+    )
+
+
+def pytest_report_header(config):
+    """Say how to draw the same sample again."""
+    seed = config.getoption(SAMPLE_OPTION)
+    return None if seed is None else f"gallery: {SAMPLED} trials, drawn with {SAMPLE_OPTION}={seed}"
+
+
+def pytest_configure(config):
+    """Begin to collect verdicts."""
+    config.pluginmanager.register(_Verdicts(), "director-db-gallery-verdicts")
+
+
+@pytest.hookimpl(trylast=True)  # What was chosen by name needs no drawing.
+def pytest_collection_modifyitems(config, items):
+    """Leave out the trials that were not drawn."""
+    seed = config.getoption(SAMPLE_OPTION)
+    trials = {
+        item: item.callspec.params["name"]
+        for item in items
+        if "verdict_on" in getattr(item, "fixturenames", ())
+    }
+    if seed is None or len(trials) <= SAMPLED:
+        return
+    drawn = sample(trials.values(), seed)
+    out = [item for item, name in trials.items() if name not in drawn]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
+
+
+def sample(names, seed):
+    """Return some of the names, the same for the same seed."""
+    return {*random.Random(seed).sample(sorted(names), SAMPLED)}
+
+
+class _Verdicts:
+    """Those of a run, from whatever worker they come."""
+
+    def __init__(self):
+        self._found = []
+        self._left_to_luck = []
+
+    def pytest_runtest_logreport(self, report):
+        """Keep the verdict of a trial."""
+        found = dict(report.user_properties).get(PROPERTY)
+        if found and report.when == "call":
+            self._found.append(found)
+
+    @pytest.hookimpl(tryfirst=True)  # Before the summary.
+    def pytest_sessionfinish(self, session):
+        """Fail the run if a rule is only defended by luck; a worker knows too few verdicts."""
+        if not self._found or hasattr(session.config, "workerinput"):
+            return
+        from gallery.report import left_to_luck  # noqa: PLC0415 - most runs try no mutant
+
+        self._left_to_luck = left_to_luck(self._verdicts())
+        if self._left_to_luck and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter):
+        """Show who was killed by what, and name the rules that no clause of theirs defends."""
+        if not self._found:
+            return
+        from gallery.report import show_verdicts  # noqa: PLC0415
+
+        show_verdicts(self._verdicts())
+        for rule in self._left_to_luck:
+            terminalreporter.line(f"FAILED {rule}: no clause of its own kills a mutant", red=True)
+
+    def _verdicts(self):
+        from gallery.runner import Verdict  # noqa: PLC0415
+
+        return [Verdict(**found) for found in self._found]
