@@ -21,7 +21,7 @@ class Verdict(Enum):
     UNCLEAR = "unclear"
 
 
-class Goal(msgspec.Struct, frozen=True):
+class Goal(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a measurement is to reach.
 
     Attributes:
@@ -55,7 +55,7 @@ class Goal(msgspec.Struct, frozen=True):
         return value >= self.bound if self.at_least else value <= self.bound
 
 
-class Figure(msgspec.Struct, frozen=True):
+class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one contender took.
 
     Attributes:
@@ -71,7 +71,7 @@ class Figure(msgspec.Struct, frozen=True):
     is_peer: bool = False
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the table.
 
     Attributes:
@@ -100,7 +100,7 @@ class Row(msgspec.Struct, frozen=True):
         return self.goal.verdict(self.measured)
 
 
-class Curve(msgspec.Struct, frozen=True):
+class Curve(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the cost of one thing grows.
 
     Attributes:
@@ -119,7 +119,7 @@ class Curve(msgspec.Struct, frozen=True):
     is_peer: bool = False
 
 
-class Report(msgspec.Struct):
+class Report(msgspec.Struct, omit_defaults=True):
     """One run.
 
     Attributes:
@@ -141,10 +141,21 @@ class Report(msgspec.Struct):
     notes: list[str] = []
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+        """Write it as JSON, a row or a curve in a line, so that a change of one is one line."""
+        parts = []
+        for name, value in msgspec.to_builtins(self).items():
+            if isinstance(value, list):
+                lines = ",\n".join(_json(each) for each in value)
+                parts.append(f"{_json(name)}: [\n{lines}\n]")
+            else:
+                parts.append(f"{_json(name)}: {_json(value)}")
+        path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Report:
         """Read what `save` wrote."""
         return msgspec.json.decode(path.read_bytes(), type=cls)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
