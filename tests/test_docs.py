@@ -13,10 +13,13 @@ from typing import NamedTuple
 import pytest
 
 import director_db
+from benchmarks.report import markdown
+from benchmarks.results import Report
 from director_db import BaseDB
 from director_db_sqlite import SQLiteDB
 
 ROOT = Path(__file__).parents[1]
+GUIDE = sorted([ROOT / "README.md", ROOT / "CONTRACT.md", *ROOT.glob("docs/*.md")])
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PAGES = sorted([*DOCUMENTS, *ROOT.glob("backends/*/*.md"), *ROOT.glob("conformance/*.md")])
 BACKENDS = {"sqlite": "SQLite", "postgres": "Postgres"}
@@ -231,13 +234,12 @@ def public_operations():
 
 @pytest.mark.parametrize("name", sorted({*director_db.__all__} - {"__version__"}))
 def test_every_public_name_is_documented(name):
-    pages = text_of("README.md") + text_of("CONTRACT.md")
-    assert re.search(rf"\b{name}\b", pages)
+    assert any(re.search(rf"\b{name}\b", page.read_text(encoding="utf-8")) for page in GUIDE)
 
 
 def test_the_table_of_operations_has_each_of_them_once():
     expected = {name for name in public_operations() if inspect.isfunction(vars(BaseDB)[name])}
-    table = first_cells(section(text_of("README.md"), "Operations"))
+    table = first_cells(text_of("docs/operations.md"))
     assert sorted(expected) == sorted(table)
 
 
@@ -259,13 +261,26 @@ def test_the_table_of_errors_has_each_of_them():
         if name.endswith("Error") and name != director_db.DirectorDBError.__name__
     }
     assert errors == set(first_cells(section(text_of("CONTRACT.md"), "Errors")))
-    tree = section(text_of("README.md"), "Errors")
-    assert errors == set(re.findall(r"── (\w+)", tree))
+    assert errors == set(re.findall(r"── (\w+)", text_of("docs/errors.md")))
 
 
 def test_the_guide_names_every_storage_operation():
     guide = section(text_of("docs/writing-a-backend.md"), "What to write")
     assert set() == {name for name in BaseDB.__abstractmethods__ if f"`{name}" not in guide}
+
+
+# --- The README: short, and its tables are those of the reports ---------------------------------
+
+
+def test_the_readme_is_read_to_the_end():
+    assert len(text_of("README.md").splitlines()) <= 180
+
+
+def test_the_speed_is_that_of_the_latest_run():
+    latest = Report.load(ROOT / "benchmarks/results/latest.json")
+    assert text_of("README.md") == markdown.into_readme(text_of("README.md"), latest)
+    assert len(markdown.README_ROWS) <= 8
+    assert set() == {*markdown.README_ROWS} - {row.work for row in latest.rows}
 
 
 # --- Settings -----------------------------------------------------------------------------------
@@ -307,16 +322,16 @@ def variables_documented(text):
     return [cell for cell in first_cells(text) if re.fullmatch(r"[A-Z][A-Z0-9_]+", cell)]
 
 
-def test_the_readme_has_every_setting_of_the_core_and_no_other():
-    settings = section(text_of("README.md"), "Settings").partition("\n### ")[0]
+def test_the_page_has_every_setting_of_the_core_and_no_other():
+    settings = text_of("docs/settings.md").partition("\n## ")[0]
     expected = variables_read(ROOT / "src")
     assert "DB_TYPE" in expected
     assert sorted(expected) == sorted(variables_documented(settings))
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("backends/*/src")))
-def test_the_readme_has_every_setting_of_a_backend_and_no_other(name):
-    settings = section(text_of("README.md"), BACKENDS[name])
+def test_the_page_has_every_setting_of_a_backend_and_no_other(name):
+    settings = section(text_of("docs/settings.md"), BACKENDS[name])
     expected = variables_read(ROOT / "backends" / name / "src")
     assert len(expected) > 0
     assert sorted(expected) == sorted(variables_documented(settings))
@@ -391,7 +406,7 @@ def test_every_command_that_a_document_names_exists(path):
 def test_the_table_of_commands_has_each_of_them():
     from director_db.cli import command  # noqa: PLC0415
 
-    rows = first_cells(section(text_of("README.md"), "Operating"))
+    rows = first_cells(section(text_of("docs/operating.md"), "The command"))
     assert sorted(command.commands) == sorted(row.removeprefix("director-db ") for row in rows)
 
 

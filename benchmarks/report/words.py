@@ -77,6 +77,15 @@ def peer(row: Row, found: Figure) -> str:
     return f"{found.name} {amount(theirs, row.unit)} ({_two_digits(ratio)} x)"
 
 
+def nearest_peer(row: Row) -> str:
+    """Write what the fastest peer took; a dash where none took part."""
+    peers = [each for each in row.figures if each.is_peer]
+    if not peers:
+        return ABSENT
+    fastest = min if row.unit == "s" else max
+    return peer(row, fastest(peers, key=lambda each: each.spread.median))
+
+
 def facts(row: Row) -> str:
     """Write what else was seen."""
     return "; ".join(f"{name} {value}" for name, value in row.facts.items())

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES
@@ -150,14 +151,16 @@ def test_the_page_has_every_row_and_every_case(report):
     assert "![Messages stored in a second, by the number of threads](threads.svg)" in page
 
 
-def test_the_readme_gets_the_rows_with_goals_between_its_markers():
+def test_the_readme_gets_few_rows_beside_the_limit_and_the_fastest_peer():
     text = f"above\n{markdown.BEGIN}\nold\n{markdown.END}\nbelow\n"
-    report = small_report(row(1.1, Goal(1.15, "x raw")), row(9.9))
+    shown = replace(row(1.1, Goal(1.15, "x raw")), work=markdown.README_ROWS[0])
+    shown.figures.append(Figure("Fast peer", Spread.exactly(0.003), is_peer=True))
+    report = small_report(shown, row(9.9))
     changed = markdown.into_readme(text, report)
     assert changed.startswith("above\n")
     assert changed.endswith(f"{markdown.END}\nbelow\n")
     assert "old" not in changed
-    expected = "| SQLite: work | 2 ms | 1 ms | 1.1 | ≤ 1.15 x raw | pass |"
+    expected = "| SQLite: upsert, 1 thread | 2 ms | 1 ms | Fast peer 3 ms (1.5 x) |"
     assert [expected] == [line for line in changed.splitlines() if line.startswith("| SQLite")]
     assert changed == markdown.into_readme(changed, report)
 

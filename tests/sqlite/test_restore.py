@@ -89,9 +89,9 @@ def test_the_log_of_the_file_before_is_refused(tmp_path, kind, how):
     assert is_whole(path)
 
 
-def test_the_steps_of_the_readme_restore_a_backup(tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (steps,) = re.findall(r"`(rm -f director\.db .*)`", readme)
+def test_the_documented_steps_restore_a_backup(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="utf-8")
+    (steps,) = re.findall(r"`(rm -f director\.db .*)`", page)
     path = tmp_path / "director.db"
     store(path, "kept", 3)
     back_up(path, tmp_path / "backup.db", "vacuum")
