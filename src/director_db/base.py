@@ -1,8 +1,8 @@
-"""The contract: what every database does for an application, and the little that a backend writes.
+"""The contract: what every database does for an application.
 
 `BaseDB` holds the meaning once. Each public method checks its arguments, fills defaults, encodes,
-calls one storage operation and decodes. A backend writes only the storage operations, the abstract
-methods at the end of the class: they get clean rows and know nothing of JSON, time or defaults.
+calls one storage operation and decodes. A backend writes the storage operations, see `storage.py`:
+they get clean rows and know nothing of JSON, time or defaults.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from abc import ABCMeta, abstractmethod
+from abc import ABCMeta
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -60,22 +60,14 @@ from director_db.records import (
 from director_db.registry import DBType, environment
 from director_db.rows import (
     UNSET,
-    Appended,
-    ContextAppend,
-    ContextChange,
-    ContextRow,
     DeletedComponents,
-    MessageColumns,
     MessageQuery,
-    MessageRow,
-    SaveOutcome,
-    SessionChanges,
     SessionQuery,
-    SessionRow,
     StoredContext,
     Unset,
 )
 from director_db.settings import Settings
+from director_db.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -139,7 +131,7 @@ class _Registering(ABCMeta):
             return instance
 
 
-class BaseDB(metaclass=_Registering):
+class BaseDB(Storage, metaclass=_Registering):
     """Stores sessions, their conversations and their context messages.
 
     Thread safety: one instance serves any number of threads at once (LIF-1). After a fork it
@@ -161,17 +153,9 @@ class BaseDB(metaclass=_Registering):
     db_type: ClassVar[DBType]
     """The DB type; ``class DuckDB(BaseDB, db_type="duck")`` sets it."""
 
-    incremental_contexts: ClassVar[bool] = False
-    """Whether `_save_context_change` and `_append_context` are written.
-
-    Without them each save stores the whole context as one text, and an append reads it first.
-    """
-
     _gate: lifecycle.Gate
-    _owner: object
     _closing: threading.Lock
     _released: bool
-    _fork_ready: bool
     _shared: bool
     _found: Mapping[str, Hashable] | None
 
@@ -740,159 +724,6 @@ class BaseDB(metaclass=_Registering):
             # What it holds is not known, so nothing may use it; who forked is told why.
             self._gate.closed = True
             raise
-
-    # --- What a backend writes ------------------------------------------------------------------
-    #
-    # Ids are known to be possible, rows are checked and complete, payloads are text. An operation
-    # is one transaction: it happened wholly before it returns, or not at all if it raises. Every
-    # write to the parts of a session locks the session's row first, and then its parts.
-
-    @classmethod
-    @abstractmethod
-    def _settings(cls, environ: Mapping[str, str], url: str | None) -> dict[str, Hashable]:
-        """Return the constructor's keyword arguments that the environment, or a URL, asks for.
-
-        `load_db` shares one instance among calls whose settings are equal, and the class without
-        any argument is built with them. `director_db.settings.Settings` is a dict that also says
-        where they come from. A URL's scheme is one of the backend's: what follows a ``+`` in it is
-        left out. No I/O.
-
-        Raises:
-            ConfigurationError: a setting is malformed; the message names it, and no password.
-        """
-
-    @property
-    @abstractmethod
-    def place(self) -> str:
-        """Where the data is, for people: a path or a URL with the password masked. No I/O."""
-
-    @abstractmethod
-    def _check(self) -> Health:
-        """Connect, create what is missing, and describe the database (LIF-4)."""
-
-    @abstractmethod
-    def _close(self) -> None:
-        """Close every connection, with no operation in flight; a later one may open new ones."""
-
-    @abstractmethod
-    def _abandon(self) -> None:
-        """Forget every connection, lock and thread: this is a forked child (LIF-1).
-
-        Inherited connections must be neither used nor closed nor garbage-collected here; the next
-        operation opens new ones. `_fork_ready` is False where the fork happened in the middle of an
-        operation that did not end in time, and `_prepare_fork` was not called.
-        """
-
-    def _prepare_fork(self) -> None:
-        """Get ready for a fork of this process, with no operation in flight."""
-
-    def _renew_locks(self) -> None:
-        """Make every lock anew: gevent has replaced those of the standard library.
-
-        No operation is in flight. A backend that makes its locks with its connections need not
-        write it: these are closed, and the next operation opens new ones.
-        """
-        self._close()
-
-    @abstractmethod
-    def _translate(self, error: Exception) -> DirectorDBError | None:
-        """Return our error for a driver's exception, by its code; None if it is not a driver's."""
-
-    def _migrate(self, *, skip_invalid: bool) -> Migration:  # noqa: ARG002 - for those who need it
-        """Carry an old layout over; `old_layout` converts and checks the rows.
-
-        Optional: written by backends of databases that the old system used.
-        """
-        message = f"A database of type {self.db_type} has no old layout to migrate."
-        raise ConfigurationError(message)
-
-    def _distribute(self, shards: int | None) -> Distribution:  # noqa: ARG002 - as above
-        """Spread the tables over several servers. Optional."""
-        message = f"A database of type {self.db_type} is on one machine; it cannot be distributed."
-        raise ConfigurationError(message)
-
-    @abstractmethod
-    def _insert_session(self, row: SessionRow) -> None:
-        """Insert a session; one that exists already stays as it is."""
-
-    @abstractmethod
-    def _select_session(self, session_id: str) -> SessionRow | None:
-        """Return a session."""
-
-    @abstractmethod
-    def _select_sessions(self, query: SessionQuery) -> Sequence[SessionRow]:
-        """Return a page of sessions in the order of SES-4."""
-
-    @abstractmethod
-    def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
-        """Change the columns that are not `UNSET`; False if there is no such session."""
-
-    @abstractmethod
-    def _delete_session(self, session_id: str) -> DeletedComponents:
-        """Delete a session with its parts, and say which were there."""
-
-    @abstractmethod
-    def _upsert_messages(self, session_id: str, rows: Sequence[MessageRow]) -> bool:
-        """Insert or update one message or more, in order; False if there is no such session.
-
-        A new message takes the next place in its session, a known one keeps its place. The
-        session's `updated_at` becomes the latest of itself and the rows'.
-        """
-
-    @abstractmethod
-    def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
-        """Return a page of messages, oldest first.
-
-        None if the session exists and the message that `before` or `after` names is not in it. A
-        session that does not exist has no messages.
-        """
-
-    @abstractmethod
-    def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
-        """Return a message."""
-
-    @abstractmethod
-    def _delete_message(self, session_id: str, msg_id: str) -> bool:
-        """Delete a message; True if it was there."""
-
-    @abstractmethod
-    def _delete_messages(self, session_id: str) -> bool:
-        """Delete all messages of a session; True if there was one."""
-
-    @abstractmethod
-    def _save_context(self, row: ContextRow, *, if_version: int | None) -> SaveOutcome:
-        """Insert or replace the context of a session.
-
-        With `if_version`, only if that version is the stored one (`NO_CONTEXT`: only if none is
-        stored). The session's `updated_at` becomes the later of itself and the row's; not where
-        nothing is saved. A backend that tries again after a lost connection answers `IN_DOUBT`
-        where it finds neither its own version nor `if_version`.
-        """
-
-    def _save_context_change(self, change: ContextChange) -> SaveOutcome:
-        """Insert or replace a context that is kept item by item; else as `_save_context`.
-
-        Optional: written by backends that set `incremental_contexts`. Such a backend deletes the
-        items of a context that `_save_context` replaces.
-        """
-        raise NotImplementedError
-
-    def _append_context(self, append: ContextAppend) -> Appended:
-        """Add items to the end of a context's list without reading it, or start a context.
-
-        The answer is `CONFLICT`, and nothing is changed, if the stored `list_key` is another one,
-        or the whole would be longer than `MAX_PAYLOAD_BYTES`. `created_at` and the metadata of a
-        context that exists stay. Optional, as `_save_context_change`.
-        """
-        raise NotImplementedError
-
-    @abstractmethod
-    def _select_context(self, session_id: str) -> StoredContext | None:
-        """Return the context of a session."""
-
-    @abstractmethod
-    def _delete_context(self, session_id: str) -> bool:
-        """Delete the context of a session; True if there was one."""
 
 
 def _message_query(session_id: str, limit: object, before: object, after: object) -> MessageQuery:

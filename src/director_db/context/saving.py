@@ -36,9 +36,9 @@ from director_db.payload import check_payload, encode_payload
 from director_db.rows import NO_CONTEXT, ContextRow, SaveOutcome
 
 if TYPE_CHECKING:
-    from director_db.base import BaseDB
     from director_db.context.parts import ContextDraft, EncodedItems, RememberedContext
     from director_db.rows import StoredContext
+    from director_db.storage import Storage
 
 _PATIENCE: Final = 30.0
 """How long an append that reads first is tried while others save, in seconds."""
@@ -49,7 +49,7 @@ _LONGEST_PAUSE: Final = 0.25
 
 
 def save(
-    db: BaseDB,
+    db: Storage,
     session_id: object,
     value: object,
     created_at: object,
@@ -80,7 +80,7 @@ def save(
         raise SessionNotFoundError(wanted)
 
 
-def append(db: BaseDB, session_id: object, messages: object, key: object) -> int:
+def append(db: Storage, session_id: object, messages: object, key: object) -> int:
     """Add to a context's list; the arguments of `BaseDB.append_context_messages`."""
     wanted = required_id(session_id, "session_id")
     items = context_items(messages)
@@ -99,7 +99,7 @@ def append(db: BaseDB, session_id: object, messages: object, key: object) -> int
 
 
 def _save_draft(
-    db: BaseDB, row: ContextRow, draft: ContextDraft, known: RememberedContext | None
+    db: Storage, row: ContextRow, draft: ContextDraft, known: RememberedContext | None
 ) -> SaveOutcome:
     """Save what changed since the version that is known, or else the whole value.
 
@@ -116,7 +116,7 @@ def _save_draft(
     return outcome
 
 
-def _append_encoded(db: BaseDB, session_id: str, key: str, items: EncodedItems) -> int | None:
+def _append_encoded(db: Storage, session_id: str, key: str, items: EncodedItems) -> int | None:
     """Append without reading; None where the stored context has no such list in parts."""
     change = context_append(session_id, key, items, new_version(), now())
     if change is None:
@@ -133,7 +133,7 @@ def _append_encoded(db: BaseDB, session_id: str, key: str, items: EncodedItems) 
     return length
 
 
-def _append_by_saving(db: BaseDB, session_id: str, key: str, items: list[Any]) -> int:
+def _append_by_saving(db: Storage, session_id: str, key: str, items: list[Any]) -> int:
     """Read the context, add to it, and save it unless another writer was faster."""
     deadline = time.monotonic() + _PATIENCE
     pause = _SHORTEST_PAUSE
@@ -161,7 +161,7 @@ def _append_by_saving(db: BaseDB, session_id: str, key: str, items: list[Any]) -
 
 
 def _save_if_unchanged(
-    db: BaseDB, session_id: str, stored: StoredContext | None, value: dict[str, Any], key: str
+    db: Storage, session_id: str, stored: StoredContext | None, value: dict[str, Any], key: str
 ) -> SaveOutcome:
     """Save a context on top of the version that was read, None if there was none.
 

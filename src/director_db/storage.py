@@ -1,0 +1,345 @@
+"""What a backend writes: the storage operations, and nothing else.
+
+`BaseDB` stands on them. It checks arguments, fills defaults, encodes payloads and decodes rows; a
+storage operation gets clean rows, described in `director_db.rows`, and moves them in and out of one
+database. Nineteen have to be written: six for the life of an instance, five for sessions, five for
+messages, three for contexts. The others have a default. What holds for all of them:
+
+**Arguments are clean.** Ids are possible (1 to 255 characters, neither U+0000 nor lone surrogates),
+times are int seconds that fit 64 bits, payloads are text of at most 64 MiB of UTF-8 without U+0000.
+Store such a text as it is, leading tab included. Ids are compared code point by code point.
+
+**One operation is one transaction.** It has happened wholly and durably when it returns, and not at
+all if it raises. In some databases (MySQL, Oracle) DDL commits: it ends the transaction that it
+stands in. There, create tables in a transaction of their own, before the operation's, in steps that
+can be repeated, and store the version of the schema last.
+
+**Threads and processes.** Operations run at once in any number of threads, instances and processes.
+None may see another half done.
+
+**Locks.** Every write to the messages or the context of a session locks the session's row first,
+and then writes. So a writer and `_delete_session` come one after the other, the next place of a
+message is drawn by one writer at a time, and nobody deadlocks.
+
+**Errors.** Let the driver's exceptions pass; `BaseDB` hands them to `_translate`. "Not there" is an
+answer, as described at each operation, and no exception.
+
+**A lost connection.** When it breaks, whoever sent a COMMIT does not know whether it took effect.
+The driver's exception does not say whether one was sent, so `_translate` alone cannot know. Either
+the place that sends COMMIT notes it, or the answer for every broken connection is
+``BackendUnavailableError(..., maybe_applied=True)``. To leave `maybe_applied` out promises that
+nothing was stored. An operation may be tried again on a new connection only where its result is the
+same if the first try took effect.
+
+An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a whole backend:
+
+>>> import sqlite3
+>>> from director_db.rows import NO_CONTEXT, ContextRow, SaveOutcome
+>>> class Contexts:
+...     def __init__(self, connection):
+...         self.connection = connection
+...
+...     def _save_context(self, row, *, if_version):
+...         run = self.connection.execute
+...         with self.connection:  # commits, or rolls back what raises
+...             run("BEGIN IMMEDIATE")  # in SQLite, the lock of all rows
+...             session = (row.session_id,)
+...             if not run("SELECT 1 FROM session WHERE id = ?", session).fetchone():
+...                 return SaveOutcome.NO_SESSION
+...             found = run("SELECT version FROM context WHERE id = ?", session).fetchone()
+...             stored = NO_CONTEXT if found is None else found[0]
+...             if if_version is not None and if_version != stored:
+...                 return SaveOutcome.CONFLICT
+...             run(
+...                 "INSERT INTO context VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE"
+...                 " SET context = ?2, version = ?3, updated_at = ?5, metadata = ?6,"
+...                 " created_at = iif(?7, ?4, created_at)",
+...                 (
+...                     row.session_id,
+...                     row.context,
+...                     row.version,
+...                     row.created_at,
+...                     row.updated_at,
+...                     row.metadata,
+...                     row.created_at_given,
+...                 ),
+...             )
+...             run(
+...                 "UPDATE session SET updated_at = max(updated_at, ?) WHERE id = ?",
+...                 (row.updated_at, row.session_id),
+...             )
+...         return SaveOutcome.SAVED
+>>> contexts = Contexts(sqlite3.connect(":memory:"))
+>>> _ = contexts.connection.executescript('''
+...     CREATE TABLE session (id TEXT PRIMARY KEY, updated_at INTEGER);
+...     CREATE TABLE context (
+...         id TEXT PRIMARY KEY REFERENCES session ON DELETE CASCADE,
+...         context TEXT, version INTEGER, created_at INTEGER, updated_at INTEGER, metadata TEXT
+...     );
+...     INSERT INTO session VALUES ('s1', 100);
+... ''')
+>>> row = ContextRow("s1", "[1]", 7, 200, created_at_given=False, updated_at=200, metadata="{}")
+>>> contexts._save_context(row, if_version=NO_CONTEXT)
+<SaveOutcome.SAVED: 'saved'>
+>>> contexts._save_context(row._replace(context="[1, 2]", version=8), if_version=5)
+<SaveOutcome.CONFLICT: 'another version is stored'>
+>>> contexts._save_context(row._replace(session_id="s2"), if_version=5)
+<SaveOutcome.NO_SESSION: 'no session'>
+>>> contexts.connection.execute("SELECT updated_at FROM session").fetchone()
+(200,)
+>>> contexts.connection.close()
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from director_db.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from director_db.errors import DirectorDBError
+    from director_db.records import Distribution, Health, Migration
+    from director_db.rows import (
+        Appended,
+        ContextAppend,
+        ContextChange,
+        ContextRow,
+        DeletedComponents,
+        MessageColumns,
+        MessageQuery,
+        MessageRow,
+        SaveOutcome,
+        SessionChanges,
+        SessionQuery,
+        SessionRow,
+        StoredContext,
+    )
+
+
+class Storage(ABC):
+    """The storage operations of one database; a backend is a subclass of `BaseDB`.
+
+    The module's docstring says what holds for all operations.
+    """
+
+    db_type: ClassVar[str]
+    """The DB type; ``class DuckDB(BaseDB, db_type="duck")`` sets it."""
+
+    incremental_contexts: ClassVar[bool] = False
+    """Whether `_save_context_change` and `_append_context` are written.
+
+    Without them each save stores the whole context as one text, and an append reads it first.
+    """
+
+    _fork_ready: bool
+    """For `_abandon`: whether no operation was in flight when the process forked."""
+
+    _owner: object
+    """A token of the instance, by which what it saved is remembered."""
+
+    # --- Life -----------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def _settings(cls, environ: Mapping[str, str], url: str | None) -> dict[str, Hashable]:
+        """Return the constructor's keyword arguments that the environment, or a URL, asks for.
+
+        `load_db` shares one instance among calls whose settings are equal, and the class without
+        any argument is built with them. No I/O.
+
+        Args:
+            environ: the environment.
+            url: None, or a URL whose scheme is one of the backend's, without the driver that may
+                follow a ``+``.
+
+        Returns:
+            A dict; `director_db.settings.Settings` is one that also says where each comes from.
+
+        Raises:
+            ConfigurationError: a setting is malformed; the message names it, and no password.
+        """
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where the data is, for people: a path or a URL with the password masked. No I/O."""
+
+    @abstractmethod
+    def _check(self) -> Health:
+        """Connect, create what is missing, and describe the database (LIF-4).
+
+        Every first operation creates what is missing, as this one does. Many processes may do so at
+        once, and one may have died in the middle.
+
+        Raises:
+            SchemaError: the tables are not ours, or of another release; nothing is changed.
+        """
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close every connection, with no operation in flight; a later one may open new ones."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Forget every connection, lock and thread: this is a forked child (LIF-1).
+
+        Inherited connections must be neither used nor closed nor garbage-collected here; the next
+        operation opens new ones. Where `_fork_ready` is False, an operation was in flight, and
+        `_prepare_fork` was not called.
+        """
+
+    @abstractmethod
+    def _translate(self, error: Exception) -> DirectorDBError | None:
+        """Return our error for a driver's exception, by its code; None if it is not a driver's.
+
+        Called with whatever an operation raised. A lost connection during a write is
+        `BackendUnavailableError` with ``maybe_applied=True``, unless it is known that no COMMIT was
+        sent; see the module's docstring. ``retryable=True`` where the same call may succeed soon
+        without anybody mending anything. No password in the message (LIF-6).
+        """
+
+    def _prepare_fork(self) -> None:  # noqa: B027 - most need not get ready
+        """Get ready for a fork of this process, with no operation in flight."""
+
+    def _renew_locks(self) -> None:
+        """Make every lock anew, as gevent has replaced those of the standard library.
+
+        No operation is in flight. Backends that make locks together with connections need not write
+        it: the connections are closed, and the next operation opens new ones.
+        """
+        self._close()
+
+    def _migrate(self, *, skip_invalid: bool) -> Migration:  # noqa: ARG002 - for those who need it
+        """Carry an old layout over; `old_layout` converts and checks the rows.
+
+        Optional: written by backends of databases that the old system used.
+        """
+        message = f"A database of type {self.db_type} has no old layout to migrate."
+        raise ConfigurationError(message)
+
+    def _distribute(self, shards: int | None) -> Distribution:  # noqa: ARG002 - as above
+        """Spread the tables over several servers, each session on one of them.
+
+        Optional. `shards` is at least 1; None leaves it to the backend.
+        """
+        message = f"A database of type {self.db_type} is on one machine; it cannot be distributed."
+        raise ConfigurationError(message)
+
+    # --- Sessions -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _insert_session(self, row: SessionRow) -> None:
+        """Insert a session; one that exists already stays as it is (SES-1, SES-2).
+
+        Of two inserts of one id at once, one wins and neither raises.
+        """
+
+    @abstractmethod
+    def _select_session(self, session_id: str) -> SessionRow | None:
+        """Return a session, None if there is none (SES-3)."""
+
+    @abstractmethod
+    def _select_sessions(self, query: SessionQuery) -> Sequence[SessionRow]:
+        """Return a page of sessions (SES-4).
+
+        By ``(updated_at, created_at, session_id)``, highest first, ids by code point. With
+        `query.before` only rows below that triple; with `query.video_id` or `query.collection_id`
+        only rows with exactly that value; at most `query.limit` rows, None for all.
+        """
+
+    @abstractmethod
+    def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
+        """Change the columns that are not `UNSET`; False if there is no such session (SES-5)."""
+
+    @abstractmethod
+    def _delete_session(self, session_id: str) -> DeletedComponents:
+        """Delete a session with its messages and its context; return which were there (DEL-2).
+
+        Of two deletes at once, one finds what there was and the other nothing. A write that is in
+        flight comes before and is deleted too, or after and finds no session.
+        """
+
+    # --- Messages -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _upsert_messages(self, session_id: str, rows: Sequence[MessageRow]) -> bool:
+        """Insert or update one message or more; False if there is no such session (MSG-1 to MSG-7).
+
+        As if one row after another: an id that comes twice has the place of the first row and the
+        fields of the last. A new message takes the next place in its session, a known one keeps its
+        place; `created_at` of a known one is replaced only by a row with `created_at_given`. The
+        session's `updated_at` becomes the latest of itself and the rows' (SES-6).
+
+        Writers of one session at once must not draw the same place. A place becomes visible no
+        later than any higher one, or a reader that pages by `after` misses a message.
+        """
+
+    @abstractmethod
+    def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
+        """Return a page of messages, oldest place first (MSG-6).
+
+        Returns:
+            Tuples with the columns of `StoredMessage`. Empty if there is no such session. None if
+            the session exists and the message of `query.before` or `query.after` is not in it.
+        """
+
+    @abstractmethod
+    def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
+        """Return a message, None if it is not there (MSG-9)."""
+
+    @abstractmethod
+    def _delete_message(self, session_id: str, msg_id: str) -> bool:
+        """Delete a message; True if it was there. The others keep their places (MSG-9)."""
+
+    @abstractmethod
+    def _delete_messages(self, session_id: str) -> bool:
+        """Delete all messages of a session; True if there was one (DEL-1)."""
+
+    # --- Contexts -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _save_context(self, row: ContextRow, *, if_version: int | None) -> SaveOutcome:
+        """Insert or replace the context of a session (CTX-1, CTX-3).
+
+        `created_at` of a stored context is replaced only by a row with `created_at_given`. The
+        session's `updated_at` becomes the later of itself and the row's.
+
+        Args:
+            row: the context; `row.version` is stored with it.
+            if_version: save only on top of this version, `NO_CONTEXT` meaning that none is stored;
+                None saves on top of any. Of several saves on top of one version, one wins.
+
+        Returns:
+            `NO_SESSION` if there is no such session, whatever the version; else `CONFLICT` if
+            another version is stored; else `SAVED`. Only `SAVED` changes anything. A backend that
+            tries again after a lost connection answers `SAVED` where it finds `row.version`, and
+            `IN_DOUBT` in place of `CONFLICT`: the first try may have been stored and replaced.
+        """
+
+    def _save_context_change(self, change: ContextChange) -> SaveOutcome:
+        """Save a context that is kept item by item; the answers are those of `_save_context`.
+
+        Optional: written by backends that set `incremental_contexts`. Their `_save_context` deletes
+        the items of the context that it replaces.
+        """
+        raise NotImplementedError
+
+    def _append_context(self, append: ContextAppend) -> Appended:
+        """Add items to the end of a context's list without reading it, or start a context (CTX-4).
+
+        The outcome is `CONFLICT`, and nothing is changed, if the stored `list_key` is another one,
+        or the whole would be longer than `MAX_PAYLOAD_BYTES`. `created_at` and the metadata of a
+        context that exists stay. Appends at once all happen. Optional, as `_save_context_change`.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def _select_context(self, session_id: str) -> StoredContext | None:
+        """Return the context of a session, of one moment; None if there is none (CTX-2)."""
+
+    @abstractmethod
+    def _delete_context(self, session_id: str) -> bool:
+        """Delete the context of a session; True if there was one (DEL-1)."""
