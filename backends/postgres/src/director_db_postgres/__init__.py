@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from director_db_postgres.version import __version__
+
 if TYPE_CHECKING:
     from director_db_postgres.db import PostgresDB
-
-__version__ = "0.1.0"
 
 __all__ = ["PostgresDB", "__version__"]
 

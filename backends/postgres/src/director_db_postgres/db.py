@@ -22,13 +22,13 @@ from director_db.rows import (
     StoredContext,
     whole_context,
 )
-from director_db_postgres import __version__ as plugin_version
 from director_db_postgres import citus, old_layout, schema, settings, sql
 from director_db_postgres.arrays import BigintArray, TextArray
 from director_db_postgres.database import Database
 from director_db_postgres.dsn import DSN
 from director_db_postgres.encoding import message_in_ascii, to_ascii
 from director_db_postgres.errors import translate
+from director_db_postgres.version import __version__ as plugin_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence

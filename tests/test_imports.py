@@ -1,0 +1,71 @@
+import ast
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE, SQLITE, POSTGRES, SUITE = (
+    "director_db",
+    "director_db_sqlite",
+    "director_db_postgres",
+    "director_db_conformance",
+)
+FOLDERS = {
+    CORE: ROOT / "src",
+    SQLITE: ROOT / "backends/sqlite/src",
+    POSTGRES: ROOT / "backends/postgres/src",
+    SUITE: ROOT / "conformance/src",
+}
+FILES = {
+    ".".join(file.relative_to(folder).with_suffix("").parts).removesuffix(".__init__"): file
+    for folder in FOLDERS.values()
+    for file in folder.rglob("*.py")
+}
+# Imports that close a circle and are to go: (who imports, what is imported).
+KNOWN = {
+    ("director_db_sqlite.checkpoint", "director_db_sqlite.writer"),
+    ("director_db_conformance.servers.standby", "director_db_conformance.servers.cluster"),
+    ("director_db.registry", "director_db.base"),
+    ("director_db.hookspecs", "director_db.base"),
+    ("director_db.hookspecs", "director_db.testing"),
+}
+
+
+def imported(module):
+    """The modules that a module imports anywhere: at its top, in functions, for type checkers."""
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in FILES else node.module
+
+
+IMPORTS = {module: {*imported(module)} for module in FILES}
+
+
+def test_no_imports_stand_in_a_circle():
+    assert 100 < len(FILES)
+    ours = {
+        module: {name for name in names if name in FILES and (module, name) not in KNOWN}
+        for module, names in IMPORTS.items()
+    }
+    assert 100 < len(ours)
+    try:
+        TopologicalSorter(ours).prepare()
+    except CycleError as error:
+        raise AssertionError(" is imported by ".join(error.args[1])) from None
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_packages_import_one_way(package):
+    mine = [names for module, names in IMPORTS.items() if module.partition(".")[0] == package]
+    packages = {name.partition(".")[0] for name in set().union(*mine)}
+    assert (packages & FOLDERS.keys()) - {package} == (set() if package == CORE else {CORE})
+    if package == CORE:
+        assert packages - sys.stdlib_module_names - {CORE} == {"click", "msgspec", "pluggy", "rich"}
+        assert "sqlite3" not in packages
