@@ -27,9 +27,6 @@ FILES = {
 KNOWN = {
     ("director_db_sqlite.checkpoint", "director_db_sqlite.writer"),
     ("director_db_conformance.servers.standby", "director_db_conformance.servers.cluster"),
-    ("director_db.registry", "director_db.base"),
-    ("director_db.hookspecs", "director_db.base"),
-    ("director_db.hookspecs", "director_db.testing"),
 }
 
 

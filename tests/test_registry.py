@@ -29,7 +29,7 @@ from director_db import (
     discovery,
     hookimpl,
     load_db,
-    registry,
+    loading,
 )
 from director_db.settings import Settings
 from director_db.testing import register
@@ -41,9 +41,8 @@ unique = itertools.count()
 @pytest.fixture(autouse=True)
 def at_home(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_installed", None)
-    monkeypatch.setattr(registry, "_loaded", {})
-    monkeypatch.setattr(registry, "_schemes", {})
+    monkeypatch.setattr(discovery, "_installed", None)
+    monkeypatch.setattr(loading, "_loaded", {})
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ class TestOtherNames:
     def test_one_that_is_not_installed_is_told_as_without_the_driver(self, monkeypatch):
         plugins = {"sqlite": discovery.find_plugins().plugins["sqlite"]}
         installed = discovery.Installed(plugins, [])
-        monkeypatch.setattr(registry, "_discovered", lambda **_anew: installed)
+        monkeypatch.setattr(discovery, "_discovered", lambda **_anew: installed)
         for name in ("postgresql+psycopg://u:secret@h/d", "postgresql+psycopg", "postgresql"):
             with pytest.raises(UnknownDBTypeError) as caught:
                 load_db(name)
@@ -221,7 +220,7 @@ class TestWhereSettingsComeFrom:
 
 class TestUnknownTypes:
     def test_a_typo(self, monkeypatch):
-        monkeypatch.setattr(registry, "installed_types", lambda: ["sqlite"])
+        monkeypatch.setattr(discovery, "installed_types", lambda: ["sqlite"])
         with pytest.raises(UnknownDBTypeError) as caught:
             load_db("postgress")
         assert (
@@ -234,9 +233,7 @@ class TestUnknownTypes:
             load_db("sqlit")
 
     def test_a_known_one_that_is_not_installed(self, monkeypatch):
-        monkeypatch.setattr(
-            registry.discovery, "find_plugins", lambda: registry.discovery.Installed({}, [])
-        )
+        monkeypatch.setattr(discovery, "find_plugins", lambda: discovery.Installed({}, []))
         for name in ("postgres", "POSTGRES", "postgresql://u:secret@h/db"):
             with pytest.raises(
                 UnknownDBTypeError, match=r'pip install "director-db\[postgres\]"'
@@ -383,7 +380,7 @@ class TestPlugins:
     def test_a_scheme_is_looked_up_once(self, install, monkeypatch):
         install("my-duck", "duck")
         db = load_db("ducks:///x.db")
-        monkeypatch.setattr(registry, "_hooks_of", None)
+        monkeypatch.setattr(loading, "hooks_of", None)
         assert db is load_db("ducks:///x.db")
 
     def test_a_plugin_that_ends_the_process(self, install):

@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING
 
 from director_db.base import CONTRACT_VERSION, BaseDB
+from director_db.db_type import DBType
 from director_db.errors import (
     BackendUnavailableError,
     ClosedError,
@@ -26,7 +27,7 @@ from director_db.records import (
     Migration,
     Session,
 )
-from director_db.registry import DBType, close_all, load_db
+from director_db.registry import close_all, load_db
 from director_db.rows import UNSET
 
 if TYPE_CHECKING:

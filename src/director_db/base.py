@@ -39,6 +39,7 @@ from director_db.checks import (
 from director_db.context import saving
 from director_db.context.memory import memory
 from director_db.context.parts import context_record, context_value
+from director_db.db_type import DBType
 from director_db.errors import (
     ClosedError,
     ConfigurationError,
@@ -57,7 +58,6 @@ from director_db.records import (
     message_records,
     session_record,
 )
-from director_db.registry import DBType, environment
 from director_db.rows import (
     UNSET,
     DeletedComponents,
@@ -66,7 +66,7 @@ from director_db.rows import (
     StoredContext,
     Unset,
 )
-from director_db.settings import Settings
+from director_db.settings import Settings, environment
 from director_db.storage import Storage
 
 if TYPE_CHECKING:

@@ -29,8 +29,7 @@ import pluggy
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from director_db.base import BaseDB
-    from director_db.testing import Place
+    from director_db.storage import Storage
 
 PROJECT: Final = "director_db"
 
@@ -43,13 +42,14 @@ class BackendSpec(NamedTuple):
 
     Attributes:
         name: the DB type, the same as the entry point's name.
-        target: where the class is, as ``"package.module:Class"``; or, in tests, the class itself.
+        target: where the class is, as ``"package.module:Class"``; or, in tests, the class
+            itself. It is a subclass of `BaseDB`.
         summary: one line for people.
         url_schemes: the URL schemes that `load_db` takes for it, besides its name.
     """
 
     name: str
-    target: str | type[BaseDB]
+    target: str | type[Storage]
     summary: str
     url_schemes: tuple[str, ...] = ()
 
@@ -61,14 +61,14 @@ def director_db_backend() -> BackendSpec:
 
 
 @hookspec(firstresult=True)
-def director_db_provision(directory: Path) -> Place:
+def director_db_provision(directory: Path) -> object:
     """Provide a new, empty place for a test.
 
     Args:
         directory: an empty folder for files that the place needs; whoever made it removes it.
 
     Returns:
-        The place, with ``destroy`` if more than the folder has to go. With this hook,
-        ``director-db-conformance`` needs no file of tests.
+        A `director_db.testing.Place`, with ``destroy`` if more than the folder has to go. With this
+        hook, ``director-db-conformance`` needs no file of tests.
     """
     raise NotImplementedError(directory)

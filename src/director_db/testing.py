@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db.registry import load_backend, register_plugin, unregister_plugin
+from director_db.loading import load_backend, register_plugin
+from director_db.registry import unregister_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from director_db.context.memory import memory
+from director_db.loading import load_backend
 from director_db.payload import encode_payload, payload_bytes
-from director_db.registry import load_backend
 from director_db_sqlite.checkpoint import Checkpointer
 
 CONTEXT = """

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from director_db import checks, rows
 from director_db.context import saving
-from director_db.registry import load_backend
+from director_db.loading import load_backend
 
 # Few ids, so that known ones are drawn again and again, and all alike to careless comparison.
 IDS = ("a", "A", "a ", "%", "_", "é", "e\u0301", "a\u200b", "1", "01", "ß", "\U0001f600", "~" * 255)

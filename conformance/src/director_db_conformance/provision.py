@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from director_db.errors import DirectorDBError
-from director_db.registry import load_backend
+from director_db.loading import load_backend
 from director_db.testing import Place
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from director_db.registry import load_backend
+from director_db.loading import load_backend
 from director_db_conformance import ConformanceSuite
 from gallery.broken import DB_TYPE
 

@@ -10,8 +10,14 @@ from psycopg.conninfo import make_conninfo
 
 from director_db.errors import ConfigurationError
 from director_db.old_layout import migrates_on_first_use
-from director_db.registry import environment
-from director_db.settings import DEFAULT, QUOTED, is_quoted, number_of, operation_timeout_of
+from director_db.settings import (
+    DEFAULT,
+    QUOTED,
+    environment,
+    is_quoted,
+    number_of,
+    operation_timeout_of,
+)
 from director_db.settings import Settings as Found
 from director_db_postgres.dsn import (
     DSN,

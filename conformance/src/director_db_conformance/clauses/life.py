@@ -21,7 +21,7 @@ from director_db import (
     SessionNotFoundError,
     UnknownDBTypeError,
 )
-from director_db.registry import load_backend
+from director_db.loading import load_backend
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import (
     full_session,
