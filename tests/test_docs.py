@@ -229,7 +229,7 @@ def test_the_contract_carries_its_version():
 
 
 def public_operations():
-    return {name for name in vars(BaseDB) if not name.startswith("_")} - {"incremental_contexts"}
+    return {name for name in dir(BaseDB) if not name.startswith("_")} - {"incremental_contexts"}
 
 
 @pytest.mark.parametrize("name", sorted({*director_db.__all__} - {"__version__"}))
@@ -238,7 +238,7 @@ def test_every_public_name_is_documented(name):
 
 
 def test_the_table_of_operations_has_each_of_them_once():
-    expected = {name for name in public_operations() if inspect.isfunction(vars(BaseDB)[name])}
+    expected = {name for name in public_operations() if inspect.isfunction(getattr(BaseDB, name))}
     table = first_cells(text_of("docs/operations.md"))
     assert sorted(expected) == sorted(table)
 
@@ -247,7 +247,7 @@ def test_the_table_of_operations_has_each_of_them_once():
 def test_every_operation_is_in_the_contract_with_its_parameters(name):
     contract = " ".join(text_of("CONTRACT.md").split())
     assert re.search(rf"`{name}[`(]", contract)
-    operation = vars(BaseDB)[name]
+    operation = getattr(BaseDB, name)
     if inspect.isfunction(operation):
         described = "".join(re.findall(rf"`{name}(\([^`]*\))`", contract))
         parameters = [key.removeprefix("_") for key in inspect.signature(operation).parameters][1:]

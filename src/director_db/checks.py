@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from director_db.errors import InvalidRecordError
 from director_db.payload import MAX_BULK_BYTES, encode_payload, payload_bytes
-from director_db.rows import UNSET, MessageRow, SessionChanges, SessionRow
+from director_db.rows import UNSET, MessageQuery, MessageRow, SessionChanges, SessionRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -228,6 +228,27 @@ def message_rows(session_id: str, messages: object) -> list[MessageRow]:
             raise InvalidRecordError(path, f"together longer than {mib} MiB as JSON up to here")
         rows.append(row)
     return rows
+
+
+def message_query(session_id: str, limit: object, before: object, after: object) -> MessageQuery:
+    """Check a page of messages to read (MSG-6)."""
+    rows_limit = page_limit(limit)
+    if before is not None and after is not None:
+        raise InvalidRecordError("before", "cannot be given together with after")
+    cursor = lookup_id(after if before is None else before)
+    if cursor is None and (before is not None or after is not None):
+        raise unknown_cursor(before, after)
+    if before is not None:
+        return MessageQuery(session_id, rows_limit, cursor, None)
+    return MessageQuery(session_id, rows_limit, None, cursor)
+
+
+def unknown_cursor(before: object, after: object) -> InvalidRecordError:
+    """Return the error of a page beside a message that is not in the session (MSG-6)."""
+    name, value = ("after", after) if before is None else ("before", before)
+    # Whatever it is was passed here, and the repr of some objects raises, that of a long int too.
+    what = str.__repr__(value) if isinstance(value, str) else f"of type {type(value).__name__}"
+    return InvalidRecordError(name, f"there is no message {what} in the session")
 
 
 def message_bytes(row: MessageRow) -> int:

@@ -1,0 +1,1 @@
+"""The public operations of `BaseDB` on records, a file for each subject."""

@@ -1,0 +1,105 @@
+"""The operations on contexts (CTX-1 to CTX-4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+from director_db.checks import lookup_id
+from director_db.context import saving
+from director_db.context.memory import memory
+from director_db.context.parts import context_record, context_value
+from director_db.instance import Instance, operation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from director_db.records import Context
+    from director_db.rows import StoredContext
+
+
+class ContextOperations(Instance):
+    """The part of `BaseDB` that stores contexts."""
+
+    @final
+    @operation
+    def add_or_update_context_msg(
+        self,
+        session_id: str,
+        context_messages: Any,
+        created_at: int | None = None,
+        updated_at: int | None = None,
+        metadata: Any = None,
+        **_ignored: object,
+    ) -> None:
+        """Store the context of a session, replacing the whole value atomically (CTX-1, CTX-3).
+
+        Args:
+            session_id: the session, which must exist.
+            context_messages: any JSON value, usually a list or ``{"reasoning": [...]}``.
+            created_at: int seconds since the epoch; None keeps the stored one, or means now.
+            updated_at: int seconds since the epoch; None means now.
+            metadata: any JSON value; None means ``{}``.
+            _ignored: other keywords are ignored.
+
+        Raises:
+            InvalidRecordError: a value has no exact form, with its path.
+            SessionNotFoundError: there is no such session; nothing is stored.
+        """
+        saving.save(self, session_id, context_messages, created_at, updated_at, metadata)
+
+    @final
+    @operation
+    def append_context_messages(
+        self, session_id: str, messages: Sequence[Any], *, key: str = "reasoning"
+    ) -> int:
+        """Add messages to the end of the list under `key` of the context (CTX-4).
+
+        Workers that append at once lose nothing. A context that does not exist yet becomes
+        ``{key: [...]}``; the metadata stays.
+
+        Args:
+            session_id: the session, which must exist.
+            messages: a list of any JSON values.
+            key: the key of the list in the context, which is a dict.
+
+        Returns:
+            The new length of the list.
+
+        Raises:
+            InvalidRecordError: a value has no exact form; the context is not a dict; what stands
+                under `key` is not a list; or the whole would exceed 64 MiB.
+            SessionNotFoundError: there is no such session; nothing is stored.
+        """
+        return saving.append(self, session_id, messages, key)
+
+    @final
+    @operation
+    def get_context_messages(self, session_id: str) -> Any:
+        """Return the context's value, whatever JSON it is; ``{}`` where there is none (CTX-2)."""
+        row = self._find_context(session_id)
+        return {} if row is None else context_value(row)
+
+    @final
+    @operation
+    def get_context(self, session_id: str) -> Context | dict[str, Any]:
+        """Return the context with its times and metadata, ``{}`` if there is none (CTX-2).
+
+        Returns:
+            A dict with exactly ``session_id, context, created_at, updated_at, metadata``.
+        """
+        row = self._find_context(session_id)
+        return {} if row is None else context_record(row)
+
+    @final
+    @operation
+    def delete_context(self, session_id: str) -> bool:
+        """Delete the context of a session; True if there was one (DEL-1)."""
+        wanted = lookup_id(session_id)
+        if wanted is None:
+            return False
+        memory.take(self._owner, wanted)
+        return self._delete_context(wanted)
+
+    def _find_context(self, session_id: object) -> StoredContext | None:
+        wanted = lookup_id(session_id)
+        return None if wanted is None else self._select_context(wanted)

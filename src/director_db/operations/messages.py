@@ -1,0 +1,169 @@
+"""The operations on messages (MSG-1 to MSG-9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+from director_db.checks import (
+    lookup_id,
+    message_query,
+    message_row,
+    message_rows,
+    required_id,
+    unknown_cursor,
+)
+from director_db.errors import InvalidRecordError, SessionNotFoundError
+from director_db.instance import Instance, operation
+from director_db.records import Message, message_records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class MessageOperations(Instance):
+    """The part of `BaseDB` that stores messages."""
+
+    @final
+    @operation
+    def add_or_update_msg_to_conv(
+        self,
+        session_id: str,
+        conv_id: str | None,
+        msg_id: str,
+        msg_type: str,
+        agents: Any,
+        actions: Any,
+        content: Any,
+        status: str | None = None,
+        created_at: int | None = None,
+        updated_at: int | None = None,
+        metadata: Any = None,
+        **_ignored: object,
+    ) -> None:
+        """Insert a message, or replace every field of the one with this id (MSG-1).
+
+        An update keeps the message's place in the conversation (MSG-3) and, unless `created_at` is
+        given, its `created_at` (MSG-2). The session's `updated_at` follows (SES-6).
+
+        Args:
+            session_id: the session, which must exist (MSG-5).
+            conv_id: the conversation, 0 to 255 characters or None.
+            msg_id: 1 to 255 characters, unique in its session (MSG-4).
+            msg_type: usually ``"input"`` or ``"output"``; 0 to 255 characters.
+            agents: any JSON value.
+            actions: any JSON value.
+            content: any JSON value.
+            status: 0 to 255 characters, or None; a `str` Enum is stored as its value.
+            created_at: int seconds since the epoch; None keeps the stored one, or means now.
+            updated_at: int seconds since the epoch; None means now.
+            metadata: any JSON value; None means ``{}``.
+            _ignored: other keywords are ignored, so that callers can pass ``**self.__dict__``.
+
+        Raises:
+            InvalidRecordError: a value has no exact form, with its path as ``content[0].score``.
+            SessionNotFoundError: there is no such session; nothing is stored.
+        """
+        wanted = required_id(session_id, "session_id")
+        row = message_row(
+            conv_id,
+            msg_id,
+            msg_type,
+            agents,
+            actions,
+            content,
+            status,
+            created_at,
+            updated_at,
+            metadata,
+        )
+        if not self._upsert_messages(wanted, (row,)):
+            raise SessionNotFoundError(wanted)
+
+    @final
+    @operation
+    def add_or_update_msgs_to_conv(
+        self, session_id: str, messages: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Insert or update messages, all or none, as if one after another (MSG-7).
+
+        Args:
+            session_id: the session of all of them, which must exist.
+            messages: dicts with the arguments of `add_or_update_msg_to_conv` but `session_id`. An
+                id may come twice. Their payloads together come to at most 256 MiB. An empty list
+                only checks that the session exists.
+
+        Raises:
+            InvalidRecordError: a message is not as described; the path starts ``messages[2]``.
+            SessionNotFoundError: there is no such session.
+        """
+        wanted = required_id(session_id, "session_id")
+        rows = message_rows(wanted, messages)
+        found = self._upsert_messages(wanted, rows) if rows else self._has_session(wanted)
+        if not found:
+            raise SessionNotFoundError(wanted)
+
+    @final
+    @operation
+    def get_conversations(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        before: str | None = None,
+        after: str | None = None,
+    ) -> list[Message]:
+        """Return the messages of a session, oldest first: the order of first insertion (MSG-6).
+
+        Args:
+            session_id: the session; one that does not exist has no messages.
+            limit: the most messages to return, at least 1; None for all.
+            before: a message id; the last `limit` messages before it are returned.
+            after: a message id; the first `limit` messages after it are returned. With neither, the
+                last `limit` of all.
+
+        Raises:
+            InvalidRecordError: `before` and `after` together, a `limit` below 1, or a message id
+                that is not in the session. A session that does not exist is ``[]`` first.
+        """
+        wanted = lookup_id(session_id)
+        if wanted is None:
+            return []
+        try:
+            query = message_query(wanted, limit, before, after)
+        except InvalidRecordError:
+            if self._has_session(wanted):
+                raise
+            return []
+        rows = self._select_messages(query)
+        if rows is None:
+            raise unknown_cursor(before, after)
+        return message_records(rows)
+
+    @final
+    @operation
+    def get_message(self, session_id: str, msg_id: str) -> Message | dict[str, Any]:
+        """Return one message, ``{}`` if it is not there (MSG-9)."""
+        session, message = lookup_id(session_id), lookup_id(msg_id)
+        if session is None or message is None:
+            return {}
+        row = self._select_message(session, message)
+        return {} if row is None else message_records((row,))[0]
+
+    @final
+    @operation
+    def delete_message(self, session_id: str, msg_id: str) -> bool:
+        """Delete one message; True if it was there. The others keep their places (MSG-9)."""
+        session, message = lookup_id(session_id), lookup_id(msg_id)
+        if session is None or message is None:
+            return False
+        return self._delete_message(session, message)
+
+    @final
+    @operation
+    def delete_conversation(self, session_id: str) -> bool:
+        """Delete all messages of a session; True if there was one (DEL-1)."""
+        wanted = lookup_id(session_id)
+        return wanted is not None and self._delete_messages(wanted)
+
+    def _has_session(self, session_id: str) -> bool:
+        return self._select_session(session_id) is not None

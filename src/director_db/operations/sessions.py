@@ -1,0 +1,150 @@
+"""The operations on sessions (SES-1 to SES-6, DEL-2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+from director_db.checks import (
+    lookup_id,
+    optional_text,
+    page_limit,
+    required_id,
+    session_changes,
+    session_cursor,
+    session_row,
+)
+from director_db.context.memory import memory
+from director_db.errors import InvalidRecordError, SessionNotFoundError
+from director_db.instance import Instance, operation
+from director_db.records import DeleteResult, Session, session_record
+from director_db.rows import UNSET, DeletedComponents, SessionQuery, Unset
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class SessionOperations(Instance):
+    """The part of `BaseDB` that stores sessions."""
+
+    @final
+    @operation
+    def create_session(
+        self,
+        session_id: str,
+        video_id: str | None = None,
+        collection_id: str | None = None,
+        created_at: int | None = None,
+        updated_at: int | None = None,
+        metadata: Any = None,
+        **_ignored: object,
+    ) -> None:
+        """Store a session; one that exists already stays as it is (SES-1, SES-2).
+
+        Args:
+            session_id: 1 to 255 characters (VAL-4).
+            video_id: 0 to 255 characters, or None.
+            collection_id: 0 to 255 characters, or None.
+            created_at: int seconds since the epoch; None means now (VAL-5).
+            updated_at: int seconds since the epoch; None means now.
+            metadata: any JSON value; None means ``{}`` (VAL-8).
+            _ignored: other keywords are ignored, so that callers can pass ``**self.__dict__``.
+
+        Raises:
+            InvalidRecordError: a value breaks one of these bounds; nothing is stored.
+        """
+        row = session_row(session_id, video_id, collection_id, created_at, updated_at, metadata)
+        self._insert_session(row)
+
+    @final
+    @operation
+    def get_session(self, session_id: str) -> Session | dict[str, Any]:
+        """Return the session, ``{}`` if there is none (SES-3).
+
+        Returns:
+            A dict with exactly ``session_id, video_id, collection_id, created_at, updated_at,
+            metadata``.
+        """
+        wanted = lookup_id(session_id)
+        row = None if wanted is None else self._select_session(wanted)
+        return {} if row is None else session_record(row)
+
+    @final
+    @operation
+    def get_sessions(
+        self,
+        *,
+        limit: int | None = None,
+        before: Mapping[str, Any] | None = None,
+        video_id: str | None = None,
+        collection_id: str | None = None,
+    ) -> list[Session]:
+        """Return sessions by last activity, the latest first (SES-4, SES-6).
+
+        The order is ``updated_at``, then ``created_at``, then ``session_id``, all descending.
+
+        Args:
+            limit: the most sessions to return, at least 1; None for all.
+            before: the last session of the page before, as returned; what follows it is returned,
+                also if it was deleted meanwhile.
+            video_id: only sessions of this video; None for any.
+            collection_id: only sessions of this collection; None for any.
+
+        Raises:
+            InvalidRecordError: `limit` is below 1, or `before` is no session.
+        """
+        rows_limit = page_limit(limit)
+        cursor = session_cursor(before)
+        try:
+            video = optional_text(video_id, "video_id")
+            collection = optional_text(collection_id, "collection_id")
+        except InvalidRecordError:
+            return []  # No session can have such an id (VAL-4).
+        query = SessionQuery(rows_limit, cursor, video, collection)
+        return [session_record(row) for row in self._select_sessions(query)]
+
+    @final
+    @operation
+    def update_session(
+        self,
+        session_id: str,
+        *,
+        video_id: str | Unset | None = UNSET,
+        collection_id: str | Unset | None = UNSET,
+        metadata: Any = UNSET,
+        updated_at: int | None = None,
+    ) -> None:
+        """Change the given fields of a session and no other (SES-5).
+
+        Args:
+            session_id: the session to change.
+            video_id: 0 to 255 characters; None stores null.
+            collection_id: 0 to 255 characters; None stores null.
+            metadata: any JSON value, replaced whole; None stores ``{}`` (VAL-8).
+            updated_at: int seconds since the epoch; None means now.
+
+        Raises:
+            InvalidRecordError: a value breaks one of these bounds.
+            SessionNotFoundError: there is no such session.
+        """
+        changes = session_changes(video_id, collection_id, metadata, updated_at)
+        wanted = required_id(session_id, "session_id")
+        if not self._update_session(wanted, changes):
+            raise SessionNotFoundError(wanted)
+
+    @final
+    @operation
+    def delete_session(self, session_id: str) -> DeleteResult:
+        """Delete a session, its messages and its context in one transaction (DEL-2).
+
+        Returns:
+            ``(success, failed_components)``; the latter lists those of ``"conversation"``,
+            ``"context"``, ``"session"`` that were not there; `success` is False only if none was.
+        """
+        wanted = lookup_id(session_id)
+        if wanted is None:
+            deleted = DeletedComponents(conversation=False, context=False, session=False)
+        else:
+            memory.take(self._owner, wanted)
+            deleted = self._delete_session(wanted)
+        failed = [name for name, there in deleted._asdict().items() if not there]
+        return DeleteResult(any(deleted), failed)
