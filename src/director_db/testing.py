@@ -59,6 +59,9 @@ class Place:
         shared: whether several handles and processes can open it at once.
         durable: whether it keeps what was written when the process dies.
         reason: why it is not shared or not durable.
+        apart: whether `restart`, `stop`, `freeze` and `faults` reach no place of another process,
+            as with a file, or where each process starts a server of its own. The suite's command
+            then runs clauses in several processes.
         server: for people: the server that keeps it, its version and where it comes from.
         url: a URL with which `load_db` opens the place.
         impatient: arguments of the backend's class with which calls give up within about a second
@@ -116,6 +119,7 @@ class Place:
         lock_session_row: Callable[[str], AbstractContextManager[object]] | None = None,
         connections: Descriptors | None = None,
         faults: Mapping[str, Fault] | None = None,
+        apart: bool = False,
     ) -> None:
         """Take the data; nothing is opened.
 
@@ -134,6 +138,7 @@ class Place:
         self.reason = reason
         self.impatient = dict(impatient or {})
         self.faults = dict(faults or {})
+        self.apart = apart
         given = {
             "server": server,
             "url": url,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from director_db_conformance import CLAUSES, __version__
+from director_db_conformance import CLAUSES, Level, __version__
 from director_db_conformance.provision import why_unusable
 from director_db_conformance.servers.configured_server import VARIABLE
 from director_db_conformance.servers.server_sources import VERSION_VARIABLE
@@ -95,6 +95,25 @@ def test_a_clause_that_takes_its_process_along_costs_that_clause(conformance, tm
     (suite,) = ET.parse(tmp_path / "o.xml").getroot()  # noqa: S314 - our own
     counts = [int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")]
     assert [len(CLAUSES), 3, 0, len(CLAUSES) - 4] == counts
+
+
+def test_processes_that_die_beside_one_another_cost_each_its_clause(conformance, tmp_path):
+    """Many clauses, so that several processes share them: each ends one way or the other, once."""
+    names = [name for name, clause in CLAUSES.items() if clause.rule in {"MSG-9", "SES-2", "MSG-4"}]
+    core = [name for name in names if CLAUSES[name].level is Level.CORE]
+    done = conformance(
+        "dying", "--level=core", "--time-limit=20", "-k", " or ".join(core), "--json=o.json"
+    )
+    assert 1 == done.returncode, done.stderr
+    found, _ = results(tmp_path / "o.json")
+    outcomes = {name: found[name]["outcome"] for name in core}
+    assert {"passed", "failed"} == {*outcomes.values()}
+    assert {"passed"} == {outcomes[name] for name in core if CLAUSES[name].rule == "SES-2"}
+    dead = [found[name]["actual"] for name in core if outcomes[name] == "failed"]
+    ends = {"the process ended in it, with status 3", "the process ended in it, killed by SIGSEGV"}
+    assert ends == {*dead}
+    # How they ended is of each its own.
+    assert all(found[name]["calls"] for name in core if outcomes[name] == "failed")
 
 
 def test_a_place_that_hangs_costs_its_clause_and_the_phase_is_told(conformance, tmp_path):

@@ -98,6 +98,15 @@ def test_a_killed_command_takes_its_server_along(command, mark):
     assert [] == left(mark)
 
 
+def test_the_processes_that_share_the_clauses_go_with_a_killed_command(command, mark):
+    name, value = mark.split("=")
+    process = command("sqlite", "-k", "SES-4 or MSG-6", **{name: value})
+    wait_for(lambda: sum("director_db_conformance.plugin" in each for each in marked(mark)) == 3)
+    process.kill()
+    process.communicate()
+    assert [] == left(mark)
+
+
 def test_killed_tests_take_their_workers_along(mark, tmp_path):
     """Of somebody's own file, where there is no command that could look after them."""
     (tmp_path / "test_mine.py").write_text(FILE)

@@ -86,12 +86,20 @@ def test_clauses_run_from_the_basic_to_the_durable(run):
     assert "SES-1" == next(iter(CLAUSES.values())).rule
 
 
-def test_clauses_that_are_done_are_left_out(run, tmp_path):
+def test_clauses_that_another_process_has_claimed_are_left_out(run, tmp_path):
     chosen = [found.name for found in of_rules("SES-1")]
-    (tmp_path / "done").write_text("\n".join(chosen[1:]))
-    _, output = run(FILE, "-k=SES-1", "--conformance-done=done", "-vv")
-    assert f"::{chosen[0]} PASSED" in output
-    assert "1 passed" in output
+    claims = tmp_path / "claims"
+    claims.mkdir()
+    (claims / chosen[0]).touch()
+    _, output = run(FILE, "-k=SES-1", "--conformance-claims=claims", "-vv")
+    assert chosen[1:] == re.findall(r"::(\w+) PASSED", output)
+    assert sorted(chosen) == sorted(claim.name for claim in claims.iterdir())
+
+
+def test_the_last_clause_can_be_the_first(run):
+    chosen = [found.name for found in of_rules("SES-1")]
+    _, output = run(FILE, "-k=SES-1", "--conformance-backwards", "-vv")
+    assert chosen[::-1] == re.findall(r"::(\w+) PASSED", output)
 
 
 def test_the_verdict_names_the_server(run):

@@ -18,6 +18,7 @@ from director_db_conformance.clause import clause_of, completed
 from director_db_conformance.expectation import NonconformityError
 from director_db_conformance.levels import Clause, Level
 from director_db_conformance.suite import (
+    APART,
     CLAUSES,
     FIXTURES,
     NOT_APPLICABLE,
@@ -37,7 +38,8 @@ LEVEL_OPTION: Final = "--conformance-level"
 EVENTS_OPTION: Final = "--conformance-events"
 CALLS_OPTION: Final = "--conformance-calls"
 STACKS_OPTION: Final = "--conformance-stacks"
-DONE_OPTION: Final = "--conformance-done"
+CLAIMS_OPTION: Final = "--conformance-claims"
+BACKWARDS_OPTION: Final = "--conformance-backwards"
 
 _ORDER: Final = {name: number for number, name in enumerate(CLAUSES)}
 
@@ -67,10 +69,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="on SIGUSR1, write to this file where all threads stand",
     )
     group.addoption(
-        DONE_OPTION,
-        metavar="FILE",
-        help="leave out the clauses that this file names, one a line",
+        CLAIMS_OPTION,
+        metavar="FOLDER",
+        help="share the clauses with other processes: run those of which no file in this folder "
+        "has the name, and make it",
     )
+    group.addoption(BACKWARDS_OPTION, action="store_true", help="begin with the last clause")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -90,8 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the clauses in order, without those beyond the level; ``-k MSG-3`` finds a rule's."""
     asked = Level(config.getoption(LEVEL_OPTION))
-    done = config.getoption(DONE_OPTION)
-    names = [] if done is None else Path(done).read_text(encoding="utf-8").splitlines()
+    backwards = config.getoption(BACKWARDS_OPTION)
     out = []
     places: dict[object, list[int]] = {}
     for place, item in enumerate(items):
@@ -99,11 +102,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if clause is not None:
             item.extra_keyword_matches.add(clause.rule)
             places.setdefault(item.parent, []).append(place)
-            if not asked.includes(clause.level) or clause.name in names:
+            if not asked.includes(clause.level):
                 out.append(item)
     for own in places.values():
         # pytest collects what a class inherits from its last base first.
-        ordered = sorted((items[place] for place in own), key=_turn)
+        ordered = sorted((items[place] for place in own), key=_turn, reverse=backwards)
         for place, item in zip(own, ordered, strict=True):
             items[place] = item
     if out:
@@ -129,6 +132,7 @@ def pytest_runtest_makereport(
     server = item.stash.get(SERVER, None)
     if server is not None:
         report.__dict__["director_db_conformance_server"] = {item.parent.nodeid: server}
+    report.__dict__["director_db_conformance_apart"] = item.stash.get(APART, False)
     if result is not None:
         # Simple data in an attribute: it also survives the way from a worker of pytest-xdist.
         report.__dict__["director_db_conformance"] = {
@@ -146,9 +150,12 @@ class _Reporter:
         self._asked = Level(config.getoption(LEVEL_OPTION))
         events = config.getoption(EVENTS_OPTION)
         self._events = None if events is None else Path(events)
+        claims = config.getoption(CLAIMS_OPTION)
+        self._claims = None if claims is None else Path(claims)
         self._results: dict[str, dict[str, Result]] = {}
         self._chosen: dict[str, list[str]] = {}
         self._servers: dict[str, str] = {}
+        self._are_apart = False
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Keep which clauses are to run, of those that there are."""
@@ -157,6 +164,18 @@ class _Reporter:
             if clause is not None and item.parent is not None:
                 self._chosen.setdefault(item.parent.nodeid, []).append(clause.name)
         self._write_event({"chosen": [name for names in self._chosen.values() for name in names]})
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Leave out, as done, the clauses that another process has claimed."""
+        clause = _clause(item)
+        if clause is None or self._claims is None:
+            return None
+        try:
+            with (self._claims / clause.name).open("x", encoding="utf-8") as claim:
+                claim.write(str(os.getpid()))
+        except FileExistsError:
+            return True
+        return None
 
     def pytest_sessionfinish(self) -> None:
         """Say that there is nothing more to come."""
@@ -176,6 +195,9 @@ class _Reporter:
         if servers and servers != self._servers:
             self._servers |= servers
             self._write_event({"server": next(iter(servers.values()))})
+        if report.__dict__.get("director_db_conformance_apart", False) and not self._are_apart:
+            self._are_apart = True
+            self._write_event({"apart": True})
         if report.when != "teardown":
             placed = report.when == "setup" and report.passed
             self._write_event({"phase": "call" if placed else "teardown"})

@@ -25,7 +25,7 @@ PGBOUNCER_VARIABLE: Final = "DIRECTOR_DB_TEST_PGBOUNCER"
 
 
 def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the server's
-    """Provide an empty database on a server that is shared by the whole run.
+    """Provide an empty database on a server that all places of this process share.
 
     On a cluster of Citus it is a schema, with its tables.
     """
@@ -83,6 +83,8 @@ def place_on(
         connections=connections_to(int(parts(entrance.dsn).get("port", "5432"))),
         faults=faults_of(server, database, pooled=pooled),
         server=f"Postgres {server}{'' if pooler is None else ', through PgBouncer'}",
+        # Each process starts a server of its own, unless it is somebody's, which has no restart.
+        apart=True,
     )
 
 

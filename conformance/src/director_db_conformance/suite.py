@@ -27,6 +27,9 @@ NOT_APPLICABLE: Final = pytest.StashKey[str]()
 SERVER: Final = pytest.StashKey[str]()
 """The server that a test has its place on, and where that comes from; not set if it has none."""
 
+APART: Final = pytest.StashKey[bool]()
+"""Whether what is done to the place of a test reaches no place of another process."""
+
 
 class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
     """All clauses of the contract.
@@ -63,6 +66,7 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
         """A new, empty place."""
         completed.clear()
         with closing(_provided(self, tmp_path_factory)) as place:
+            request.node.stash[APART] = place.place.apart
             if place.place.server is not None:
                 request.node.stash[SERVER] = place.place.server
             wanted = clause_of(request.function)

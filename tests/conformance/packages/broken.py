@@ -185,9 +185,10 @@ class Unprovided:
         return BackendSpec("unprovided", "broken:UnprovidedDB", "no places")
 
 
-empty, raising, dying, hanging, stranger, spinning, stale, damaged = map(
-    Plugin, ("empty", "raising", "dying", "hanging", "stranger", "spinning", "stale", "damaged")
+empty, raising, stranger, spinning, stale, damaged = map(
+    Plugin, ("empty", "raising", "stranger", "spinning", "stale", "damaged")
 )
+dying, hanging = Plugin("dying", apart=True), Plugin("hanging", apart=True)
 lying = Lying("lying")
 slow = Slow("slow")
 unopenable = Plugin("unopenable", "{directory}/no/such/folder/x.db")

@@ -60,6 +60,7 @@ def provision(
         delete_session_row=lambda session_id: _delete_session_row(path, session_id),
         connections=files_in(folder),
         faults=faults,
+        apart=True,
     )
 
 
