@@ -1,7 +1,7 @@
 import psycopg
 import pytest
 
-from director_db_conformance.servers import find_cluster
+from director_db_conformance.servers import Standby, find_cluster
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def read(database):
 def test_a_synchronous_standby_takes_over_with_all_that_was_committed(primary):
     database = primary.create_database()
     write(database, 1)
-    with primary.create_standby(synchronous=True) as standby:
+    with Standby(primary, synchronous=True) as standby:
         either = standby.failover(database)
         write(either, 2)
         with psycopg.connect(either.dsn) as connection:
@@ -41,7 +41,7 @@ def test_a_synchronous_standby_takes_over_with_all_that_was_committed(primary):
 def test_a_standby_takes_no_writes_before(primary):
     database = primary.create_database()
     write(database, 1)
-    with primary.create_standby() as standby, standby.connect() as connection:
+    with Standby(primary) as standby, standby.connect() as connection:
         assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             connection.execute("CREATE DATABASE x")

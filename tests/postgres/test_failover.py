@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from director_db_conformance.dsn import replace
-from director_db_conformance.servers import find_cluster
+from director_db_conformance.servers import Standby, find_cluster
 from director_db_postgres import PostgresDB
 
 THREADS = 4
@@ -17,7 +17,7 @@ AFTER = 1.0
 
 
 def test_a_failover_under_load_loses_nothing_and_costs_nobody_an_error(postgres_cluster):
-    with postgres_cluster.create_standby(synchronous=True) as standby:
+    with Standby(postgres_cluster, synchronous=True) as standby:
         database = standby.failover(postgres_cluster.create_database())
         with PostgresDB(database.dsn) as db:
             _fail_over_under_load(db, postgres_cluster, standby)
@@ -30,7 +30,7 @@ def test_a_standby_is_waited_for_until_it_takes_writes():
         with PostgresDB(database.dsn) as db:
             db.create_session("s")
         with (
-            primary.create_standby() as standby,
+            Standby(primary) as standby,
             PostgresDB(replace(database.dsn, port=str(standby.port))) as db,
         ):
             assert "s" == db.get_session("s")["session_id"]

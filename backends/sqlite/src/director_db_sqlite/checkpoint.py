@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Final
 from director_db_sqlite.connections import MAX_IDLE_LOG_BYTES, forget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from director_db_sqlite.writer import Call
+    from collections.abc import Callable
 
 CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 """About how much this process writes to the log between checkpoints, in bytes."""
@@ -24,9 +22,7 @@ _BYTES_PER_CALL: Final = 4 * 4096
 # What one of many rows costs in the log that a call deletes, or changes without saying its size.
 _BYTES_PER_CHANGE: Final = 1536
 
-
-# How long the readers of a long log are waited for, in seconds; see `run`. The longer it has grown,
-# the longer they take, it seems.
+# How long the readers of a long log are waited for, in seconds, first and at most; see `run`.
 _FIRST_WAIT_FOR_READERS: Final = 0.05
 _LONGEST_WAIT_FOR_READERS: Final = 0.25
 
@@ -52,11 +48,12 @@ class Checkpointer:
         self._unchecked = random.randrange(CHECKPOINT_BYTES // 2)  # noqa: S311 - no secret
         self._counted_changes = 0
 
-    def count(self, calls: Sequence[Call], total_changes: int) -> None:
-        """Add what these calls have written.
+    def count(self, calls: int, payload_bytes: int, total_changes: int) -> None:
+        """Add what a transaction has written.
 
         Args:
-            calls: what was committed together.
+            calls: how many were committed together.
+            payload_bytes: about how much they wrote.
             total_changes: the rows that the connection has ever changed, with those that were
                 deleted because they belong to another: `sqlite3.Connection.total_changes`.
         """
@@ -64,9 +61,7 @@ class Checkpointer:
         if changes < 0:
             changes = total_changes  # It is another connection.
         self._counted_changes = total_changes
-        written = 0
-        for call in calls:
-            written += call.size + _BYTES_PER_CALL
+        written = payload_bytes + calls * _BYTES_PER_CALL
         self._unchecked += max(written, changes * _BYTES_PER_CHANGE)
 
     def find_log(self, length: int) -> None:

@@ -364,7 +364,8 @@ class Writer:
             self._fail_all(error)
             self._end(connection)
         else:
-            self._checkpointer.count(self._batch, connection.total_changes)
+            written = sum([call.size for call in self._batch])
+            self._checkpointer.count(len(self._batch), written, connection.total_changes)
             self._tell_if_long("a commit", began)
 
     def _checkpoint(self, connection: sqlite3.Connection, deadline: float) -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from director_db_conformance.servers.installation import Installation
-    from director_db_conformance.servers.standby import Standby
 
 _SETTINGS: Final = {
     **SETTINGS,
@@ -162,21 +161,6 @@ class Cluster(ThrowAwayServer):
             finally:
                 self._process = None
         self._folder.remove()
-
-    def create_standby(self, *, synchronous: bool = False) -> Standby:
-        """Make a second server that follows this one, and can take over.
-
-        Args:
-            synchronous: from now on, a commit here waits until the standby has it on disk. It then
-                waits for ever once the standby is gone.
-
-        Returns:
-            The standby, once it follows. Close it before this server.
-        """
-        # It is a Cluster itself.
-        from director_db_conformance.servers.standby import Standby  # noqa: PLC0415
-
-        return Standby(self, synchronous=synchronous)
 
     def run(self, program: str, *arguments: str, **environment: str) -> None:
         """Run one of the installation's programs under the server's account.

@@ -34,7 +34,13 @@ class Standby(Cluster):
     """A streaming standby. It answers reads; after `promote`, writes."""
 
     def __init__(self, primary: Cluster, *, synchronous: bool = False) -> None:
-        """Copy a running cluster, start the copy as its standby, and wait until it follows."""
+        """Copy a running cluster, start the copy as its standby, and wait until it follows.
+
+        Args:
+            primary: the cluster to follow. Close the standby before it.
+            synchronous: from now on, a commit on the primary waits until the standby has it on
+                disk. It waits for ever once the standby is gone.
+        """
         self._primary = primary
         self._synchronous = synchronous
         super().__init__(
