@@ -8,7 +8,7 @@ import psycopg
 
 from benchmarks.raw.store import columns, encode, now, records
 from director_db_postgres.arrays import ADAPTERS, BigintArray, TextArray
-from director_db_postgres.sql import Statements
+from director_db_postgres.statements import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -515,7 +515,7 @@ def test_a_connection_does_not_wait_for_a_host_that_is_gone(db):
     """As the kernel sees it: no test can make a host vanish from loopback."""
     db.create_session("s")
     with (
-        db._database._pool.connection() as connection,
+        db._database._pool.current.connection() as connection,
         socket.socket(fileno=os.dup(connection.fileno())) as own,
     ):
         limit = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

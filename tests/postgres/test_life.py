@@ -167,7 +167,7 @@ def test_connections_that_take_long_to_make_are_waited_for(place, new_db):
     slow = make_conninfo(place.dsn, options="-c post_auth_delay=2")
     db = new_db(slow, pool_size=3)
     db.get_session("s")
-    pool = db._database._pool
+    pool = db._database._pool.current
     with place.connect() as holder, ThreadPoolExecutor(6) as executor:
         holder.execute("BEGIN")
         holder.execute("SELECT FROM director_sessions FOR UPDATE")
@@ -176,7 +176,7 @@ def test_connections_that_take_long_to_make_are_waited_for(place, new_db):
         holder.execute("COMMIT")
         for write in writes:
             write.result()
-    assert db._database._pool is pool
+    assert db._database._pool.current is pool
 
 
 def test_a_table_that_is_altered_under_prepared_statements(place, db):

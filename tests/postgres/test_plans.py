@@ -7,7 +7,7 @@ import json
 import pytest
 
 from director_db_postgres import PostgresDB
-from director_db_postgres.sql import Statements
+from director_db_postgres.statements import Statements
 
 ROWS = 100_000
 FILL = f"""

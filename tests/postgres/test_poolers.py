@@ -151,7 +151,7 @@ def test_one_that_was_told_of_is_no_news(pooler, new_db, caplog):
 
 def prepared_on(db):
     """Return the names of what each connection of an instance has prepared."""
-    pool = db._database._pool
+    pool = db._database._pool.current
     taken = [pool.getconn() for _ in range(pool.get_stats()["pool_available"])]
     try:
         return [

@@ -106,7 +106,7 @@ def test_malformed_arguments_beside_a_password(monkeypatch):
 
 def test_a_tool_that_cuts_what_it_shows():
     with PostgresDB(f"postgresql://u:{SECRET}@h/d") as db:
-        assert SECRET not in repr(db._database._conninfo[:80])
+        assert SECRET not in repr(db._database._pool.conninfo[:80])
 
 
 def test_a_refused_password(server, new_db, logged):

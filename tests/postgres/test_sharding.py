@@ -12,6 +12,7 @@ from psycopg.pq import TransactionStatus
 
 from director_db import SchemaError
 from director_db_postgres import PostgresDB, sql
+from director_db_postgres.statements import Statements
 
 IDLE = TransactionStatus.IDLE
 
@@ -26,7 +27,7 @@ UNIQUE_INDEXES = """
         ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = indrelid AND attnum = ANY (indkey))
     FROM pg_index WHERE indisunique AND indrelid::regclass::text LIKE 'director_%'
 """
-COMPOSED = sql.Statements(None)
+COMPOSED = Statements(None)
 STATEMENTS = {
     **{name: text.decode() for name, text in vars(COMPOSED).items() if isinstance(text, bytes)},
     **{f"page {flags}": text.decode() for flags, text in COMPOSED._select_sessions.items()},

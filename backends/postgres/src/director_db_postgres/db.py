@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from director_db import CONTRACT_VERSION, BaseDB, __version__
+from director_db import BaseDB
 from director_db.errors import BackendUnavailableError, DirectorDBError, InvalidRecordError
 from director_db.payload import MAX_PAYLOAD_BYTES
 from director_db.records import Health, Migration
@@ -16,22 +16,23 @@ from director_db.rows import (
     UNSET,
     Appended,
     DeletedComponents,
-    MessageRow,
     SaveOutcome,
     SessionRow,
     StoredContext,
     whole_context,
 )
-from director_db_postgres import citus, old_layout, schema, settings, sql
+from director_db_postgres import citus, schema, settings
 from director_db_postgres.arrays import BigintArray, TextArray
+from director_db_postgres.bulk import columns, merge
 from director_db_postgres.database import Database
 from director_db_postgres.dsn import DSN
 from director_db_postgres.encoding import message_in_ascii, to_ascii
 from director_db_postgres.errors import translate
-from director_db_postgres.version import __version__ as plugin_version
+from director_db_postgres.health import ServerHealth
+from director_db_postgres.statements import Statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from director_db.records import Distribution
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         ContextRow,
         MessageColumns,
         MessageQuery,
+        MessageRow,
         SessionChanges,
         SessionQuery,
     )
@@ -48,9 +50,6 @@ if TYPE_CHECKING:
     from director_db_postgres.pipeline import Step
 
     T = TypeVar("T")
-
-MIN_SERVER: Final = 15
-"""The oldest major version of the server that is tested."""
 
 # A probe wants an answer, whatever it is, in seconds.
 _HEALTH_PATIENCE: Final = 5.0
@@ -122,7 +121,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
             operation_timeout=operation_timeout,
         )
         self.schema = self._settings_in_use.schema
-        self._sql = sql.Statements(self.schema)
+        self._sql = Statements(self.schema)
         self._database = Database(self._settings_in_use, self._sql, migrates=migrate)
 
     @classmethod
@@ -135,57 +134,14 @@ class PostgresDB(BaseDB, db_type="postgres"):
         return self._database.place
 
     def _check(self) -> Health:
-        def look(
-            connection: Connection,
-        ) -> tuple[tuple[Any, ...], list[str], citus.Tables | None]:
+        def look(connection: Connection) -> ServerHealth:
             # Once more, as somebody may have dropped the tables since the first operation.
             schema.ensure(connection, self._sql, self.place)
-            connection.run(self._sql.probe_tables)
-            (row,) = connection.run(sql.SELECT_SERVER).rows()
-            old = old_layout.tables_with_rows(connection, self._sql)
-            return row, old, citus.look(connection, self.schema)
+            return ServerHealth.look(connection, self._sql)
 
-        server, old, tables = self._database.read(look, patience=_HEALTH_PATIENCE)
-        version, number, encoding, synchronous_commit, fsync = server
-        versions = {
-            "director-db": __version__,
-            "director-db-postgres": plugin_version,
-            "contract": CONTRACT_VERSION,
-            "schema": str(schema.SCHEMA_VERSION),
-            "PostgreSQL": version,
-            "psycopg": psycopg.__version__,
-            "libpq": _dotted(psycopg.pq.version()),
-        }
-        warnings = []
-        if tables is not None:
-            versions["Citus"] = tables.version
-            warning = tables.warning()
-            warnings += [] if warning is None else [warning]
-        if synchronous_commit == "off":
-            warnings.append(
-                "synchronous_commit is off: a crash of the server loses the latest writes."
-            )
-        if fsync == "off":
-            warnings.append("fsync is off: a power cut may destroy the whole database.")
-        if encoding != "UTF8":
-            warnings.append(
-                f"The database's encoding is {encoding}: ids are limited to its characters, and "
-                "other text takes more space. Create databases with ENCODING 'UTF8'."
-            )
-        if number < MIN_SERVER * 10_000:
-            warnings.append(f"PostgreSQL {version} is older than {MIN_SERVER}, the oldest tested.")
-        if self._database.found_pooler:
-            warnings.append(
-                "A pooler is in between, and POSTGRES_POOLER does not say so: set it to 1, or to 0 "
-                "if each connection keeps its server. Until then statements are not prepared, and "
-                "a statement timeout or other options may not be in force."
-            )
-        if old:
-            warnings.append(
-                f"The old application writes to this database: {', '.join(old)} hold rows, which "
-                "director-db does not see. Stop it."
-            )
-        return Health(str(self.db_type), self.place, versions, warnings)
+        found = self._database.read(look, patience=_HEALTH_PATIENCE)
+        warnings = found.warnings(found_pooler=self._database.found_pooler)
+        return Health(str(self.db_type), self.place, found.versions(), warnings)
 
     def _migrate(self, *, skip_invalid: bool) -> Migration:
         def migrate(connection: Connection) -> Migration | None:
@@ -264,7 +220,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
     # --- Messages -------------------------------------------------------------------------------
 
     def _upsert_messages(self, session_id: str, rows: Sequence[MessageRow]) -> bool:
-        merged = rows if len(rows) == 1 else _merge(rows)
+        merged = rows if len(rows) == 1 else merge(rows)
         latest = max(row.updated_at for row in rows)
 
         def upsert(connection: Connection) -> bool:
@@ -273,8 +229,8 @@ class PostgresDB(BaseDB, db_type="postgres"):
             writes: list[Step] = [(self._sql.upsert_message, (session_id, *stored[0]))]
             if len(stored) > 1:
                 writes = [
-                    (self._sql.upsert_messages, (session_id, len(stored), given, *columns))
-                    for given, columns in _columns(stored)
+                    (self._sql.upsert_messages, (session_id, len(stored), given, *arrays))
+                    for given, arrays in columns(stored)
                 ]
             try:
                 _, *written = connection.run_together(count, *writes)
@@ -472,57 +428,3 @@ def _unless_impossible(attempt: Callable[[], T], otherwise: T) -> T:
         return attempt()
     except InvalidRecordError:
         return otherwise
-
-
-def _merge(rows: Sequence[MessageRow]) -> list[MessageRow]:
-    """Leave each id once, as if the rows had been stored one after another (MSG-7).
-
-    One statement cannot change a row twice. A row keeps the place of the first of its id and takes
-    the fields of the last; `created_at` is the last one given, else the first one's.
-    """
-    merged: dict[str, MessageRow] = {}
-    for row in rows:
-        before = merged.get(row.msg_id)
-        if before is not None and not row.created_at_given:
-            created_at, given = before.created_at, before.created_at_given
-            merged[row.msg_id] = row._replace(created_at=created_at, created_at_given=given)
-        else:
-            merged[row.msg_id] = row
-    return list(merged.values())
-
-
-def _columns(rows: Sequence[MessageRow]) -> Iterator[tuple[bool, tuple[object, ...]]]:
-    """Yield those that give `created_at`, and those that do not, as the arrays of their columns.
-
-    The first column is the place in all of the rows, from 1.
-    """
-    for given in (True, False):
-        places = [place for place, row in enumerate(rows, 1) if row.created_at_given is given]
-        if not places:
-            continue
-        (
-            conv_ids,
-            msg_ids,
-            msg_types,
-            agents,
-            actions,
-            contents,
-            statuses,
-            created_at,
-            _,
-            updated_at,
-            metadata,
-        ) = zip(*(rows[place - 1] for place in places), strict=True)
-        columns = (
-            BigintArray(places),
-            *map(TextArray, (conv_ids, msg_ids, msg_types, agents, actions, contents, statuses)),
-            BigintArray(created_at),
-            BigintArray(updated_at),
-            TextArray(metadata),
-        )
-        yield given, columns
-
-
-def _dotted(version: int) -> str:
-    """Write a version of libpq, such as 180006, as people do."""
-    return f"{version // 10_000}.{version % 10_000}"

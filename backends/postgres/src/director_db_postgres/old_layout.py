@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from psycopg.abc import Buffer
 
     from director_db.old_layout import OldTable
-    from director_db_postgres.sql import Statements
+    from director_db_postgres.statements import Statements
 
 _SELECT_TABLES: Final = b"""
     SELECT c.relname::text, array_agg(a.attname::text)

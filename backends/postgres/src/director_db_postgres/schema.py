@@ -16,7 +16,7 @@ from director_db_postgres.driver_log import LOGGER
 if TYPE_CHECKING:
     from director_db.records import Migration
     from director_db_postgres.pipeline import PipelinedConnection
-    from director_db_postgres.sql import Statements
+    from director_db_postgres.statements import Statements
 
 SCHEMA_VERSION: Final = 1
 

@@ -1,4 +1,4 @@
-"""The statements, one a name; `Statements` puts the schema's name into them once.
+"""The statements, one a name; `statements.Statements` puts the schema's name into them once.
 
 Values are always parameters (``$1::text``). Each statement names the session in every condition, so
 that the tables can be sharded by it. A write first locks the session's row: by updating it, or with
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import itertools
 from typing import Final
-
-from psycopg import sql
 
 # The first look at a database. The second column is whether the server may be a sharded one.
 _LOOK: Final = "SELECT value, EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus')"
@@ -115,7 +113,7 @@ DELETE_SESSION: Final = f"""
 """
 
 
-def _select_sessions(*, before: bool, video: bool, collection: bool) -> str:
+def select_sessions(*, before: bool, video: bool, collection: bool) -> str:
     """Return the statement of a page of sessions; its parameters in the order of the arguments.
 
     A filter is written as a range, and its column stands first in the order. As an equation, it
@@ -396,58 +394,3 @@ SELECT_SERVER: Final = b"""
         current_setting('synchronous_commit'),
         current_setting('fsync')
 """
-
-
-class Statements:
-    """The statements with the schema's name in them, composed once for each instance."""
-
-    def __init__(self, schema: str | None) -> None:
-        """Compose for a schema; None leaves the names to the connection's search path."""
-        self.schema = schema
-        self.select_schema_version = self.compose(
-            SELECT_OWN_SCHEMA_VERSION if schema is None else SELECT_SCHEMA_VERSION
-        )
-        self.probe_tables = self.compose(PROBE_TABLES)
-        self.insert_session = self.compose(INSERT_SESSION)
-        self.select_session = self.compose(SELECT_SESSION)
-        self.update_session = self.compose(UPDATE_SESSION)
-        self.lock_session = self.compose(LOCK_SESSION)
-        self.select_holder = self.compose(SELECT_HOLDER)
-        self.delete_session = self.compose(DELETE_SESSION)
-        self.count_messages = self.compose(COUNT_MESSAGES)
-        self.upsert_message = self.compose(UPSERT_MESSAGE)
-        self.upsert_messages = self.compose(UPSERT_MESSAGES)
-        self.select_message = self.compose(SELECT_MESSAGE)
-        self.select_first_messages = self.compose(SELECT_FIRST_MESSAGES)
-        self.select_last_messages = self.compose(SELECT_LAST_MESSAGES)
-        self.select_messages_after = self.compose(SELECT_MESSAGES_AFTER)
-        self.select_messages_before = self.compose(SELECT_MESSAGES_BEFORE)
-        self.delete_message = self.compose(DELETE_MESSAGE)
-        self.delete_messages = self.compose(DELETE_MESSAGES)
-        self.save_context = self.compose(SAVE_CONTEXT)
-        self.append_to_context = self.compose(APPEND_TO_CONTEXT)
-        self.append_items = self.compose(APPEND_ITEMS)
-        self.write_items = self.compose(WRITE_ITEMS)
-        self.cut_items = self.compose(CUT_ITEMS)
-        self.touch_session = self.compose(TOUCH_SESSION)
-        self.select_context_version = self.compose(SELECT_CONTEXT_VERSION)
-        self.select_context_length = self.compose(SELECT_CONTEXT_LENGTH)
-        self.select_context = self.compose(SELECT_CONTEXT)
-        self.delete_context = self.compose(DELETE_CONTEXT)
-        self._select_sessions = {
-            flags: self.compose(
-                _select_sessions(before=flags[0], video=flags[1], collection=flags[2])
-            )
-            for flags in itertools.product((False, True), repeat=3)
-        }
-
-    def select_sessions(self, *, before: bool, video: bool, collection: bool) -> bytes:
-        """Return the statement of a page; its parameters in the order of the arguments."""
-        return self._select_sessions[before, video, collection]
-
-    def compose(self, statement: str) -> bytes:
-        """Put the schema's name into a statement of this package."""
-        prefix: sql.Composable = sql.SQL("")
-        if self.schema is not None:
-            prefix = sql.SQL("{}.").format(sql.Identifier(self.schema))
-        return sql.SQL(statement).format(schema=prefix).as_bytes(None)

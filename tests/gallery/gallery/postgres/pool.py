@@ -77,7 +77,7 @@ class PasswordInThePlace(BrokenPostgresDB, rule="LIF-6"):
 
     @property
     def place(self):
-        return str(self._database._conninfo)
+        return str(self._database._pool.conninfo)
 
 
 class ForkKeepsThePool(BrokenPostgresDB, **_SHARED):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from director_db_postgres import database
+from director_db_postgres.call import Call
 from director_db_postgres.connections import Connection
 from director_db_postgres.waiting import Turn
 from gallery.postgres.broken import BrokenPostgresDB
@@ -31,13 +32,13 @@ class SilenceMeansNotApplied(BrokenPostgresDB, **_ENDS):
 
     @classmethod
     def break_code(cls):
-        healthy = database.Database._no_answer
+        healthy = Call.no_answer
 
-        def broken(self, call):
-            call.in_doubt = False
-            return healthy(self, call)
+        def broken(self):
+            self.in_doubt = False
+            return healthy(self)
 
-        database.Database._no_answer = broken
+        Call.no_answer = broken
 
 
 class AllWaitOnTheServer(BrokenPostgresDB, **_ENDS):
