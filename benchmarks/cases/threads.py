@@ -81,10 +81,10 @@ def _ours_and_raw(
 def _one_by_one(db: BaseDB) -> None:
     """Let no commit of an instance take more than one call: the path without group commit.
 
-    By the limit of its writer, so that all else stays the same.
+    By the limit of its queue, so that all else stays the same.
     """
     inner: Any = db
-    inner._database._writer.max_batch_calls = 1  # noqa: SLF001 - nobody else needs to set it
+    inner._database._writer.queue.max_calls = 1  # noqa: SLF001 - nobody else needs to set it
 
 
 def _raw_calls(

@@ -228,10 +228,10 @@ def test_all_of_a_batch_go_to_the_new_file(path, monkeypatch):
                 raise
 
         monkeypatch.setattr(db._database, "_write", write_and_hear_late)
-        leader = threads.submit(db._database._writer.write, replace, 0, math.inf)
+        leader = threads.submit(db._database._writer.queue.run, replace, 0, math.inf)
         assert begun.wait(30)
         creates = [threads.submit(db.create_session, name) for name in names]
-        while len(db._database._writer._waiting) < len(names):
+        while len(db._database._writer.queue.waiting) < len(names):
             time.sleep(0.01)
         all_wait.set()
         assert isinstance(leader.exception(), FileReplacedError)

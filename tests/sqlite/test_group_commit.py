@@ -19,9 +19,9 @@ from director_db import (
     DirectorDBError,
     SessionNotFoundError,
 )
+from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Batch, Call
 from director_db_sqlite import SQLiteDB
 from director_db_sqlite.readers import MAX_READERS
-from director_db_sqlite.writer import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Call
 
 PATIENCE = 60
 
@@ -57,6 +57,7 @@ class Group:
     def __init__(self, db):
         self.db = db
         self.writer = db._database._writer
+        self.calls = self.writer.queue
         self.pool = ThreadPoolExecutor(200)
         self.leave = threading.Event()
         self.waiting = []
@@ -75,9 +76,9 @@ class Group:
     def queue(self, *operations, size=0):
         """Queue operations, one after the other, each of a thread of its own."""
         for operation in operations:
-            before = len(self.writer._waiting)
+            before = len(self.calls.waiting)
             self.waiting.append(self.pool.submit(self.db._database.write, operation, size))
-            wait_until(lambda before=before: len(self.writer._waiting) > before)
+            wait_until(lambda before=before: len(self.calls.waiting) > before)
 
     def outcomes(self):
         """Let the leader go on, and return what everybody got, the leader first."""
@@ -277,7 +278,7 @@ def test_struck_once_more_while_it_tells_the_others(db, group, monkeypatch, comm
     place = (group.writer._checkpointer, "count") if committed else (group.writer, "_commit")
     with (
         struck(monkeypatch, *place, after=False),
-        struck(monkeypatch, group.writer, "_recover", after=False),
+        struck(monkeypatch, group.calls, "recover", after=False),
     ):
         group.lead(insert("a"))
         group.queue(insert("b"))
@@ -292,7 +293,7 @@ def test_struck_once_more_while_it_tells_the_others(db, group, monkeypatch, comm
 
 
 def test_struck_between_two_steps_of_telling(db, group, monkeypatch):
-    with struck(monkeypatch, group.writer, "_settle", after=True):
+    with struck(monkeypatch, group.calls, "_settle", after=True):
         group.lead(insert("a"))
         group.queue(insert("b"))
         leader, b = group.outcomes()
@@ -304,14 +305,14 @@ def test_struck_between_two_steps_of_telling(db, group, monkeypatch):
 class Dropping(deque):
     """A queue whose second call, or what comes after it, is in no list: its leader is struck."""
 
-    def __init__(self, writer):
+    def __init__(self, calls):
         super().__init__()
-        self.writer = writer
+        self.calls = calls
         self.left = 1
 
     def popleft(self):
         call = super().popleft()
-        if self.left and len(self.writer._batch) == 1:
+        if self.left and len(self.calls._batch.calls) == 1:
             self.left = 0
             raise Boom
         return call
@@ -319,7 +320,7 @@ class Dropping(deque):
 
 def test_struck_with_a_call_in_its_hand(db, group):
     """One that it took from the queue and has not noted yet: it is in no list."""
-    group.writer._waiting = Dropping(group.writer)
+    group.calls.waiting = Dropping(group.calls)
     group.lead(insert("a"))
     group.queue(insert("b"), insert("c"))
     leader, b, c = group.outcomes()
@@ -334,17 +335,17 @@ def test_struck_with_the_call_of_the_main_thread_in_its_hand(db, group):
 
     def write():
         # A thread that can be given up takes the main thread's part.
-        group.writer._main_thread = threading.get_ident()
+        group.calls._main_thread = threading.get_ident()
         try:
             db._database.write(insert("main"), 0)
         except BackendUnavailableError as error:
             outcome.append((error.retryable, error.maybe_applied))
 
-    group.writer._waiting = Dropping(group.writer)
+    group.calls.waiting = Dropping(group.calls)
     group.lead(insert("a"))
     main = threading.Thread(target=write, daemon=True)
     main.start()
-    wait_until(lambda: len(group.writer._waiting) == 1)
+    wait_until(lambda: len(group.calls.waiting) == 1)
     assert isinstance(group.outcomes()[0], Boom)
     main.join(PATIENCE)
     assert [(True, False)] == outcome
@@ -355,8 +356,8 @@ def test_struck_with_the_call_of_the_main_thread_in_its_hand(db, group):
 def orphan(db, group, monkeypatch):
     """A call whose thread was struck, and once more while it withdrew it."""
     with (
-        struck(monkeypatch, group.writer, "_try_to_lead", after=False),
-        struck(monkeypatch, group.writer, "_withdraw", after=False),
+        struck(monkeypatch, group.calls, "_try_to_lead", after=False),
+        struck(monkeypatch, group.calls, "_withdraw", after=False),
         pytest.raises(Boom),
     ):
         db._database.write(insert("lost"), 0)
@@ -372,7 +373,7 @@ def test_nobody_stores_a_call_that_nobody_waits_for(db, group):
 def test_the_main_thread_is_not_behind_a_call_that_nobody_waits_for(db, group):
     assert "main" == db._database.write(insert("main"), 0)
     assert ["main"] == stored(db)
-    assert 0 == len(group.writer._waiting)
+    assert 0 == len(group.calls.waiting)
 
 
 def test_closed_after_a_leader_was_struck_before_the_commit(db):
@@ -381,7 +382,8 @@ def test_closed_after_a_leader_was_struck_before_the_commit(db):
     call = Call(insert("lost"), 0)
     writer.connection.execute("BEGIN IMMEDIATE")
     call.result = call.operation(writer.connection)
-    writer._batch, writer._committing = [call], True
+    writer.queue._batch, writer._committing = Batch(writer.queue, call, alone=True), True
+    writer.queue._batch.calls.append(call)
     db._database.close()
     assert "after" == db._database.write(insert("after"), 0)
     assert ["after"] == stored(db)
@@ -403,7 +405,7 @@ def test_a_handler_writes_between_queueing_and_leading(db):
             if len(self) == 1:
                 outcomes.append(db._database.write(insert("handler"), 0))
 
-    db._database._writer._waiting = Interrupted()
+    db._database._writer.queue.waiting = Interrupted()
     assert "main" == db._database.write(insert("main"), 0)
     assert ["handler"] == outcomes
     assert ["handler", "main"] == stored(db)
@@ -418,11 +420,11 @@ def test_a_handler_closes_between_queueing_and_leading(db):
             super().append(call)
             db.close()
 
-    writer._waiting = Interrupted()
+    writer.queue.waiting = Interrupted()
     with pytest.raises(ClosedError):
         db.create_session("lost")
     assert writer.connection is None
-    assert 0 == len(writer._waiting)
+    assert 0 == len(writer.queue.waiting)
     assert [] == stored(db)
 
 
@@ -450,7 +452,7 @@ def test_out_of_patience_a_call_is_withdrawn(tmp_path):
         told = group.waiting[0].exception(PATIENCE)
         assert isinstance(told, BackendUnavailableError)
         assert (True, False) == (told.retryable, told.maybe_applied)
-        assert 0 == len(group.writer._waiting)
+        assert 0 == len(group.calls.waiting)
         assert ["a", told] == group.outcomes()
         assert ["a"] == stored(db)
         group.pool.shutdown()
@@ -465,7 +467,7 @@ def test_a_caller_that_is_interrupted_while_it_waits_is_withdrawn(db, group):
 
     group.lead(insert("a"))
     interrupted = group.pool.submit(work)
-    wait_until(lambda: len(group.writer._waiting) == 1)
+    wait_until(lambda: len(group.calls.waiting) == 1)
     group.queue(insert("b"))
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(idents[0]), ctypes.py_object(Boom))
     assert isinstance(interrupted.exception(PATIENCE), Boom)
@@ -477,7 +479,7 @@ def test_who_waits_for_another_process_can_be_joined_by_others(db, group):
     with closing(sqlite3.connect(db.place, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         writes = [group.pool.submit(db._database.write, insert(f"s{n}"), 0) for n in range(5)]
-        wait_until(lambda: len(group.writer._waiting) == 5)
+        wait_until(lambda: len(group.calls.waiting) == 5)
         with statements(db) as seen:
             other.execute("ROLLBACK")
             assert [f"s{n}" for n in range(5)] == [write.result(PATIENCE) for write in writes]
@@ -512,11 +514,11 @@ def test_a_fork_while_callers_wait(db):
     writer = db._database._writer
     commit = writer._commit
 
-    def slow_commit(connection):
+    def slow_commit(connection, batch):
         writer._commit = commit
         inside.set()
         assert leave.wait(PATIENCE)
-        commit(connection)
+        commit(connection, batch)
 
     writer._commit = slow_commit
     with ThreadPoolExecutor(8) as pool:
@@ -527,7 +529,7 @@ def test_a_fork_while_callers_wait(db):
         if child == 0:
             status = 1
             try:
-                assert 0 == len(writer._waiting)
+                assert 0 == len(writer.queue.waiting)
                 db.create_session("child")
                 status = 0
             finally:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from director_db.errors import BackendUnavailableError, ClosedError, ConfigurationError
+from director_db.locks import new_lock
 from director_db.logs import DEBUG, INFO, WARNING, tell
 from director_db_sqlite import old_layout, schema
 from director_db_sqlite.connections import connect, connect_to_look, transact
@@ -20,7 +21,7 @@ from director_db_sqlite.file import (
     log_id,
     refuse_foreign_log,
 )
-from director_db_sqlite.locks import LOGGER, locked, new_lock, patiently
+from director_db_sqlite.locks import LOGGER, locked, patiently
 from director_db_sqlite.log import refuse_log_of_another
 from director_db_sqlite.readers import Readers
 from director_db_sqlite.writer import Writer
@@ -139,16 +140,24 @@ class FileDatabase:
         deadline = time.monotonic() + self._patience
         if self._file is None or self._writer.connection is None:
             self._ensure_open(deadline)
+        was_read_only = False
         while True:
             try:
-                result = self._write(operation, size, deadline)
+                result = self._writer.queue.run(operation, size, deadline)
                 break
             except FileReplacedError:
                 pass  # Nothing was done, also if another thread has opened the new one meanwhile.
-            except sqlite3.Error:
-                # Whatever went wrong with a file that is not there any more.
+            except sqlite3.Error as error:
+                # Not whatever went wrong with a file that is not there any more.
                 if self._is_there():
-                    raise
+                    if was_read_only or primary_code(error) != sqlite3.SQLITE_READONLY:
+                        raise
+                    # What was read-only when it was opened stays so for this process until all of
+                    # its connections are closed, those that read included; it may not be so any
+                    # more.
+                    was_read_only = True
+                    self.close()
+                    continue
             if time.monotonic() >= deadline:
                 message = f"{self.path} was replaced again and again. Try again."
                 raise BackendUnavailableError(message, retryable=True)
@@ -156,17 +165,6 @@ class FileDatabase:
         if self._log is None:
             self._log = log_id(self.path)
         return result
-
-    def _write(self, operation: Operation[T], size: int, deadline: float) -> T:
-        try:
-            return self._writer.write(operation, size, deadline)
-        except sqlite3.OperationalError as error:
-            if primary_code(error) != sqlite3.SQLITE_READONLY:
-                raise
-            # What was read-only when it was opened stays so for this process until all of its
-            # connections are closed, those that read included; it may not be so any more.
-            self.close()
-            return self._writer.write(operation, size, deadline)
 
     def _is_there(self) -> bool:
         """Whether the path still names the file that was opened."""

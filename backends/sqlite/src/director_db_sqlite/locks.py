@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from director_db.errors import BackendUnavailableError
+from director_db.locks import in_use_by_this_thread
 from director_db.logs import LONG, LongWait
 from director_db_sqlite.errors import WAIT, primary_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from director_db.locks import Lock
 
 T = TypeVar("T")
 
@@ -21,35 +23,6 @@ LOGGER: Final = "sqlite"
 
 # Some of SQLite's answers (recovery of a log, the switch to WAL) come without any wait.
 _PAUSE: Final = 0.005
-
-
-class Lock(Protocol):
-    """A lock that knows which thread owns it: `threading.RLock`.
-
-    One that was interrupted between taking it and knowing that it did can give it back, and one
-    that does not own it cannot; see `locked`.
-    """
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...  # noqa: D102, FBT001, FBT002
-
-    def release(self) -> None: ...  # noqa: D102
-
-    def __enter__(self) -> bool: ...
-
-    def __exit__(self, *_exception: object) -> None: ...
-
-    def _is_owned(self) -> bool: ...
-
-
-def new_lock() -> Lock:
-    """Make a lock that nobody owns."""
-    return cast("Lock", threading.RLock())
-
-
-def in_use_by_this_thread(path: str) -> BackendUnavailableError:
-    """Return the error of a call that a signal's handler makes in the middle of another one."""
-    message = f"{path} is in use by this very thread, which was interrupted. Try again later."
-    return BackendUnavailableError(message, retryable=True)
 
 
 def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from director_db.errors import ClosedError
+from director_db.locks import new_lock
 from director_db_sqlite import schema
 from director_db_sqlite.connections import (
     LOCK_WAIT,
@@ -16,7 +17,7 @@ from director_db_sqlite.connections import (
     roll_back,
     transact,
 )
-from director_db_sqlite.locks import locked, new_lock
+from director_db_sqlite.locks import locked
 from director_db_sqlite.old_layout import no_migration
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from director_db.queue import Queue
 from director_db_sqlite.writer import Writer
 from gallery.broken import ROUND_TRIP, BrokenDB
 
@@ -15,12 +16,12 @@ class WokenBeforeTheCommit(BrokenDB, rule="LIF-2", level="durable"):
     def break_code(cls):
         commit = Writer._commit
 
-        def broken(self, connection):
-            for call in self._batch[1:]:
+        def broken(self, connection, batch):
+            for call in batch.calls[1:]:
                 call.settled = True
-                call.wake.release()
+                call.awaken()
             time.sleep(2 * ROUND_TRIP)
-            commit(self, connection)
+            commit(self, connection, batch)
 
         Writer._commit = broken
 
@@ -32,12 +33,11 @@ class LeaderDoesNotWait(BrokenDB, rule="LIF-1", level="concurrent"):
     def break_code(cls):
         commit = Writer._commit
 
-        def broken(self, connection):
-            batch = self._batch
-            self._settle()
+        def broken(self, connection, batch):
+            self.queue._settle(batch)
             time.sleep(ROUND_TRIP)
-            self._batch = batch
-            commit(self, connection)
+            self.queue._batch = batch
+            commit(self, connection, batch)
 
         Writer._commit = broken
 
@@ -50,9 +50,9 @@ class FollowerRollsBackTheLeader(BrokenDB, rule="LIF-3", level="concurrent"):
 
     @classmethod
     def break_code(cls):
-        write = Writer.write
+        run = Queue.run
 
-        def broken_write(self, operation, size, deadline):
+        def broken_run(self, operation, size, deadline):
             def strict(connection):
                 result = operation(connection)
                 if result is False:
@@ -60,7 +60,7 @@ class FollowerRollsBackTheLeader(BrokenDB, rule="LIF-3", level="concurrent"):
                 return result
 
             try:
-                return write(self, strict, size, deadline)
+                return run(self, strict, size, deadline)
             except cls._NothingDoneError:
                 return False
 
@@ -69,7 +69,7 @@ class FollowerRollsBackTheLeader(BrokenDB, rule="LIF-3", level="concurrent"):
             connection.execute("BEGIN IMMEDIATE")
             return True
 
-        Writer.write = broken_write
+        Queue.run = broken_run
         Writer._undo = broken_undo
 
 
@@ -78,11 +78,11 @@ class FollowersGetTheLeadersResult(BrokenDB, rule="LIF-1", level="concurrent"):
 
     @classmethod
     def break_code(cls):
-        settle = Writer._settle
+        settle = Queue._settle
 
-        def broken(self):
-            for call in self._batch:
-                call.result = self._batch[0].result
-            settle(self)
+        def broken(self, batch):
+            for call in batch.calls:
+                call.result = batch.calls[0].result
+            settle(self, batch)
 
-        Writer._settle = broken
+        Queue._settle = broken

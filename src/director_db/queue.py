@@ -1,0 +1,371 @@
+"""Callers who share transactions: one leads, the others follow. Knows no database.
+
+A commit is dear, so callers who come while one is under way share the next. A caller queues its
+call. Whoever finds nobody leading becomes the leader, has what is queued run in one transaction,
+and wakes the others, each through a lock of its own. Nobody waits for a batch to fill: a caller
+alone leads its own call at once.
+
+A backend writes a `Transaction`, which runs one batch of calls, and gives it to a `Queue`.
+
+A signal's handler, and whatever else raises in the middle of a thread, may strike between any two
+instructions of a leader. So what it has begun stands in its `Batch`, and the transaction itself
+says what has become of it. The leader settles the batch before it goes down; where it cannot,
+because it is struck once more, the next one does. Nobody depends on being woken either: who sleeps
+looks for itself from time to time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from director_db.errors import BackendUnavailableError, DirectorDBError
+from director_db.locks import in_use_by_this_thread, new_lock
+from director_db.logs import WARNING, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+MAX_BATCH_CALLS: Final = 64
+"""The most calls in one transaction."""
+
+MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
+"""The payloads after which a transaction takes no more calls, in bytes."""
+
+# Between two looks of a sleeper that nobody woke, in seconds; see above.
+_LONGEST_SLEEP: Final = 0.1
+
+# What an operation itself can raise, beside its driver's exceptions.
+_OF_OPERATIONS: Final = (DirectorDBError, ArithmeticError, MemoryError, TypeError, ValueError)
+
+
+class Call:
+    """One caller's operation, and what became of it.
+
+    Attributes:
+        operation: what to run; what it is given is the transaction's to say.
+        size: about how much it writes, in bytes of payloads.
+        result: what it returned.
+        error: what it raised, or why it came to nothing; None if it is stored.
+        settled: whether `result` or `error` is final.
+        abandoned: whether nobody waits for it: it must not begin any more.
+        wake: what its caller sleeps on; None until it does.
+    """
+
+    __slots__ = ("abandoned", "error", "operation", "result", "settled", "size", "wake")
+
+    def __init__(self, operation: Callable[..., Any], size: int) -> None:
+        """Take an operation that has not begun."""
+        self.operation = operation
+        self.size = size
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.settled = False
+        self.abandoned = False
+        self.wake: threading.Lock | None = None
+
+    def awaken(self) -> None:
+        """Let its caller look what has happened."""
+        wake = self.wake
+        if wake is not None:
+            try:  # noqa: SIM105 - for each call of a batch, and suppress() takes longer
+                wake.release()
+            except RuntimeError:
+                pass  # It is awake.
+
+
+class Batch:
+    """The calls that share one transaction, taken from the queue one by one.
+
+    Attributes:
+        calls: those that were taken so far.
+    """
+
+    __slots__ = ("_alone", "_own", "_queue", "_size", "calls")
+
+    def __init__(self, queue: Queue, own: Call, *, alone: bool) -> None:
+        """Take none yet.
+
+        Args:
+            queue: where they wait.
+            own: the leader's own call, which waits there.
+            alone: whether to take no other.
+        """
+        self.calls: list[Call] = []
+        self._queue = queue
+        self._own = own
+        self._alone = alone
+        self._size = 0
+
+    def take_first(self) -> Call:
+        """Take the call that has waited longest. There always is one."""
+        call = None if self._alone else self._queue.take()
+        if call is None:
+            call = self._own
+            self._queue.waiting.remove(call)
+        self.calls.append(call)
+        self._size = call.size
+        return call
+
+    def take(self) -> Call | None:
+        """Take the next call; None if no other waits, or the batch is full."""
+        queue = self._queue
+        if self._alone or self._size >= queue.max_bytes or len(self.calls) >= queue.max_calls:
+            return None
+        call = queue.take()
+        if call is not None:
+            self.calls.append(call)
+            self._size += call.size
+        return call
+
+    def fail(self, call: Call, error: Exception) -> None:
+        """Give a call the exception with which its operation ended.
+
+        Raises:
+            Exception: `error` itself, if no operation raises such a thing: somebody has thrown it
+                into the thread that leads, a time-out for one, and it is nothing to a follower.
+        """
+        if call is not self._own and not isinstance(error, self._queue.errors):
+            raise error
+        call.error = error
+
+    def fail_all(self, error: Callable[[], BaseException]) -> int:
+        """Give each call that has not failed alone an error of its own; return how many."""
+        failed = [call for call in self.calls if call.error is None and not call.settled]
+        for call in failed:
+            call.error = error()
+        return len(failed)
+
+
+class Transaction(Protocol):
+    """What a backend writes: it runs one batch at a time, in the thread that leads."""
+
+    def run(self, batch: Batch, deadline: float) -> None:
+        """Run calls in one transaction, and commit it.
+
+        Begin, which may wait for the locks of others: callers that come meanwhile are in. Then take
+        calls from the batch, set `Call.result` of each or let `Batch.fail` set its error, and
+        commit. A call that fails must not take the others with it; where it does, and where the
+        commit fails, each gets an error of its own.
+
+        What is raised goes to the leader, whose call it need not have been; the queue then asks
+        `recover`, and fails the calls of the batch.
+
+        Args:
+            batch: what to take calls from.
+            deadline: until when to wait for others, by the monotonic clock.
+        """
+
+    def recover(self) -> bool:
+        """End what is left of a transaction whose leader was interrupted.
+
+        Asked again if this is interrupted too, so it has to give the same answer.
+
+        Returns:
+            Whether it was committed.
+        """
+
+
+class Queue:
+    """Runs the calls of many threads in as few transactions as they come in.
+
+    First come, first served. A signal strikes the main thread and no other, so the main thread
+    leads for its own call alone: its handlers never raise into what other threads wait for.
+
+    Attributes:
+        leading: the lock of the leader. Who changes what a transaction works with, its connection
+            for one, holds it.
+        waiting: the calls that have not begun.
+        max_calls: the most calls in one transaction.
+        max_bytes: the payloads after which a transaction takes no more calls, in bytes.
+        errors: what an operation itself can raise; see `Batch.fail`.
+    """
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        place: Callable[[], str],
+        logger: str,
+        errors: tuple[type[Exception], ...] = (),
+    ) -> None:
+        """Take what runs transactions.
+
+        Args:
+            transaction: runs one batch at a time.
+            place: of the database, for people.
+            logger: the name of the logger below ``director_db``.
+            errors: what operations raise of their driver's.
+        """
+        self._transaction = transaction
+        self._place = place
+        self._logger = logger
+        self.errors = (*errors, *_OF_OPERATIONS)
+        self.max_calls = MAX_BATCH_CALLS
+        self.max_bytes = MAX_BATCH_BYTES
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every caller, with a lock that nobody owns: after a fork, or gevent's patches."""
+        self.leading = new_lock()
+        self.waiting: deque[Call] = deque()
+        self._batch: Batch | None = None
+        self._main_thread = threading.main_thread().ident
+
+    def run(self, operation: Callable[..., T], size: int, deadline: float) -> T:
+        """Run an operation in a transaction, in this thread or another one.
+
+        It is stored on return, or has not happened.
+
+        Args:
+            operation: what to run.
+            size: about how much it writes, in bytes of payloads.
+            deadline: until when to wait for others, by the monotonic clock.
+
+        Raises:
+            BackendUnavailableError: it could not begin in time, or who ran it was interrupted.
+        """
+        if self.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
+            raise in_use_by_this_thread(self._place())
+        call = Call(operation, size)
+        try:
+            self.waiting.append(call)
+            self._try_to_lead(call, deadline)
+            while not call.settled:
+                woken = self._sleep(call, deadline)
+                if not call.settled:
+                    self._try_to_lead(call, deadline, in_turn=woken)
+        except BaseException:
+            # It is withdrawn if it has not begun. If it has, it ends with its transaction. Marked
+            # first, by an assignment, before which nothing strikes: what strikes in the middle of
+            # `_withdraw` would leave it in the queue, and somebody would store it later.
+            call.abandoned = True
+            self._withdraw(call)
+            self._wake_next()
+            raise
+        error = call.error
+        if error is None:
+            result: T = call.result
+            return result
+        try:
+            raise error
+        finally:
+            del error, call  # A cycle: the error's traceback holds this frame.
+
+    # --- Waiting --------------------------------------------------------------------------------
+
+    def take(self) -> Call | None:
+        """Take the first call that somebody waits for from the queue; only a leader may."""
+        try:
+            while (first := self.waiting.popleft()).abandoned:
+                pass
+        except IndexError:
+            return None
+        return first
+
+    def _first(self) -> Call | None:
+        """Return the first call that somebody waits for."""
+        try:
+            while (first := self.waiting[0]).abandoned:
+                self._withdraw(first)
+        except IndexError:
+            return None
+        return first
+
+    def _withdraw(self, call: Call) -> bool:
+        try:
+            self.waiting.remove(call)
+        except ValueError:
+            return False
+        return True
+
+    def _wake_next(self) -> None:
+        first = self._first()
+        if first is not None:
+            first.awaken()
+
+    def _sleep(self, call: Call, deadline: float) -> bool:
+        """Wait for somebody to wake this thread; False if nobody did."""
+        wake = call.wake
+        if wake is None:
+            # Not before it is needed: a caller alone never sleeps.
+            wake = threading.Lock()
+            wake.acquire()
+            call.wake = wake
+            return True  # Whoever left before could not wake us: look again.
+        left = deadline - time.monotonic()
+        if left > 0:
+            return wake.acquire(timeout=min(left, _LONGEST_SLEEP))
+        if self._withdraw(call):
+            place = self._place()
+            tell(self._logger, WARNING, "%s: gave up waiting for other threads' writes", place)
+            message = f"{place} stayed locked by other threads of this process. Try again."
+            raise BackendUnavailableError(message, retryable=True)
+        # It has begun, and a commit waits for none.
+        return wake.acquire(timeout=_LONGEST_SLEEP)
+
+    # --- Leading --------------------------------------------------------------------------------
+
+    def _try_to_lead(self, call: Call, deadline: float, *, in_turn: bool = True) -> None:
+        """Run a batch if nobody else does; `call` may be in it, or further behind.
+
+        The main thread only `in_turn`, as it would let nobody else lead if it wrote all the time:
+        others who come first take everybody along. Out of turn where nobody has woken it for a
+        whole sleep: a leader was struck with this call in its hand, or the first in the queue is
+        the very call that this one interrupts.
+        """
+        alone = threading.get_ident() == self._main_thread
+        if alone and in_turn and self._first() is not call:
+            return
+        led = False
+        try:
+            led = self.leading.acquire(blocking=False)
+            if led:
+                if self._batch is not None:
+                    self.recover()
+                if call in self.waiting:
+                    self._batch = batch = Batch(self, call, alone=alone)
+                    try:
+                        self._transaction.run(batch, deadline)
+                        self._settle(batch)
+                    except BaseException:
+                        self.recover()
+                        raise
+                elif not call.settled:
+                    # A leader was struck after it took this call and before it noted it.
+                    call.error = self._interrupted()
+                    call.settled = True
+        finally:
+            # Without asking whether we own it; see `locks.Lock`.
+            try:  # noqa: SIM105 - to call suppress() would be the very gap
+                self.leading.release()
+            except RuntimeError:
+                pass
+        if led and self.waiting:
+            # Who queues after this look finds nobody leading.
+            self._wake_next()
+
+    def _settle(self, batch: Batch) -> None:
+        for call in batch.calls:
+            if not call.settled:
+                call.settled = True
+                call.awaken()
+        self._batch = None
+
+    def recover(self) -> None:
+        """Settle what an interrupted leader left; whoever calls this holds `leading`."""
+        batch = self._batch
+        if batch is None:
+            return
+        failed = 0 if self._transaction.recover() else batch.fail_all(self._interrupted)
+        self._settle(batch)
+        if failed:
+            text = "%s: a thread that was storing writes (%d) was interrupted; they failed"
+            tell(self._logger, WARNING, text, self._place(), failed)
+
+    def _interrupted(self) -> BackendUnavailableError:
+        message = f"{self._place()}: the thread that was storing this was interrupted. Try again."
+        return BackendUnavailableError(message, retryable=True)
