@@ -118,9 +118,9 @@ def test_a_message():
         content,
         "success",
         10,
+        20,
+        "{}",
         created_at_given=True,
-        updated_at=20,
-        metadata="{}",
     )
     assert ("s1", expected) == message_from_old(message())
 
@@ -132,9 +132,9 @@ def test_a_context():
         '{"reasoning":[{"role":"user"}]}',
         row.version,
         1,
+        2,
+        '{"k":null}',
         created_at_given=True,
-        updated_at=2,
-        metadata='{"k":null}',
     )
     assert expected == row
     assert 1 <= row.version < 2**63
@@ -162,9 +162,9 @@ def test_null_is_null_and_null_metadata_is_empty():
         "null",
         None,
         10,
+        20,
+        "{}",
         created_at_given=True,
-        updated_at=20,
-        metadata="{}",
     )
     assert expected == row
     assert "{}" == session_from_old(("s1", None, None, 1, 2, None)).metadata

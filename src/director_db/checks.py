@@ -181,9 +181,9 @@ def message_row(
         encode_payload(content, f"{path}content"),
         optional_text(status, f"{path}status"),
         current if created_at is None else timestamp(created_at, f"{path}created_at"),
-        created_at is not None,
         current if updated_at is None else timestamp(updated_at, f"{path}updated_at"),
         encode_metadata(metadata, f"{path}metadata"),
+        created_at is not None,
     )
 
 

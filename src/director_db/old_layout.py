@@ -206,9 +206,9 @@ def context_from_old(values: Sequence[object]) -> ContextRow:
         # while a process still remembers this version.
         new_version(),
         timestamp(created, "created_at"),
+        timestamp(updated, "updated_at"),
+        encode_metadata(_payload(metadata, "metadata"), "metadata"),
         created_at_given=True,
-        updated_at=timestamp(updated, "updated_at"),
-        metadata=encode_metadata(_payload(metadata, "metadata"), "metadata"),
     )
 
 

@@ -63,7 +63,8 @@ class SessionQuery(NamedTuple):
 class MessageRow(NamedTuple):
     """A message to store; `agents`, `actions`, `content` and `metadata` are payloads' texts.
 
-    On an update, `created_at` replaces the stored one only if `created_at_given` (MSG-2).
+    On an update, `created_at` replaces the stored one only if `created_at_given` (MSG-2). That is
+    no column, and stands last.
     """
 
     conv_id: str | None
@@ -74,14 +75,14 @@ class MessageRow(NamedTuple):
     content: str
     status: str | None
     created_at: int
-    created_at_given: bool
     updated_at: int
     metadata: str
+    created_at_given: bool
 
     @property
     def columns(self) -> tuple[str | int | None, ...]:
-        """The values that are stored: all fields in their order, but not `created_at_given`."""
-        return (*self[:8], self.updated_at, self.metadata)
+        """The values that are stored: all fields but `created_at_given`."""
+        return self[:-1]
 
 
 class StoredMessage(NamedTuple):
@@ -123,15 +124,16 @@ class ContextRow(NamedTuple):
     """A context to store; `context` and `metadata` are payloads' texts, `metadata` may stay.
 
     `version` is a token drawn for this save; it is stored, and `StoredContext` gives it back.
+    `created_at_given` is as in `MessageRow`.
     """
 
     session_id: str
     context: str
     version: int
     created_at: int
-    created_at_given: bool
     updated_at: int
     metadata: str
+    created_at_given: bool
 
 
 class StoredContext(NamedTuple):

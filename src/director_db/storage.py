@@ -78,7 +78,7 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 ...     );
 ...     INSERT INTO session VALUES ('s1', 100);
 ... ''')
->>> row = ContextRow("s1", "[1]", 7, 200, created_at_given=False, updated_at=200, metadata="{}")
+>>> row = ContextRow("s1", "[1]", 7, 200, 200, "{}", created_at_given=False)
 >>> contexts._save_context(row, if_version=NO_CONTEXT)
 <SaveOutcome.SAVED: 'saved'>
 >>> contexts._save_context(row._replace(context="[1, 2]", version=8), if_version=5)

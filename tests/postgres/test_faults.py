@@ -267,7 +267,7 @@ def test_growing_contexts_survive_killed_connections(place, db):
 
 def test_a_save_from_another_version_is_a_conflict(db):
     db.create_session("s")
-    row = ContextRow("s", "[1]", 11, 1, created_at_given=True, updated_at=1, metadata="{}")
+    row = ContextRow("s", "[1]", 11, 1, 1, "{}", created_at_given=True)
     assert db._save_context(row, if_version=7) is SaveOutcome.CONFLICT
     assert db._save_context(row, if_version=0) is SaveOutcome.SAVED
     other = row._replace(version=12, context="[2]")
@@ -282,7 +282,7 @@ def test_a_save_from_another_version_is_a_conflict(db):
 
 def test_a_conflicting_save_does_not_touch_the_session(db):
     db.create_session("s", updated_at=1)
-    row = ContextRow("s", "[1]", 11, 1, created_at_given=True, updated_at=2**40, metadata="{}")
+    row = ContextRow("s", "[1]", 11, 1, 2**40, "{}", created_at_given=True)
     db._save_context(row, if_version=7)
     assert db.get_session("s")["updated_at"] == 1
 

@@ -214,8 +214,8 @@ EVERY = {
     "lock_session": ([TEXT], "'s1'"),
     "delete_session": ([TEXT], "'s1'"),
     "upsert_message": (
-        [TEXT] * 8 + [NUMBER, FLAG, NUMBER, TEXT],
-        "'s1', 'c', 'm1', 't', '[]', '[]', '[]', 'x', 1, false, 1, '{}'",
+        [TEXT] * 8 + [NUMBER, NUMBER, TEXT, FLAG],
+        "'s1', 'c', 'm1', 't', '[]', '[]', '[]', 'x', 1, 1, '{}', false",
     ),
     "count_messages": ([TEXT, NUMBER, NUMBER], "'s1', 2, 1"),
     "upsert_messages": ([TEXT, NUMBER, FLAG, *ARRAYS], f"'s1', 2, true, {BULK}"),

@@ -68,9 +68,9 @@ def save(
         encode_payload(value, "context_messages") if draft is None else draft.rest,
         new_version(),
         current if created_at is None else timestamp(created_at, "created_at"),
-        created_at is not None,
         current if updated_at is None else timestamp(updated_at, "updated_at"),
         encode_metadata(metadata, "metadata"),
+        created_at is not None,
     )
     if draft is None:
         outcome = db._save_context(row, if_version=None)
@@ -177,9 +177,9 @@ def _save_if_unchanged(
         encode_payload(value, "context") if draft is None else draft.rest,
         new_version(),
         current,
+        current,
+        "{}" if stored is None else stored.metadata,
         created_at_given=False,
-        updated_at=current,
-        metadata="{}" if stored is None else stored.metadata,
     )
     version = NO_CONTEXT if stored is None else stored.version
     if draft is None:

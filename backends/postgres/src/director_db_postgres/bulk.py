@@ -47,9 +47,9 @@ def columns(rows: Sequence[MessageRow]) -> Iterator[tuple[bool, tuple[object, ..
             contents,
             statuses,
             created_at,
-            _,
             updated_at,
             metadata,
+            _,
         ) = zip(*(rows[place - 1] for place in places), strict=True)
         arrays = (
             BigintArray(places),

@@ -177,11 +177,11 @@ COUNT_MESSAGES: Final = """
 UPSERT_MESSAGE: Final = f"""
     {_INSERT_MESSAGE}
     SELECT session_id, last_seq, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text,
-        $8::text, $9::bigint, $11::bigint, $12::text
+        $8::text, $9::bigint, $10::bigint, $11::text
     FROM {{schema}}director_sessions AS session
     WHERE session_id = $1::text AND {_IS_UPDATED}
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
-        created_at = CASE WHEN $10::boolean THEN excluded.created_at ELSE stored.created_at END,
+        created_at = CASE WHEN $12::boolean THEN excluded.created_at ELSE stored.created_at END,
         {_UPDATE_MESSAGE}
 """
 

@@ -247,31 +247,26 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         if len(rows) == 1:
             return self._upsert_message(session_id, rows[0])
         latest = max(row.updated_at for row in rows)
-        values = [(*row.columns, row.created_at_given) for row in rows]
 
         def upsert(connection: sqlite3.Connection) -> bool:
-            last = _take_places(connection, session_id, len(values), latest)
+            last = _take_places(connection, session_id, len(rows), latest)
             if last is None:
                 return False
-            first = last - len(values) + 1
+            first = last - len(rows) + 1
             connection.executemany(
                 sql.UPSERT_MESSAGE,
-                ((session_id, place, *row) for place, row in enumerate(values, first)),
+                ((session_id, place, *row) for place, row in enumerate(rows, first)),
             )
             return True
 
         return self._database.write(upsert, sum(map(message_bytes, rows)))
 
     def _upsert_message(self, session_id: str, row: MessageRow) -> bool:
-        # The most frequent write of all. What can be done before the write lock is taken is.
-        *columns, created_at, created_at_given, updated_at, metadata = row
-        values = (*columns, created_at, updated_at, metadata, created_at_given)
-
         def upsert(connection: sqlite3.Connection) -> bool:
-            place = _take_places(connection, session_id, 1, updated_at)
+            place = _take_places(connection, session_id, 1, row.updated_at)
             if place is None:
                 return False
-            connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *values))
+            connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *row))
             return True
 
         return self._database.write(upsert, message_bytes(row))

@@ -21,7 +21,7 @@ _INSERT_MESSAGE = """
 
 def _fields(session_id, row):
     """Return the parameters of `_INSERT_MESSAGE`."""
-    return [session_id, *row[:8], *row[9:]]
+    return [session_id, *row.columns]
 
 
 # --- Locks ----------------------------------------------------------------------------------------
