@@ -398,21 +398,34 @@ def test_the_log_is_emptied_while_it_is_written(path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 3 MiB."""
+def mount(tmp_path):
+    """Mount a file system in memory, for the test; give its folder and what mounts it again."""
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+
+    def mount(options):
+        command = [*as_root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            told = f"a file system cannot be mounted: {getattr(error, 'stderr', error)}"
+            pytest.fail(told) if "CI" in os.environ else pytest.skip(told)
+        mounted.append(folder)
+        again = [*as_root, "mount", "-o"]
+        return folder, lambda options: subprocess.run(
+            [*again, f"remount,{options}", folder], check=True
+        )
+
+    mounted = []
+    yield mount
+    for each in mounted:
+        subprocess.run([*as_root, "umount", each], check=True)
 
 
-def test_a_full_disk_loses_nothing_and_works_again(small_disk):
-    with SQLiteDB(small_disk / "x.db") as db:
+def test_a_full_disk_loses_nothing_and_works_again(mount):
+    folder, remount = mount("size=3m")
+    with SQLiteDB(folder / "x.db") as db:
         db.create_session("s1")
         stored = []
 
@@ -429,29 +442,16 @@ def test_a_full_disk_loses_nothing_and_works_again(small_disk):
         with pytest.raises(BackendUnavailableError):
             db.add_or_update_msg_to_conv("s1", msg_id="big", content="x" * 4_000_000, **MESSAGE)
         assert stored == [message["msg_id"] for message in db.get_conversations("s1")]
-        subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+        remount("size=20m")
         db.add_or_update_msg_to_conv("s1", msg_id="after", content="", **MESSAGE)
         assert [*stored, "after"] == [m["msg_id"] for m in db.get_conversations("s1")]
 
 
-@pytest.fixture
-def read_only(tmp_path):
-    """A function that makes a folder's file system read-only."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "tmpfs", folder]
-    mounted = subprocess.run(mount, capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted: {mounted.stderr.decode().strip()}")
-    yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-    subprocess.run(["umount", folder], check=True)
-
-
-def test_a_read_only_disk(read_only):
-    folder, make_read_only = read_only
+def test_a_read_only_disk(mount):
+    folder, remount = mount("size=20m")
     with SQLiteDB(folder / "x.db") as db:
         db.create_session("s1")
-    make_read_only()
+    remount("ro")
     with (
         SQLiteDB(folder / "x.db", operation_timeout=1) as db,
         pytest.raises(BackendUnavailableError),
