@@ -14,12 +14,15 @@ PEERS_READY := $(PEERS_VENV)/.ready
 BENCH_PYTHON := $(if $(PEERS),$(PEERS_VENV),$(VENV))/bin/python
 RESULTS := benchmarks/results
 
+# The site takes packages that the tests do without.
+DOCS_READY := $(VENV)/.docs-ready
+
 # More workers than cores, as most tests of Postgres wait; the longest files begin.
 PYTEST := $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 # What a run of `make test` draws of the gallery; `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
 
-.PHONY: demo test test-all bench lint format init-sqlite-db init-postgres-db build clean
+.PHONY: demo test test-all bench docs lint format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo
@@ -33,6 +36,10 @@ test-all: $(READY)
 bench: $(if $(PEERS),$(PEERS_READY),$(READY))
 	$(BENCH_PYTHON) -m benchmarks --json $(RESULTS)/latest.json --markdown $(RESULTS)/latest.md \
 		--plots $(RESULTS) $(BENCH)
+
+docs: $(DOCS_READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'The site is in build/site; to look at it: python3 -m http.server --directory build/site'
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -64,6 +71,11 @@ $(READY): $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml) constra
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --requirement requirements-dev.txt $(DISTS)
+	@touch $@
+
+$(DOCS_READY): $(READY) requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --requirement requirements-docs.txt
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.
