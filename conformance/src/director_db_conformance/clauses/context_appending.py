@@ -298,8 +298,9 @@ class ContextAppendingClauses:
     def test_ctx_4_the_first_append_keeps_the_size(self, db: RecordedDB) -> None:
         """An append that makes the context, or its list, is at most 64 MiB with all around it."""
         new_session(db)
-        # The context would be {"reasoning":["..."]}.
-        long = "x" * (64 * 1024 * 1024 - len('{"reasoning":[""]}'))
+        # The context would be {"reasoning":["..."]}. Each U+0000 takes six bytes.
+        zeros, more = divmod(64 * 1024 * 1024 - len('{"reasoning":[""]}'), 6)
+        long = "\0" * zeros + "x" * more
         for context in (None, {}, {"a": "aa"}):
             if context is not None:
                 db.add_or_update_context_msg("s1", context)
