@@ -83,8 +83,8 @@ def place_on(
         connections=connections_to(int(parts(entrance.dsn).get("port", "5432"))),
         faults=faults_of(server, database, pooled=pooled),
         server=f"Postgres {server}{'' if pooler is None else ', through PgBouncer'}",
-        # Each process starts a server of its own, unless it is somebody's, which has no restart.
-        apart=True,
+        # Each process starts a server of its own. Somebody's may have too few connections for more.
+        apart=movable,
     )
 
 
