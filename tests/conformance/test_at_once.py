@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from director_db_conformance.clauses import at_once as module
+from director_db_conformance.clauses import patience
 from director_db_conformance.clauses.at_once import at_once, end, finish, let_go, wait_until
+from director_db_conformance.clauses.patience import Patience
 from director_db_conformance.expectation import NonconformityError
+from director_db_conformance.transcript import transcript
 
 
 def test_results_come_in_order():
@@ -34,13 +38,59 @@ def test_an_error_of_any_of_them_is_raised():
         assert isinstance(found.value.__cause__, KeyError)
 
 
-def test_what_never_ends_is_a_failure():
+def test_what_never_ends_is_a_failure(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
     never = threading.Event()
     with pytest.raises(NonconformityError, match="one had not after"):
-        at_once([never.wait], patience=0.2)
+        at_once([never.wait])
     never.set()
-    with pytest.raises(NonconformityError, match="the sun rises"):
-        wait_until(bool, "the sun rises", patience=0.2)
+    with pytest.raises(NonconformityError, match="the sun rises") as found:
+        wait_until(bool, "the sun rises")
+    assert "not after 0.2 s" == found.value.actual
+
+
+def test_patience_is_with_each_thread_and_begins_anew_with_each_call():
+    """Together they take three times as long as any of them may be silent."""
+    turns = [threading.Event() for _ in range(3)]
+
+    def work(number):
+        if number:
+            turns[number - 1].wait(30)
+        for _ in range(6):
+            transcript.add("db.health_check()")
+            time.sleep(0.1)
+        turns[number].set()
+        return number
+
+    assert [0, 1, 2] == at_once([lambda n=n: work(n) for n in range(3)], patience=0.6)
+
+
+def test_a_thread_that_is_silent_beside_a_busy_one_is_found(monkeypatch):
+    monkeypatch.setattr(patience, "crowd", lambda: 1.0)
+    end = threading.Event()
+
+    def chatter():
+        while not end.is_set():
+            transcript.add("db.health_check()")
+            time.sleep(0.01)
+
+    with pytest.raises(NonconformityError, match="one had not after"):
+        at_once([end.wait], watched_by=[chatter], patience=0.5)
+    end.set()
+
+
+def test_patience_lasts_longer_where_many_want_a_processor(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(patience.os, "cpu_count", lambda: 2)
+    over = []
+    for load in (1.0, 16.0):
+        monkeypatch.setattr(patience.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        limit, begun = Patience(60.0), clock[0]
+        while not limit.is_over:
+            clock[0] += 1.0
+        over.append(clock[0] - begun)
+    assert [61.0, 481.0] == over
 
 
 @pytest.fixture

@@ -62,7 +62,8 @@ _NEAR: Final = 0.5
 @click.option(
     "--time-limit", default=120.0, show_default=True, metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    help="What takes one clause longer than this has failed; the others run on.",
+    help="A clause that makes no call for longer than this has failed, as has one that takes ten "
+    "times as long; the others run on.",
 )  # fmt: skip
 @click.option("--list", "lists", is_flag=True, help="List the clauses and run none.")
 @click.version_option(__version__, prog_name="director-db-conformance")

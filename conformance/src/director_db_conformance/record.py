@@ -19,7 +19,7 @@ class Choice(NamedTuple):
     Attributes:
         level: the highest level to run.
         keyword: run only the clauses that match, as pytest's ``-k``; all if it is empty.
-        time_limit: how long one clause may take, in seconds.
+        time_limit: how long a clause may make no call, in seconds; in all, ten times that.
         fail_fast: run none after the first that fails.
     """
 

@@ -75,12 +75,13 @@ class SuiteRun(Record):
     def under_way(self) -> str:
         """The name of the clause that has run for the longest, of those that run now."""
         busy = [worker for worker in self._at_work if worker.under_way]
-        return max(busy, key=lambda worker: worker.silence).under_way or "" if busy else ""
+        return max(busy, key=lambda worker: worker.seconds).under_way or "" if busy else ""
 
     def poll(self) -> bool:
         """Read what has happened since; False when the run has ended.
 
-        A clause beyond its time ends its process: what hangs is a nonconformity.
+        A clause beyond its time ends its process: what hangs is a nonconformity. What is slow is
+        none: each call that begins gives it time again.
         """
         for worker in list(self._at_work):
             if not self.stopped:
@@ -210,7 +211,7 @@ class SuiteRun(Record):
             return  # What failed first is the fault.
         worker.finished += 1
         what = last_words.format(worker.where)
-        seconds, stacks, calls = worker.silence, worker.stacks, worker.calls
+        seconds, stacks, calls = worker.seconds, worker.stacks, worker.calls
         if worker.phase == "setup":
             # The clause has not begun, so nothing is known about its rule.
             reason = f"no place: {what}"

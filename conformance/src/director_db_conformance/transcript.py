@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -58,11 +58,13 @@ class Transcript:
         self._last: deque[_Line] = deque(maxlen=_LAST)
         self._count = 0
         self._own = threading.local()
+        self._counts: Counter[int | None] = Counter()
 
     def clear(self) -> None:
         """Begin anew: whatever came before has no part in a failure from here on."""
         self._first, self._last, self._count = [], deque(maxlen=_LAST), 0
         self._own = threading.local()
+        self._counts.clear()
         if self.stream is not None:
             os.ftruncate(self.stream, 0)
 
@@ -70,10 +72,15 @@ class Transcript:
         """Add a call; from any thread, so the order among threads is only roughly right."""
         line = self._own.latest = _Line(text)
         self._count += 1
+        self._counts[threading.get_ident()] += 1
         (self._first if len(self._first) < _FIRST else self._last).append(line)
         if self.stream is not None:
             os.write(self.stream, f"{text}\n".encode(errors="replace"))
         return line
+
+    def calls_of(self, thread: threading.Thread) -> int:
+        """Return how many calls a thread has begun, so that somebody can tell that it goes on."""
+        return self._counts[thread.ident]
 
     @property
     def latest(self) -> str:

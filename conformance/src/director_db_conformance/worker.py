@@ -34,6 +34,7 @@ _GRACE: Final = 5.0
 _MOMENT: Final = 1.0
 _PAUSE: Final = 0.02
 _MOST_CALLS: Final = 100
+_LONGEST: Final = 10  # times the limit, for a clause whose calls go on
 _USAGE_ERROR: Final = 4  # pytest's exit status
 
 _PHASES: Final = {"setup": "making its place", "call": "it", "teardown": "destroying its place"}
@@ -80,7 +81,8 @@ class Worker:
         """Start a process, the first one or the next."""
         self._processes += 1
         self._read = 0
-        self._heard = time.monotonic()
+        self._heard = self._called = time.monotonic()
+        self._size = 0
         self.is_over = False
         self.has_placed = False
         self.finished = 0
@@ -120,9 +122,21 @@ class Worker:
         return self._process.poll() is not None
 
     @property
-    def silence(self) -> float:
-        """How long nothing has been heard of it, in seconds."""
+    def seconds(self) -> float:
+        """How long the phase that is under way has taken."""
         return time.monotonic() - self._heard
+
+    @property
+    def silence(self) -> float:
+        """How long it may have hung, in seconds: since the last call that a clause has begun.
+
+        Where calls go on for ever, a small part of that counts all the same.
+        """
+        calls = self._file("calls")
+        size = calls.stat().st_size if calls.exists() else 0
+        if size != self._size:
+            self._size, self._called = size, time.monotonic()
+        return max(time.monotonic() - max(self._heard, self._called), self.seconds / _LONGEST)
 
     @property
     def usage_error(self) -> str | None:

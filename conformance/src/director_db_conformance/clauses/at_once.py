@@ -10,8 +10,9 @@ from functools import partial
 from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any, Final
 
+from director_db_conformance.clauses.patience import PATIENCE, Patience
 from director_db_conformance.expectation import NonconformityError
-from director_db_conformance.transcript import shown_output
+from director_db_conformance.transcript import shown_output, transcript
 from director_db_conformance.unexpected import nonconformity
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 THREADS: Final = 8
 """More than most machines have cores free for a test, so that threads are interrupted anywhere."""
-
-PATIENCE: Final = 60.0
-"""How long anything may take that takes well under a second, in seconds."""
 
 TOGETHER: Final = """
 import time
@@ -45,6 +43,7 @@ _HEAD_START: Final = 0.05
 _GRACE: Final = 5.0
 _MOMENT: Final = 1.0
 _POLL: Final = 0.05
+_LOOK: Final = 1.0
 
 # Of the interpreter, in seconds: threads then take turns a hundred times as often as usual, and
 # what happens between two statements of one has room to go wrong.
@@ -55,7 +54,7 @@ def at_once(
     works: Sequence[Callable[[], Any]],
     *,
     watched_by: Sequence[Callable[[], Any]] = (),
-    patience: float = PATIENCE,
+    patience: float | None = None,
 ) -> list[Any]:
     """Run each work in a thread, all let go at one moment, and return their results.
 
@@ -63,11 +62,13 @@ def at_once(
         works: what to run.
         watched_by: what to run beside them, each in a thread and again and again, and once more
             after all works have ended.
-        patience: how long all that may take, in seconds.
+        patience: how long a thread may neither make a call nor end, in seconds of an idle machine;
+            `PATIENCE` if it is None.
 
     Raises:
         NonconformityError: something did not end, or has raised: what the first of them tells.
     """
+    patience = PATIENCE if patience is None else patience
     start = threading.Barrier(len(works) + len(watched_by))
     results: dict[int, Any] = {}
     failures: list[BaseException] = []
@@ -104,15 +105,23 @@ def at_once(
     return [results[number] for number in range(len(works))]
 
 
-def wait_until(condition: Callable[[], object], what: str, *, patience: float = PATIENCE) -> None:
-    """Wait for what others are about to do, at most `patience` seconds.
+def wait_until(
+    condition: Callable[[], object], what: str, *, patience: float | None = None
+) -> None:
+    """Wait for what others are about to do.
+
+    Args:
+        condition: says whether they have done it.
+        what: they do.
+        patience: how long that may take, in seconds of an idle machine; `PATIENCE` if it is None.
 
     Raises:
         NonconformityError: they have not done it by then.
     """
-    deadline = time.monotonic() + patience
+    patience = PATIENCE if patience is None else patience
+    limit = Patience(patience)
     while not condition():
-        if time.monotonic() > deadline:
+        if limit.is_over:
             raise NonconformityError(what, f"not after {patience:g} s")
         time.sleep(0.0005)
 
@@ -125,11 +134,13 @@ def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
 def _join(
     threads: Sequence[threading.Thread], failures: Sequence[BaseException], patience: float
 ) -> None:
-    deadline = time.monotonic() + patience
     for thread in threads:
+        limit, calls = Patience(patience), 0
         while thread.is_alive():
             thread.join(_POLL)
-            if time.monotonic() > deadline:
+            if calls != (calls := transcript.calls_of(thread)):
+                limit.renew()
+            if limit.is_over:
                 expected = "every call returns"
                 raise NonconformityError(expected, f"one had not after {patience:g} s")
             if failures:
@@ -210,7 +221,7 @@ def finish(process: Popen[str], line: str = "0") -> str:
     """Let a process go on, wait until it ends well, and return what it has printed."""
     expected = "another process ends without an error"
     try:
-        output, errors = process.communicate(line + "\n", timeout=PATIENCE)
+        output, errors = communicate(process, line + "\n")
     except TimeoutExpired:
         expected += f", within {PATIENCE:g} s"
         raise NonconformityError(expected, last_words(process)) from None
@@ -218,3 +229,19 @@ def finish(process: Popen[str], line: str = "0") -> str:
         said = f"status {process.returncode}: {shown_output(errors)}"
         raise NonconformityError(expected, said)
     return output
+
+
+def communicate(process: Popen[str], text: str | None = None) -> tuple[str, str]:
+    """Send a process the rest of its input, and return all that it prints until it ends.
+
+    Raises:
+        TimeoutExpired: it has not ended after `PATIENCE` seconds of an idle machine.
+    """
+    limit = Patience(PATIENCE)
+    while True:
+        try:
+            return process.communicate(text, timeout=min(_LOOK, PATIENCE))
+        except TimeoutExpired:
+            if limit.is_over:
+                raise
+            text = None  # It goes on with what it was given.

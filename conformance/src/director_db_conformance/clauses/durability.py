@@ -14,7 +14,6 @@ from director_db import BackendUnavailableError
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import msg_ids, put
 from director_db_conformance.clauses.at_once import (
-    PATIENCE,
     THREADS,
     at_once,
     finish,
@@ -22,6 +21,7 @@ from director_db_conformance.clauses.at_once import (
     processes,
     wait_until,
 )
+from director_db_conformance.clauses.patience import PATIENCE, Patience
 from director_db_conformance.clauses.plans import SHARED, Progress, expect_shared, is_shared
 from director_db_conformance.expectation import expect, expect_that
 
@@ -272,13 +272,13 @@ def _make_next_call(db: RecordedDB, worker: Progress) -> None:
 
 def _patiently(look: Callable[[], None]) -> None:
     """Look at what is stored, as soon as that is possible again."""
-    deadline = time.monotonic() + PATIENCE
+    limit = Patience(PATIENCE)
     while True:
         try:
             look()
         except BackendUnavailableError as error:
             expect_that(not error.maybe_applied, "maybe_applied False: reads apply nothing", error)
-            if time.monotonic() > deadline:
+            if limit.is_over:
                 raise
             time.sleep(0.01)
         else:

@@ -16,13 +16,13 @@ from director_db import BackendUnavailableError, ConfigurationError, DirectorDBE
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import full_session, message, msg_ids, put
 from director_db_conformance.clauses.at_once import (
-    PATIENCE,
     at_once,
     finish,
     let_go,
     processes,
     wait_until,
 )
+from director_db_conformance.clauses.patience import PATIENCE, Patience
 from director_db_conformance.clauses.secrets import (
     expect_no_secret,
     logged,
@@ -116,7 +116,8 @@ class FaultClauses:
                 done = [number for number, call in enumerate(waiting) if call.done()]
                 expect(done, [], "the calls for the locked session that have returned")
             for call in waiting:
-                call.result(PATIENCE)
+                wait_until(call.done, "a call that had waited for the session returns")
+                call.result()
         stored = {message["msg_id"] for message in db.get_conversations("s1")}
         wanted = {f"m{number}" for number in range(_WAITING)}
         expect(wanted - stored, set(), "the messages that waited and are not stored")
@@ -291,12 +292,12 @@ def _again(call: Callable[[], Any]) -> Any:
 
     The instance is impatient, and the machine may be slow.
     """
-    deadline = time.monotonic() + _AFTERMATH
+    limit = Patience(_AFTERMATH)
     while True:
         try:
             return call()
         except BackendUnavailableError as error:
-            if not error.retryable or time.monotonic() > deadline:
+            if not error.retryable or limit.is_over:
                 raise
         time.sleep(_PAUSE)
 

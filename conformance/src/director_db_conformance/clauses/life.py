@@ -33,7 +33,7 @@ from director_db_conformance.clauses.arrange import (
     stored,
     unchanged,
 )
-from director_db_conformance.clauses.at_once import PATIENCE, wait_until
+from director_db_conformance.clauses.at_once import communicate, wait_until
 from director_db_conformance.clauses.secrets import expect_no_secret, secrets_of, texts_of
 from director_db_conformance.expectation import expect, expect_error, expect_that
 from director_db_conformance.transcript import transcript
@@ -263,7 +263,7 @@ class LifeClauses:
             # By a pipe, since it may hold a password.
             urls = "".join(f"{name} {name}://{rest}\n" for name in sorted(schemes))
             process = other.python(_OPEN_BY_URL)
-            told, errors = process.communicate(urls, timeout=PATIENCE)
+            told, errors = communicate(process, urls)
             expected = [f"{name} {place.db_type} True" for name in sorted(schemes)]
             found = [told.splitlines(), errors, process.returncode]
             expect(found, [expected, "", 0], "what was opened by each scheme, and the exit status")

@@ -9,7 +9,8 @@ from functools import partial
 from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from director_db_conformance.clauses.at_once import PATIENCE, end, last_words
+from director_db_conformance.clauses.at_once import communicate, end, last_words, wait_until
+from director_db_conformance.clauses.patience import PATIENCE
 from director_db_conformance.expectation import NonconformityError
 from director_db_conformance.transcript import shown, transcript
 
@@ -45,9 +46,11 @@ class SecondProcess:
         with suppress(BrokenPipeError):
             process.stdin.write(ascii((name, args, kwargs)) + "\n")
             process.stdin.flush()
+        answered = self._reader.submit(process.stdout.readline)
         try:
-            line = self._reader.submit(process.stdout.readline).result(PATIENCE)
-        except TimeoutError:
+            wait_until(answered.done, "an answer")
+            line = answered.result()
+        except NonconformityError:
             line = ""
         text = f"(in another process) {name}{shown(args)}"
         if not line:
@@ -74,7 +77,7 @@ class SecondProcess:
     ) -> None:
         try:
             if error is None:
-                self._process.communicate(timeout=PATIENCE)
+                communicate(self._process)
         except TimeoutExpired:
             expected = f"the other process ends within {PATIENCE:g} seconds"
             raise NonconformityError(expected, last_words(self._process)) from None
