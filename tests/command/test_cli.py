@@ -43,7 +43,7 @@ def test_help_imports_neither_a_driver_nor_what_draws_tables(arguments, environm
     script = (
         "import sys; from director_db.cli import main; status = main(sys.argv[1:]);"
         "print(status, [m for m in sys.modules if m in"
-        " {'sqlite3', '_sqlite3', 'psycopg', 'rich', 'pluggy', 'director_db.demo'}])"
+        " {'sqlite3', '_sqlite3', 'psycopg', 'rich', 'pluggy', 'director_db.cli.demo.run'}])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],

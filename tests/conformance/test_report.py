@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from director_db.console import CommandConsole
+from director_db.cli.console import CommandConsole
 from director_db_conformance import CLAUSES
 from director_db_conformance.levels import Level
 from director_db_conformance.record import Choice, Record

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from director_db.console import CommandConsole
+from director_db.cli.console import CommandConsole
 from director_db_conformance.guard import Guard
 from director_db_conformance.levels import Level
 from director_db_conformance.provision import why_unusable

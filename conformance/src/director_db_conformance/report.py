@@ -23,7 +23,7 @@ from director_db_conformance.version import CHECKED, __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from director_db.console import CommandConsole
+    from director_db.cli.console import CommandConsole
     from director_db_conformance.levels import Clause
     from director_db_conformance.record import Record
     from director_db_conformance.verdict import Verdict

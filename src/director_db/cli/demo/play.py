@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from director_db.checks import now
-from director_db.demo import story
+from director_db.cli.demo import story
 from director_db.errors import DirectorDBError, SessionNotFoundError
 from director_db.records import DeleteResult, Message
 
@@ -350,7 +350,7 @@ class Play:
         try:
             done = subprocess.run(  # noqa: S603 - this interpreter, and a module of ours
                 # -P: a file named json.py in the working folder must not be imported.
-                [sys.executable, "-P", "-m", __package__, self._session],
+                [sys.executable, "-P", "-m", f"{__package__}.second_process", self._session],
                 env=environment,
                 capture_output=True,
                 timeout=_READER_PATIENCE,

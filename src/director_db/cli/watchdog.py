@@ -47,7 +47,7 @@ def within(seconds: float, ask: Callable[[], R], place: str) -> R:
             errors.append(error)
 
     told = _LastWords()
-    logger = logging.getLogger(__package__)
+    logger = logging.getLogger("director_db")
     logger.addHandler(told)
     try:
         thread = threading.Thread(target=run, daemon=True)

@@ -11,13 +11,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from director_db.printable import visible
+from director_db.cli.printable import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from director_db.console import CommandConsole
-    from director_db.demo.play import Check, Page, Reopened, Step, Streamed
+    from director_db.cli.console import CommandConsole
+    from director_db.cli.demo.play import Check, Page, Reopened, Step, Streamed
     from director_db.records import Health, Message
 
 WIDTH: Final = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from director_db.printable import one_line, visible
+from director_db.cli.printable import one_line, visible
 
 
 @pytest.mark.parametrize(

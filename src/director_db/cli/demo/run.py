@@ -1,21 +1,15 @@
-"""The demo: a small agent session, played against a database through the public operations alone.
-
-`story` holds what is said, `play` stores it and checks each promise, `show` makes it readable, and
-``python -m director_db.demo`` is the second process that reopens the conversation.
-"""
+"""The demo from its first step to its last."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from director_db.demo import show
-from director_db.demo.play import Play
+from director_db.cli.demo import show
+from director_db.cli.demo.play import Play
 
 if TYPE_CHECKING:
     from director_db.base import BaseDB
-    from director_db.console import CommandConsole
-
-__all__ = ["run"]
+    from director_db.cli.console import CommandConsole
 
 
 def run(db: BaseDB, db_type_or_url: str | None, console: CommandConsole) -> bool:
