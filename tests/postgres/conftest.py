@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import NamedTuple
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from director_db import BackendUnavailableError
 from director_db_conformance.dsn import replace
 from director_db_conformance.proxy import Proxy
 from director_db_postgres import PostgresDB
@@ -94,6 +96,22 @@ def new_db():
     """Make instances that end with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda *args, **kwargs: stack.enter_context(PostgresDB(*args, **kwargs))
+
+
+@pytest.fixture
+def again():
+    """Repeat a call that has little time until it ends in that, however busy the machine is."""
+
+    def again(call, *args):
+        hangs = time.monotonic() + 120
+        while True:
+            try:
+                return call(*args)
+            except BackendUnavailableError:
+                if time.monotonic() > hangs:
+                    raise
+
+    return again
 
 
 @pytest.fixture
