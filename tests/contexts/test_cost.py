@@ -8,7 +8,7 @@ import json
 import pytest
 
 from director_db import InvalidRecordError
-from director_db.context import parts, saving
+from director_db.context import appending, saving
 from director_db.context.memory import memory
 from director_db.payload import encode_payload, payload_bytes
 from director_db.rows import SaveOutcome
@@ -244,11 +244,11 @@ def test_a_long_list_of_numbers_is_one_text(site, db, session):
 
 
 def test_the_numbers_of_a_long_list_are_not_encoded_one_by_one(site, db, session, monkeypatch):
-    def refused(item, *_):
-        pytest.fail(f"{item} was encoded alone")
+    def refused(items, *_):
+        pytest.fail(f"{items} were encoded one by one")
 
     numbers = [0, 1.5, None, True] * 1000
-    monkeypatch.setattr(parts, "_encode_item", refused)
+    monkeypatch.setattr(saving, "ListItems", refused)
     for value in (numbers, {"m": numbers}, {"m": numbers, "n": numbers}):
         db.add_or_update_context_msg(session, value)
         assert site.check(session, value).list_key is None
@@ -274,7 +274,7 @@ def nested(depth):
     ],
     ids=["key", "depth"],
 )
-@pytest.mark.parametrize("module", [parts, saving], ids=["save", "append"])
+@pytest.mark.parametrize("module", [saving, appending], ids=["save", "append"])
 def test_what_another_thread_puts_into_an_item_is_checked(
     db, session, monkeypatch, module, change, reason
 ):
@@ -291,8 +291,8 @@ def test_what_another_thread_puts_into_an_item_is_checked(
 
     monkeypatch.setattr(module, "check_payload", check)
     write = {
-        parts: lambda: db.add_or_update_context_msg(session, {"reasoning": items}),
-        saving: lambda: db.append_context_messages(session, items),
+        saving: lambda: db.add_or_update_context_msg(session, {"reasoning": items}),
+        appending: lambda: db.append_context_messages(session, items),
     }[module]
     with pytest.raises(InvalidRecordError, match=reason):
         write()

@@ -10,8 +10,13 @@ from array import array
 
 import pytest
 
-from director_db.context.memory import MAX_BYTES, MAX_SESSIONS, ContextMemory, memory
-from director_db.context.parts import RememberedContext
+from director_db.context.memory import (
+    MAX_BYTES,
+    MAX_SESSIONS,
+    ContextMemory,
+    RememberedContext,
+    memory,
+)
 
 
 def remembered(version, items=0):

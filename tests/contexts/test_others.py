@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from director_db import InvalidRecordError
-from director_db.context import saving
+from director_db.context import appending
 from director_db.payload import MAX_PAYLOAD_BYTES
 from director_db.rows import SaveOutcome
 
@@ -172,9 +172,9 @@ def test_an_append_that_others_come_before_waits_longer_each_time(db, session, m
         db, "_save_context", lambda row, **rest: left.pop() if left else save(row, **rest)
     )
     monkeypatch.setattr(
-        saving.random, "uniform", lambda least, longest: most.append(longest) or least
+        appending.random, "uniform", lambda least, longest: most.append(longest) or least
     )
-    monkeypatch.setattr(saving.time, "sleep", pauses.append)
+    monkeypatch.setattr(appending.time, "sleep", pauses.append)
     assert 2 == db.append_context_messages(session, ["\ud800"])
     assert 12 == len(pauses)
     assert sorted(most) == most

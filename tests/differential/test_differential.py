@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from director_db import checks, rows
-from director_db.context import saving
+from director_db.context import appending, saving
 from director_db.loading import load_backend
 
 # Few ids, so that known ones are drawn again and again, and all alike to careless comparison.
@@ -191,7 +191,7 @@ def pair(tmp_path, postgres_environment):
 
 
 def test_the_two_cannot_be_told_apart(pair, monkeypatch):
-    for module in (checks, saving):
+    for module in (checks, saving, appending):
         monkeypatch.setattr(module, "now", lambda: 2)
     machine = type("Pair", (Differential,), {"one": pair.one, "two": pair.two})
     run_state_machine_as_test(

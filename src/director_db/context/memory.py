@@ -1,22 +1,25 @@
 """What this process remembers of the contexts that it saved, within bounds.
 
-A memory only saves work. A version's token goes with all that is remembered, and the database
-refuses a change of any other version, so it may be lost, old, or another thread's at any time.
+Nothing depends on it. Each entry holds the version that it describes, and the database refuses a
+change of any other version. So an entry may be lost or out of date at any time.
 
-An entry is taken out while it is used: nobody else then sees it change, and what is used last is
-put back last, which makes the order of the dict the order of use.
+An entry is taken out while it is used. So nobody else sees it change, and the order of the dict is
+the order of use: what was used last is put back last.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable
 
-    from director_db.context.parts import RememberedContext
+    from director_db.context.items import ListItems
 
 T = TypeVar("T")
 
@@ -25,6 +28,39 @@ MAX_SESSIONS: Final = 1_000
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """The most memory that they take, in bytes."""
+
+
+class RememberedContext:
+    """What is known of a stored context: enough to tell what another value changes in it.
+
+    Whoever took it out of the memory may change it.
+    """
+
+    __slots__ = ("digests", "list_key", "rest_digest", "sizes", "version")
+
+    def __init__(
+        self, version: int, list_key: str, rest: str, digests: bytearray, sizes: array[int]
+    ) -> None:
+        """Take the token of the version, and what `Parts` and `ListItems` call so."""
+        self.version = version
+        self.list_key = list_key
+        self.rest_digest = digest(rest)
+        self.digests = digests
+        self.sizes = sizes
+
+    @property
+    def cost(self) -> int:
+        """How much memory it takes, in bytes; the overhead of its objects is estimated."""
+        # A key may be megabytes long, and a character of it takes up to four bytes.
+        lists = len(self.digests) + len(self.sizes) * self.sizes.itemsize
+        return 512 + sys.getsizeof(self.list_key) + lists
+
+    def extend(self, version: int, items: ListItems) -> None:
+        """Follow an append that made `version` of this one."""
+        # In place, as a copy of all digests would make a long list's appends dearer.
+        self.digests += items.digests
+        self.sizes.extend(items.sizes)
+        self.version = version
 
 
 class ContextMemory:
@@ -38,26 +74,25 @@ class ContextMemory:
 
     def clear(self) -> None:
         """Forget everything, whoever is in the middle of something: after a fork."""
-        # Owned by a thread, so that a signal's handler that comes in the middle is told apart.
+        # An RLock knows its thread, which tells a signal's handler that comes in the middle.
         self._lock: Any = threading.RLock()
         self._entries: dict[tuple[object, str], tuple[int, RememberedContext]] = {}
-        # Never too low: what is interrupted by a signal's handler has added already, or has not
-        # subtracted yet.
+        # Never too low: a signal's handler that raises comes after adding or before subtracting.
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def take(self, owner: object, session_id: str) -> RememberedContext | None:
-        """Return what is remembered of a context, which is the caller's own from then on."""
+        """Take out what is remembered of a context, None if nothing is."""
         return self._locked(lambda: self._take((owner, session_id)))
 
     def put(self, owner: object, session_id: str, context: RememberedContext) -> None:
-        """Remember a context; what was not used for longest makes room."""
+        """Remember a context; those unused for longest make room."""
         self._locked(lambda: self._put((owner, session_id), context))
 
     def forget(self, owner: object) -> None:
-        """Remember nothing of an owner's contexts any more."""
+        """Forget all contexts of an owner."""
 
         def forget() -> None:
             for key in [key for key in self._entries if key[0] is owner]:
@@ -90,7 +125,7 @@ class ContextMemory:
             lock.acquire()
             return run()
         finally:
-            # Without asking whether we own it: an exception of a signal's handler between the
+            # Without asking first whether we own it: a signal's handler that raises between the
             # question and the answer would leave it locked for good.
             try:  # noqa: SIM105 - to call suppress() would be the very gap
                 lock.release()
@@ -98,8 +133,13 @@ class ContextMemory:
                 pass
 
 
+def digest(text: str) -> bytes:
+    """Return the digest of what stands beside a list."""
+    return sha256(text.encode()).digest()
+
+
 memory: Final = ContextMemory()
 
 if hasattr(os, "register_at_fork"):
-    # Another thread may have been in the middle; and a child that saves soon remembers its own.
+    # Another thread may have held the lock, and a child that saves soon remembers its own.
     os.register_at_fork(after_in_child=memory.clear)

@@ -1,54 +1,32 @@
-"""Saving contexts and appending to them (CTX-1, CTX-3, CTX-4).
-
-The steps of two operations of `BaseDB`: with few round trips and few bytes where the backend keeps
-contexts in parts, and by the plain operations that every backend has where it does not.
-"""
+"""Saving a context (CTX-1, CTX-3), from the arguments of `BaseDB` to storage."""
 # ruff: noqa: SLF001 - an operation of BaseDB calls its storage operations
 
 from __future__ import annotations
 
-import random
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from director_db.checks import (
-    context_items,
-    encode_metadata,
-    new_version,
-    now,
-    required_id,
-    timestamp,
+from director_db.checks import encode_metadata, new_version, now, required_id, timestamp
+from director_db.context.items import ListItems, SurrogateError
+from director_db.context.memory import RememberedContext, digest, memory
+from director_db.context.parts import are_worth_rows, split
+from director_db.errors import SessionNotFoundError
+from director_db.payload import (
+    MAX_PAYLOAD_BYTES,
+    check_payload,
+    encode_payload,
+    payload_bytes,
+    too_long,
 )
-from director_db.context.memory import memory
-from director_db.context.parts import (
-    appended,
-    context_append,
-    draft_context,
-    encode_items,
-    remember_append,
-)
-from director_db.errors import (
-    BackendUnavailableError,
-    InvalidRecordError,
-    SessionNotFoundError,
-)
-from director_db.payload import check_payload, encode_payload
-from director_db.rows import NO_CONTEXT, ContextRow, SaveOutcome
+from director_db.rows import ContextChange, ContextRow, SaveOutcome
 
 if TYPE_CHECKING:
-    from director_db.context.parts import ContextDraft, EncodedItems, RememberedContext
-    from director_db.rows import StoredContext
+    from collections.abc import Sequence
+
+    from director_db.context.parts import Parts
     from director_db.storage import Storage
 
-_PATIENCE: Final = 30.0
-"""How long an append that reads first is tried while others save, in seconds."""
 
-_SHORTEST_PAUSE: Final = 0.002
-_LONGEST_PAUSE: Final = 0.25
-"""Before such an append is tried again, in seconds: at most the shortest, doubled with each try."""
-
-
-def save(
+def save_context(
     db: Storage,
     session_id: object,
     value: object,
@@ -58,133 +36,128 @@ def save(
 ) -> None:
     """Store a context, whatever is stored; the arguments of `BaseDB.add_or_update_context_msg`."""
     wanted = required_id(session_id, "session_id")
-    known = draft = None
+    draft = None
     if db.incremental_contexts:
-        known = memory.take(db._owner, wanted)
-        draft = draft_context(value, "context_messages", known)
+        draft = draft_context(value, "context_messages", memory.take(db._owner, wanted))
     current = now()
     row = ContextRow(
         wanted,
-        encode_payload(value, "context_messages") if draft is None else draft.rest,
+        encode_payload(value, "context_messages") if draft is None else draft.parts.rest,
         new_version(),
         current if created_at is None else timestamp(created_at, "created_at"),
         current if updated_at is None else timestamp(updated_at, "updated_at"),
         encode_metadata(metadata, "metadata"),
-        created_at is not None,
+        created_at_given=created_at is not None,
     )
     if draft is None:
         outcome = db._save_context(row, if_version=None)
     else:
-        outcome = _save_draft(db, row, draft, known)
+        outcome = SaveOutcome.CONFLICT
+        if draft.known is not None:
+            outcome = save_draft(db, row, draft, draft.known.version, draft.known)
+        # Two round trips at most, whatever others do: this one stores the whole on top of any
+        # version, and the database still writes only the items that differ.
+        if outcome in {SaveOutcome.CONFLICT, SaveOutcome.IN_DOUBT}:
+            outcome = save_draft(db, row, draft, None)
     if outcome is SaveOutcome.NO_SESSION:
         raise SessionNotFoundError(wanted)
 
 
-def append(db: Storage, session_id: object, messages: object, key: object) -> int:
-    """Add to a context's list; the arguments of `BaseDB.append_context_messages`."""
-    wanted = required_id(session_id, "session_id")
-    items = context_items(messages)
-    # Checked before the context is read, and with the paths that the caller knows. In the context,
-    # the list stands in a dict.
-    check_payload(items, "messages", depth=2)
-    encoded = encode_items(items, "messages") if db.incremental_contexts else None
-    if encoded is None:
-        encode_payload(items, "messages")
-    if not isinstance(key, str):
-        raise InvalidRecordError("key", f"a str, not {type(key).__name__}")
-    key = str.__str__(key)
-    encode_payload(key, "key")
-    length = None if encoded is None else _append_encoded(db, wanted, key, encoded)
-    return _append_by_saving(db, wanted, key, items) if length is None else length
-
-
-def _save_draft(
-    db: Storage, row: ContextRow, draft: ContextDraft, known: RememberedContext | None
+def save_draft(
+    db: Storage,
+    row: ContextRow,
+    draft: ContextDraft,
+    if_version: int | None,
+    known: RememberedContext | None = None,
 ) -> SaveOutcome:
-    """Save what changed since the version that is known, or else the whole value.
-
-    Two round trips at most, whatever others do: the second one stores the whole on top of any
-    version, and the database still writes only the items that differ.
-    """
-    outcome = SaveOutcome.CONFLICT
-    if known is not None and known.list_key == draft.list_key:
-        outcome = db._save_context_change(draft.change(row, known))
-    if outcome in {SaveOutcome.CONFLICT, SaveOutcome.IN_DOUBT}:
-        outcome = db._save_context_change(draft.whole(row, None))
+    """Save what a draft changes in the known version, or else all of it, and remember it."""
+    outcome = db._save_context_change(draft.change(row, if_version, known))
     if outcome is SaveOutcome.SAVED:
-        memory.put(db._owner, row.session_id, draft.remember(row.version))
+        parts, items = draft.parts, draft.items
+        saved = RememberedContext(
+            row.version, parts.list_key, parts.rest, items.digests, items.sizes
+        )
+        memory.put(db._owner, row.session_id, saved)
     return outcome
 
 
-def _append_encoded(db: Storage, session_id: str, key: str, items: EncodedItems) -> int | None:
-    """Append without reading; None where the stored context has no such list in parts."""
-    change = context_append(session_id, key, items, new_version(), now())
-    if change is None:
-        return None
-    known = memory.take(db._owner, session_id)
-    outcome, length, replaced = db._append_context(change)
-    if outcome is SaveOutcome.NO_SESSION:
-        raise SessionNotFoundError(session_id)
-    if outcome is not SaveOutcome.SAVED:
-        return None
-    known = remember_append(known, replaced, change, items)
-    if known is not None:
-        memory.put(db._owner, session_id, known)
-    return length
+class ContextDraft:
+    """A context on its way to storage: checked, taken apart, and encoded as far as necessary."""
+
+    def __init__(self, parts: Parts, known: RememberedContext | None) -> None:
+        """Encode the items that are not in `known`, all of them where it has another list.
+
+        Raises:
+            InvalidRecordError: an item breaks a rule.
+            SurrogateError: an item holds a lone surrogate.
+        """
+        self.parts = parts
+        self.known = known if known is not None and known.list_key == parts.list_key else None
+        self.items = ListItems(parts.items, parts.path, parts.depth)
+        if self.known is None:
+            self.items.encode(range(len(self.items)))
+        else:
+            self.items.sizes[: len(self.known.sizes)] = self.known.sizes[: len(self.items)]
+            self.items.encode(self.items.differing(self.known.digests))
+        self.total_bytes = payload_bytes(parts.rest) + self.items.total_bytes
+
+    def change(
+        self, row: ContextRow, if_version: int | None, known: RememberedContext | None
+    ) -> ContextChange:
+        """Return what differs from the known version, or everything if that is None."""
+        texts = self.items.texts
+        if known is None:
+            indexes: Sequence[int] = range(len(self.items))
+            # What is not encoded yet was stored before, by this process and under this key.
+            self.items.encode([index for index in indexes if index not in texts], stored=True)
+            rest_changed = True
+        else:
+            indexes = list(texts)
+            rest_changed = known.rest_digest != digest(self.parts.rest)
+            if not rest_changed:  # Nobody reads it there, and it may be long.
+                row = row._replace(context="")
+        return ContextChange(
+            row,
+            if_version,
+            rest_changed,
+            self.parts.list_key,
+            len(self.items),
+            indexes,
+            [texts[index] for index in indexes],
+            self.total_bytes,
+        )
 
 
-def _append_by_saving(db: Storage, session_id: str, key: str, items: list[Any]) -> int:
-    """Read the context, add to it, and save it unless another writer was faster."""
-    deadline = time.monotonic() + _PATIENCE
-    pause = _SHORTEST_PAUSE
-    while time.monotonic() < deadline:
-        stored = db._select_context(session_id)
-        value, length = appended(stored, items, key)
-        outcome = _save_if_unchanged(db, session_id, stored, value, key)
-        if outcome is SaveOutcome.SAVED:
-            return length
-        if outcome is SaveOutcome.NO_SESSION:
-            raise SessionNotFoundError(session_id)
-        if outcome is SaveOutcome.IN_DOUBT:
-            message = (
-                f"{db.place}: the connection was lost while messages were appended to the context "
-                f"of session {session_id!r}, and another writer saved it meanwhile. Read it to see "
-                "whether they are part of it."
-            )
-            raise BackendUnavailableError(message, maybe_applied=True)
-        # One of all who read at once has won. By chance, so that they do not come back together;
-        # longer each time, so that the fewer are in each other's way the more there are.
-        time.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
-        pause = min(2 * pause, _LONGEST_PAUSE)
-    message = f"The context of session {session_id!r} changed at every try to append to it."
-    raise BackendUnavailableError(message, retryable=True)
+def draft_context(
+    value: object, path: str, known: RememberedContext | None, preferred: str | None = None
+) -> ContextDraft | None:
+    """Check a context and take it apart; None if it is to be stored as one text.
 
+    That is so for a value without a list, one with a lone surrogate, and a long list of numbers or
+    of other short items.
 
-def _save_if_unchanged(
-    db: Storage, session_id: str, stored: StoredContext | None, value: dict[str, Any], key: str
-) -> SaveOutcome:
-    """Save a context on top of the version that was read, None if there was none.
+    Args:
+        value: any JSON value.
+        path: the root of the path in an error.
+        known: what is remembered of the stored context, which is compared with the value.
+        preferred: the `list_key` to take where a dict has several lists, unless another one is
+            much longer; that of `known` if given.
 
-    The list that was appended to comes in parts where it can, so that the next append need not
-    read it.
+    Raises:
+        InvalidRecordError: the value breaks a rule (VAL-3, VAL-6). A value that is stored as one
+            text may raise it later, from `encode_payload`.
     """
-    draft = None
-    if db.incremental_contexts:
-        draft = draft_context(value, "context", None, encode_payload(key, "key"))
-    current = now()
-    row = ContextRow(
-        session_id,
-        encode_payload(value, "context") if draft is None else draft.rest,
-        new_version(),
-        current,
-        current,
-        "{}" if stored is None else stored.metadata,
-        created_at_given=False,
-    )
-    version = NO_CONTEXT if stored is None else stored.version
-    if draft is None:
-        return db._save_context(row, if_version=version)
-    outcome = db._save_context_change(draft.whole(row, version))
-    if outcome is SaveOutcome.SAVED:
-        memory.put(db._owner, session_id, draft.remember(row.version))
-    return outcome
+    check_payload(value, path)
+    stored = None if known is None else known.list_key
+    parts = split(value, path, stored, stored or preferred)
+    if parts is None:
+        return None
+    try:
+        draft = ContextDraft(parts, known)
+    except SurrogateError:
+        return None
+    if draft.total_bytes > MAX_PAYLOAD_BYTES:
+        raise too_long(path)
+    if draft.known is None and not are_worth_rows(len(draft.items), draft.items.total_bytes):
+        return None
+    return draft

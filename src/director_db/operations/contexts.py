@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 from director_db.checks import lookup_id
-from director_db.context import saving
+from director_db.context.appending import append_to_context
 from director_db.context.memory import memory
-from director_db.context.parts import context_record, context_value
+from director_db.context.saving import save_context
+from director_db.context.stored import context_record, context_value
 from director_db.instance import Instance, operation
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ContextOperations(Instance):
             InvalidRecordError: a value has no exact form, with its path.
             SessionNotFoundError: there is no such session; nothing is stored.
         """
-        saving.save(self, session_id, context_messages, created_at, updated_at, metadata)
+        save_context(self, session_id, context_messages, created_at, updated_at, metadata)
 
     @final
     @operation
@@ -70,7 +71,7 @@ class ContextOperations(Instance):
                 under `key` is not a list; or the whole would exceed 64 MiB.
             SessionNotFoundError: there is no such session; nothing is stored.
         """
-        return saving.append(self, session_id, messages, key)
+        return append_to_context(self, session_id, messages, key)
 
     @final
     @operation

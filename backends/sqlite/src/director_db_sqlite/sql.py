@@ -161,6 +161,10 @@ SELECT_CONTEXT: Final = """
     FROM director_context_messages WHERE session_id = ?
 """
 
+SELECT_ITEM_ROWS: Final = """
+    SELECT session_id, idx, item FROM director_context_items WHERE session_id = ? ORDER BY idx
+"""
+
 SELECT_ITEMS: Final = "SELECT item FROM director_context_items WHERE session_id = ? ORDER BY idx"
 
 DELETE_CONTEXT: Final = "DELETE FROM director_context_messages WHERE session_id = ?"
