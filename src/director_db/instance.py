@@ -15,6 +15,7 @@ from director_db import lifecycle, logs
 from director_db.checks import future_warning
 from director_db.context.memory import memory
 from director_db.errors import ClosedError, ConfigurationError, DirectorDBError
+from director_db.legacy.migrates import Migrates
 from director_db.rows import SessionQuery
 from director_db.settings import Settings, environment
 from director_db.storage import Storage
@@ -173,6 +174,9 @@ class Instance(Storage, metaclass=_Registering):
             SchemaError: a row breaks a rule; it is named with the reason, and nothing was changed.
             ConfigurationError: the old system had no such database.
         """
+        if not isinstance(self, Migrates):
+            message = f"A database of type {self.db_type} has no old layout to migrate."
+            raise ConfigurationError(message)
         return self._migrate(skip_invalid=skip_invalid)
 
     @final

@@ -101,7 +101,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from director_db.errors import DirectorDBError
-    from director_db.records import Distribution, Health, Migration
+    from director_db.records import Distribution, Health
     from director_db.rows import (
         Appended,
         ContextAppend,
@@ -212,15 +212,7 @@ class Storage(ABC):
         """
         self._close()
 
-    def _migrate(self, *, skip_invalid: bool) -> Migration:  # noqa: ARG002 - for those who need it
-        """Carry an old layout over; `old_layout` converts and checks the rows.
-
-        Optional: written by backends of databases that the old system used.
-        """
-        message = f"A database of type {self.db_type} has no old layout to migrate."
-        raise ConfigurationError(message)
-
-    def _distribute(self, shards: int | None) -> Distribution:  # noqa: ARG002 - as above
+    def _distribute(self, shards: int | None) -> Distribution:  # noqa: ARG002 - for those who need it
         """Spread the tables over several servers, each session on one of them.
 
         Optional. `shards` is at least 1; None leaves it to the backend.

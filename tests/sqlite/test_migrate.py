@@ -17,7 +17,6 @@ import pytest
 
 from director_db import (
     BackendUnavailableError,
-    BaseDB,
     ConfigurationError,
     SchemaError,
     load_db,
@@ -437,7 +436,7 @@ def test_tables_of_other_frameworks_stay(path, busy):
 
 def test_a_backend_that_the_old_system_never_had():
     class Other(SQLiteDB, db_type="other"):
-        _migrate = BaseDB._migrate
+        _migrate = None
 
     with (
         Other(":memory:") as db,

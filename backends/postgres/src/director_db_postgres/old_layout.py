@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.adapt import Loader
 
-from director_db import old_layout
 from director_db.errors import InvalidRecordError
-from director_db.old_layout import CONTEXT_MESSAGES, CONVERSATIONS, SESSIONS
+from director_db.legacy import old_layout
+from director_db.legacy.old_layout import CONTEXT_MESSAGES, CONVERSATIONS, SESSIONS
 from director_db.payload import payload_bytes
 from director_db.records import Migration
 from director_db_postgres.encoding import message_in_ascii, to_ascii
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import Buffer
 
-    from director_db.old_layout import OldTable
+    from director_db.legacy.old_layout import OldTable
     from director_db_postgres.statements import Statements
 
 _SELECT_TABLES: Final = b"""

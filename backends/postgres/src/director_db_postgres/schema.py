@@ -8,8 +8,8 @@ import psycopg
 from psycopg import sql
 
 from director_db.errors import ConfigurationError, SchemaError
+from director_db.legacy.old_layout import is_old_layout
 from director_db.logs import INFO, tell
-from director_db.old_layout import is_old_layout
 from director_db_postgres import old_layout
 from director_db_postgres.driver_log import LOGGER
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from psycopg.conninfo import make_conninfo
 
 from director_db.errors import ConfigurationError
-from director_db.old_layout import migrates_on_first_use
+from director_db.legacy.old_layout import migrates_on_first_use
 from director_db.settings import (
     DEFAULT,
     QUOTED,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from director_db import old_layout
 from director_db.errors import InvalidRecordError
-from director_db.old_layout import CONTEXT_MESSAGES, CONVERSATIONS, OLD_TABLES, SESSIONS
+from director_db.legacy import old_layout
+from director_db.legacy.old_layout import CONTEXT_MESSAGES, CONVERSATIONS, OLD_TABLES, SESSIONS
 from director_db.payload import payload_bytes
 from director_db.records import Migration
 from director_db_sqlite import sql
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from director_db.old_layout import OldTable
+    from director_db.legacy.old_layout import OldTable
 
 _SELECT_TABLES: Final = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 

@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from director_db.errors import ConfigurationError
-from director_db.old_layout import SETTING as MIGRATE
-from director_db.old_layout import migrates_on_first_use
+from director_db.legacy.old_layout import SETTING as MIGRATE
+from director_db.legacy.old_layout import migrates_on_first_use
 from director_db.settings import DEFAULT, Settings, number_of, operation_timeout_of, value_of
 from director_db_sqlite.connections import MEMORY
 from director_db_sqlite.file import absolute

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from director_db import ConfigurationError, InvalidRecordError, SchemaError
-from director_db.old_layout import (
+from director_db.legacy.old_layout import (
     CONTEXT_MESSAGES,
     CONVERSATIONS,
     OLD_TABLES,
