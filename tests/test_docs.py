@@ -107,7 +107,7 @@ def test_the_examples_run_and_say_the_truth(program, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert (0, "") == (done.returncode, done.stderr)
 

@@ -36,7 +36,7 @@ def director_db(tmp_path, environment):
             env=env,
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=240,
             check=False,
         )
 
@@ -68,7 +68,7 @@ def in_terminal(tmp_path, environment):
         except OSError:
             pass  # Linux says so when the last process has left the terminal.
         os.close(controller)
-        return process.wait(60), shown.decode().replace("\r\n", "\n")
+        return process.wait(240), shown.decode().replace("\r\n", "\n")
 
     return run
 

@@ -50,7 +50,7 @@ def test_help_imports_neither_a_driver_nor_what_draws_tables(arguments, environm
         env=environment,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.stderr == ""
@@ -420,7 +420,7 @@ def test_a_reader_that_has_left_is_no_fault(tmp_path, environment, arguments):
         env=environment,
         stdout=writing,
         stderr=subprocess.PIPE,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     os.close(writing)
@@ -438,7 +438,7 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path, environment, arg
             stdout=full,
             stderr=subprocess.PIPE,
             encoding="utf-8",
-            timeout=60,
+            timeout=240,
             check=False,
         )
     assert (done.returncode, one_line(done.stderr)) == (2, "Error: No space left on device")

@@ -150,7 +150,7 @@ def test_help_says_what_becomes_of_the_tables_and_imports_no_driver(environment)
         env=environment,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.stdout.splitlines()[-1] == "0 []"

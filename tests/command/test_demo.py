@@ -262,7 +262,7 @@ def test_an_interrupt_leaves_nothing_behind(
         time.sleep(0.01)
     assert len(stored_sessions(tmp_path / "app.db")) == 2
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert (process.returncode, errors) == (status, message)
     assert stored_sessions(tmp_path / "app.db") == []
 
@@ -276,7 +276,7 @@ def test_a_reader_that_leaves_in_the_midst_leaves_nothing_behind(tmp_path, envir
         env=environment,
         stdout=writing,
         stderr=subprocess.PIPE,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     os.close(writing)

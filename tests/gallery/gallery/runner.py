@@ -22,8 +22,8 @@ from gallery.registry import mutant_named
 AT_ONCE: Final = 2
 """How many run at a time: some clauses keep two cores busy on their own."""
 
-PATIENCE: Final = 240.0
-"""After so many seconds a trial is stopped; most kills take less than one, survivors a minute."""
+PATIENCE: Final = 800.0
+"""After so many seconds a trial is stopped, for it hangs; most take less than one, few a minute."""
 
 LEVEL: Final = "durable"
 
