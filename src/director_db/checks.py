@@ -34,9 +34,9 @@ def now() -> int:
 
 
 def future_warning(row: SessionRow) -> str:
-    """Return what to say of the session on top of the list if its time is far ahead, else ``""``.
+    """Return a warning if the latest session's time is more than a year ahead, else ``""``.
 
-    It stays there for good: what is stored into a session moves its time forward only (SES-6).
+    Such a session stays on top of the list: writes only move its time forward (SES-6).
     """
     seconds = row.updated_at
     if seconds <= now() + _FAR_AHEAD:

@@ -86,7 +86,7 @@ class Gate:
 
 
 class Patchable(Protocol):
-    """What survives that the standard library's threads and locks are replaced under it."""
+    """What keeps working when gevent replaces the standard library's threads and locks."""
 
     _gate: Gate
     _closing: threading.Lock
@@ -95,10 +95,10 @@ class Patchable(Protocol):
 
 
 def outlive_patches(instance: Patchable) -> None:
-    """Let an instance make its locks anew if gevent has replaced threads and locks since it did.
+    """Renew the locks of an instance if gevent has replaced threads and locks since they were made.
 
-    A lock from before belongs to a thread, and all greenlets of a thread would own it together.
-    Gunicorn's ``--preload -k gevent`` comes to it: the application is imported before the patches.
+    An older lock belongs to a thread, so all greenlets of that thread would own it together. With
+    ``gunicorn --preload -k gevent``, the application is imported before gevent replaces anything.
 
     Raises:
         BackendUnavailableError: an operation from before the patches did not end.

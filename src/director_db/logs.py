@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONG: Final = 1.0
-"""The seconds after which it is told that something is waited for."""
+"""The seconds after which a wait is logged."""
 
 DEBUG: Final = 10
 INFO: Final = 20
@@ -52,9 +52,9 @@ def _logger(name: str) -> logging.Logger:
 
 
 def keep_quiet() -> None:
-    """Let Python not print on standard error what nobody has asked for.
+    """Keep Python from printing our log on standard error where the application configured none.
 
-    Also what a backend logs by itself; where nobody has imported `logging`, there is nothing to do.
+    Covers what a backend logs by itself, too. Does nothing where nobody has imported `logging`.
     """
     logging = sys.modules.get("logging")
     if logging is not None:
@@ -64,7 +64,7 @@ def keep_quiet() -> None:
 
 
 class LongWait:
-    """Tells once that something is waited for, when that has taken longer than a second."""
+    """Logs a wait once, when it has taken longer than a second."""
 
     __slots__ = ("_name", "_place", "_since", "_told", "_what")
 

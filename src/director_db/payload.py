@@ -259,9 +259,8 @@ def _walk(root: object, deepest: int) -> None:  # noqa: PLR0912 - a call for eac
 def _look_at(item: object) -> tuple[int, Iterator[object] | None]:
     """Return at least how long an item's own text is, and what is inside it, None for a scalar.
 
-    For all that is not so common that `_walk` knows it.
-
-    Subclasses are looked at as the encoder does it, by the methods that they may override.
+    For what `_walk` does not handle itself. Subclasses are read as the encoder reads them, by the
+    methods that they may override.
     """
     if isinstance(item, dict):
         pairs = item.items()
@@ -395,7 +394,5 @@ def _escape(character: str) -> str:
 
 
 def _unescape(match: re.Match[str]) -> str:
-    run = match[1]
-    if run is None:
-        return match[0]
-    return "".join([chr(int(code, 16)) for code in run.removeprefix("\\u").split("\\u")])
+    codes = match[1].removeprefix("\\u").split("\\u") if match[1] else []
+    return "".join([chr(int(code, 16)) for code in codes]) or match[0]

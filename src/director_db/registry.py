@@ -102,7 +102,7 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
 
 
 def _without_database_url(backend: Backend, settings: Mapping[str, Hashable]) -> Settings:
-    """Return settings that tell of a URL that nobody looks at."""
+    """Return settings that also say that ``DATABASE_URL`` is ignored."""
     told = settings if isinstance(settings, Settings) else Settings(settings, {})
     sentence = (
         f"DATABASE_URL is ignored, as DB_TYPE is not set: the database is of the default type, "

@@ -1,7 +1,7 @@
 """What to do about a value that cannot be stored, for the types that people really have.
 
-Nothing is imported to know a type, and nothing is asked of the value itself: its type's own name,
-those of the classes that it derives from, and what these define.
+A type is told by its name, the names of its bases and what these define. So nothing is imported
+for it, and no code of the value runs.
 """
 
 from __future__ import annotations

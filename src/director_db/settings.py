@@ -92,7 +92,7 @@ def operation_timeout_of(value: object, name: str) -> float:
 
 
 def number_of(text: str) -> float | str:
-    """Return the number in a text; one that holds none as it is, for who names it in an error."""
+    """Return the number in a text, or the text as it is, for an error, if it holds none."""
     try:
         return float(text)
     except ValueError:
