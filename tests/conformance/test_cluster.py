@@ -192,10 +192,20 @@ class TestServer:
         assert "0" not in fields["Gid"].split()
         assert fields["Groups"].split() == []
 
-    def test_skips_fsync_but_never_forgets_a_commit(self, cluster):
-        with cluster.connect() as connection:
+    def test_skips_fsync_but_never_forgets_a_commit(self, own_cluster):
+        """Killed after each acknowledgement: what is not yet written to its files would be gone."""
+        database = own_cluster.create_database()
+        with psycopg.connect(database.dsn, autocommit=True) as connection:
             assert one(connection, "SHOW fsync") == "off"
-            assert one(connection, "SHOW synchronous_commit") == "on"
+            connection.execute("CREATE TABLE t (i int)")
+        for number in range(3):
+            with psycopg.connect(database.dsn, autocommit=True) as connection:
+                connection.execute("INSERT INTO t VALUES (%s)", (number,))
+                own_cluster.kill()
+            own_cluster.start()
+            with psycopg.connect(database.dsn) as connection:
+                stored = connection.execute("SELECT i FROM t ORDER BY i").fetchall()
+            assert [(i,) for i in range(number + 1)] == stored
 
     def test_keeps_fsync_where_it_must_be_durable(self):
         with find_cluster(durable=True) as cluster, cluster.connect() as connection:

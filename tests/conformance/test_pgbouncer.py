@@ -11,6 +11,8 @@ from director_db_conformance.pgbouncer import NoPgBouncerError, PgBouncer
 from director_db_conformance.servers.reaper import processes_in
 from director_db_postgres import PostgresDB
 
+PATIENCE = 60
+
 
 @pytest.fixture(autouse=True)
 def installed(request):
@@ -51,7 +53,7 @@ def test_gives_a_connection_for_one_transaction_at_a_time(database):
         assert first.execute(backend).fetchone() == second.execute(backend).fetchone()
 
 
-def test_one_that_is_full_is_waited_for(database):
+def test_one_that_is_full_is_waited_for(database, caplog):
     """It refuses in the way that it also refuses a wrong password in."""
     with (
         PgBouncer(database, max_clients=1) as pooler,
@@ -61,7 +63,10 @@ def test_one_that_is_full_is_waited_for(database):
     ):
         only.execute("SELECT 1")
         creating = executor.submit(db.create_session, "s")
-        time.sleep(1)
+        deadline = time.monotonic() + PATIENCE
+        while "trying again" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert not creating.done()
         only.close()
         creating.result()

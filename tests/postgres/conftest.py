@@ -56,6 +56,29 @@ def server(postgres_cluster):
     return Server(postgres_cluster)
 
 
+LOCK_WAITS = """
+    SELECT pid, xact_start FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+PATIENCE = 60
+
+
+@pytest.fixture
+def wait_for_lock_waits(place):
+    """Return a function that waits until so many transactions have been seen to wait for locks."""
+
+    def wait(count=1):
+        seen = set()
+        deadline = time.monotonic() + PATIENCE
+        with place.connect() as observer:
+            while len(seen) < count:
+                assert time.monotonic() < deadline, f"{len(seen)} of {count} waited for a lock"
+                seen.update(observer.execute(LOCK_WAITS).fetchall())
+                time.sleep(0.01)
+
+    return wait
+
+
 @pytest.fixture
 def proxy(postgres_cluster):
     with Proxy(postgres_cluster.host, postgres_cluster.port) as proxy:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,6 +28,14 @@ WAITING = """
 """
 THREADS = 8
 SECONDS = 6
+PATIENCE = 60
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def upsert(db, msg_id="m", content=()):
@@ -307,17 +314,15 @@ def test_nobody_listens(new_db, server):
     ],
     ids=["password", "quotes", "user", "database"],
 )
-def test_what_the_server_refuses_is_told_at_once(place, new_db, change, error, text):
+def test_what_the_server_refuses_is_told_at_once(place, new_db, change, error, text, caplog):
     db = new_db(make_conninfo(place.dsn, **change))
-    start = time.monotonic()
     with pytest.raises(error, match=text):
         db.get_session("s")
-    # Far from the deadline of 30 s: it was not tried again.
-    assert time.monotonic() - start < 15
+    assert "trying again" not in caplog.text
     assert db.health_check() is False
 
 
-def test_too_many_connections_are_waited_for(place, new_db):
+def test_too_many_connections_are_waited_for(place, new_db, caplog):
     with place.connect() as admin:
         admin.execute("CREATE ROLE guest LOGIN PASSWORD 'guest' CONNECTION LIMIT 1")
         admin.execute("GRANT ALL ON SCHEMA public TO guest")
@@ -327,7 +332,7 @@ def test_too_many_connections_are_waited_for(place, new_db):
             first.create_session("s")
             with ThreadPoolExecutor(1) as executor:
                 waiting = executor.submit(second.get_session, "s")
-                time.sleep(0.3)
+                wait_until(lambda: "too many connections for role" in caplog.text)
                 assert not waiting.done()
                 first.close()
                 assert waiting.result()["session_id"] == "s"
@@ -352,18 +357,17 @@ def test_a_role_without_rights_is_told(place, db, new_db):
 
 
 @pytest.mark.parametrize("first_use", [False, True], ids=["in use", "first use"])
-def test_a_database_that_is_read_only_by_its_settings_is_told_at_once(place, db, first_use):
+def test_a_database_that_is_read_only_by_its_settings_is_told_at_once(place, db, first_use, caplog):
     """Unlike a standby: nobody takes over, so that no wait would help."""
     if not first_use:
         db.create_session("s")
     with place.connect() as admin:
         admin.execute(f"ALTER DATABASE {place.name} SET default_transaction_read_only = on")
         admin.execute(KILL_AND_WAIT)
-        began = time.monotonic()
         with pytest.raises(BackendUnavailableError, match="default_transaction_read_only") as told:
             db.create_session("s2")
-        # A standby would have been waited for until the retry deadline.
-        assert time.monotonic() - began < 20
+        # A standby would have been waited for; only lost connections were tried again.
+        assert [] == [text for text in caplog.messages if "read-only" in text and "again" in text]
         assert (False, False) == (told.value.retryable, told.value.maybe_applied)
         assert isinstance(told.value.__cause__, psycopg.errors.ReadOnlySqlTransaction)
         admin.execute(f"ALTER DATABASE {place.name} RESET default_transaction_read_only")
@@ -372,7 +376,7 @@ def test_a_database_that_is_read_only_by_its_settings_is_told_at_once(place, db,
     assert first_use != ({"s", "s2"} == {found["session_id"] for found in db.get_sessions()})
 
 
-def test_a_role_that_may_only_read_is_told_at_once(place, db, new_db):
+def test_a_role_that_may_only_read_is_told_at_once(place, db, new_db, caplog):
     db.create_session("s")
     db.add_or_update_msg_to_conv("s", "c", "m", "output", [], [], [1])
     with place.connect() as admin:
@@ -381,7 +385,6 @@ def test_a_role_that_may_only_read_is_told_at_once(place, db, new_db):
         reader = new_db(make_conninfo(place.dsn, user="reader", password="x"))  # noqa: S106 - made above
         try:
             assert [1] == reader.get_message("s", "m")["content"]
-            start = time.monotonic()
             for write in (
                 lambda: reader.create_session("t"),
                 lambda: upsert(reader),
@@ -391,7 +394,7 @@ def test_a_role_that_may_only_read_is_told_at_once(place, db, new_db):
             ):
                 with pytest.raises(ConfigurationError, match="lacks a right"):
                     write()
-            assert time.monotonic() - start < 15
+            assert "trying again" not in caplog.text
             assert [1] == reader.get_message("s", "m")["content"]
             reader.close()
         finally:
@@ -423,7 +426,7 @@ def test_an_interrupted_operation_leaves_no_busy_connection(place, new_db, kind)
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with place.connect() as holder:
+        with place.connect() as holder, place.connect() as observer:
             holder.execute("BEGIN")
             holder.execute("SELECT FROM director_sessions FOR UPDATE")
             for operation in (lambda: upsert(db), lambda: db.delete_session("s")):
@@ -432,9 +435,7 @@ def test_an_interrupted_operation_leaves_no_busy_connection(place, new_db, kind)
                     operation()
             # The connection that reads this is another one, or the same and not busy.
             assert db.get_session("s")["session_id"] == "s"
-            deadline = time.monotonic() + 10
-            while holder.execute(WAITING).fetchone()[0] and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_until(lambda: observer.execute(WAITING).fetchone() == (0,))
             holder.execute("COMMIT")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -446,7 +447,7 @@ def test_an_interrupted_operation_leaves_no_busy_connection(place, new_db, kind)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, _Timeout])
-def test_an_interrupted_wait_for_a_connection_loses_none(place, new_db, kind):
+def test_an_interrupted_wait_for_a_connection_loses_none(place, new_db, kind, wait_for_lock_waits):
     db = new_db(place.dsn, pool_size=1)
     db.create_session("s")
 
@@ -454,19 +455,12 @@ def test_an_interrupted_wait_for_a_connection_loses_none(place, new_db, kind):
         raise kind
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    started = threading.Event()
-
-    def hold():
-        started.set()
-        upsert(db)
-
     try:
         with place.connect() as holder, ThreadPoolExecutor(1) as executor:
             holder.execute("BEGIN")
             holder.execute("SELECT FROM director_sessions FOR UPDATE")
-            busy = executor.submit(hold)
-            started.wait()
-            time.sleep(0.2)
+            busy = executor.submit(upsert, db)
+            wait_for_lock_waits()
             for _ in range(2):
                 signal.setitimer(signal.ITIMER_REAL, 0.2)
                 with pytest.raises(kind):
@@ -479,14 +473,14 @@ def test_an_interrupted_wait_for_a_connection_loses_none(place, new_db, kind):
     assert [m["msg_id"] for m in db.get_conversations("s")] == ["m"]
 
 
-def test_all_connections_busy_is_told(place, new_db):
+def test_all_connections_busy_is_told(place, new_db, wait_for_lock_waits):
     db = new_db(place.dsn, pool_size=1, retry_deadline=0.5)
     db.create_session("s")
     with place.connect() as holder, ThreadPoolExecutor(1) as executor:
         holder.execute("BEGIN")
         holder.execute("SELECT FROM director_sessions FOR UPDATE")
         busy = executor.submit(upsert, db)
-        time.sleep(0.2)
+        wait_for_lock_waits()
         with pytest.raises(BackendUnavailableError, match="POSTGRES_POOL_SIZE") as caught:
             db.get_session("s")
         assert caught.value.retryable is True

@@ -161,7 +161,7 @@ def test_one_thread_uses_one_connection(place, db):
     assert sessions_of(place) == 1
 
 
-def test_connections_that_take_long_to_make_are_waited_for(place, new_db):
+def test_connections_that_take_long_to_make_are_waited_for(place, new_db, wait_for_lock_waits):
     """Whoever waits for the pool meanwhile does not take them for lost."""
     new_db(place.dsn).create_session("s")
     slow = make_conninfo(place.dsn, options="-c post_auth_delay=2")
@@ -173,6 +173,7 @@ def test_connections_that_take_long_to_make_are_waited_for(place, new_db):
         holder.execute("SELECT FROM director_sessions FOR UPDATE")
         writes = [executor.submit(upsert, db, "s", number) for number in range(6)]
         time.sleep(4.5)
+        wait_for_lock_waits(2)
         holder.execute("COMMIT")
         for write in writes:
             write.result()

@@ -356,10 +356,9 @@ def test_what_a_handler_raises_stays_what_it_is(db, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [object(), "\ud800", {1: 2}], ids=["object", "text", "dict"])
-def test_a_mistake_in_our_own_parameters_stays_what_it_is(db, value):
+def test_a_mistake_in_our_own_parameters_stays_what_it_is(db, value, caplog):
     """Whatever psycopg says of a value that it cannot send, it is not tried again."""
     db.create_session("s")
-    start = time.monotonic()
 
     def send(method, connection):
         return getattr(connection, method)(b"SELECT $1::text", (value,))
@@ -369,5 +368,5 @@ def test_a_mistake_in_our_own_parameters_stays_what_it_is(db, value):
             db._database.read(partial(send, method))
         error = caught.value
         assert isinstance(error.__cause__ or error, (psycopg.ProgrammingError, UnicodeEncodeError))
-    assert time.monotonic() - start < 10
+    assert "trying again" not in caplog.text
     assert "s" == db.get_session("s")["session_id"]

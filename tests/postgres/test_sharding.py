@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +13,39 @@ from psycopg.pq import TransactionStatus
 
 from director_db import SchemaError
 from director_db_postgres import PostgresDB, sql
+from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.statements import Statements
 
 IDLE = TransactionStatus.IDLE
 
+# Of every table of the schema, whatever it is called.
 KEYS = """
-    SELECT conrelid::regclass::text, conname, contype,
-        ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY (conkey))
+    SELECT conrelid::regclass::text, contype::text,
+        ARRAY(
+            SELECT attname::text FROM unnest(conkey) WITH ORDINALITY AS key (number, place)
+            JOIN pg_attribute ON attrelid = conrelid AND attnum = number ORDER BY place
+        )
     FROM pg_constraint
-    WHERE conrelid::regclass::text LIKE 'director_%' AND contype IN ('p', 'u', 'f')
+    WHERE connamespace = current_schema()::regnamespace AND contype IN ('p', 'u', 'f')
 """
 UNIQUE_INDEXES = """
-    SELECT indrelid::regclass::text, indexrelid::regclass::text,
-        ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = indrelid AND attnum = ANY (indkey))
-    FROM pg_index WHERE indisunique AND indrelid::regclass::text LIKE 'director_%'
+    SELECT indrelid::regclass::text,
+        ARRAY(
+            SELECT attname::text
+            FROM unnest(indkey::smallint[]) WITH ORDINALITY AS key (number, place)
+            JOIN pg_attribute ON attrelid = indrelid AND attnum = number ORDER BY place
+        )
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE indisunique AND relnamespace = current_schema()::regnamespace
 """
+UNIQUE_KEYS = [
+    ("director_context_items", ["session_id", "idx"]),
+    ("director_context_messages", ["session_id"]),
+    ("director_conversations", ["session_id", "msg_id"]),
+    ("director_conversations", ["session_id", "seq"]),
+    ("director_meta", ["key"]),
+    ("director_sessions", ["session_id"]),
+]
 COMPOSED = Statements(None)
 STATEMENTS = {
     **{name: text.decode() for name, text in vars(COMPOSED).items() if isinstance(text, bytes)},
@@ -57,6 +76,74 @@ def test_no_statement_is_left_out():
     assert texts <= STATEMENTS.keys()
     assert 8 == sum(name.startswith("page ") for name in STATEMENTS)
     assert 20 < len(STATEMENTS.keys() - OF_NO_SESSION)
+
+
+MESSAGE = {
+    "conv_id": "c",
+    "msg_id": "a",
+    "msg_type": "output",
+    "agents": [],
+    "actions": [],
+    "content": [],
+}
+OPERATIONS = (
+    lambda db: db.create_session("s", "v", "c"),
+    lambda db: db.get_session("s"),
+    lambda db: db.update_session("s", metadata={}),
+    lambda db: db.add_or_update_msg_to_conv("s", **MESSAGE),
+    lambda db: db.add_or_update_msgs_to_conv("s", [MESSAGE, {**MESSAGE, "msg_id": "b"}]),
+    lambda db: db.get_message("s", "a"),
+    lambda db: db.get_conversations("s"),
+    lambda db: db.get_conversations("s", limit=1),
+    lambda db: db.get_conversations("s", after="a"),
+    lambda db: db.get_conversations("s", before="b"),
+    lambda db: db.add_or_update_context_msg("s", {"reasoning": [1, 2]}),
+    lambda db: db.append_context_messages("s", [3]),
+    lambda db: db.get_context("s"),
+    lambda db: db.delete_message("s", "a"),
+    lambda db: db.delete_conversation("s"),
+    lambda db: db.delete_context("s"),
+    lambda db: db.delete_session("s"),
+)
+PAGES = [
+    lambda db, given=given: db.get_sessions(limit=1, **dict(given))
+    for count in range(4)
+    for given in itertools.combinations(
+        {
+            "before": {"updated_at": 1, "created_at": 1, "session_id": "s"},
+            "video_id": "v",
+            "collection_id": "c",
+        }.items(),
+        count,
+    )
+]
+# Sent where something went wrong, to open a database, or for its health.
+ON_OCCASION = {
+    "select_holder",
+    "select_context_length",
+    "select_schema_version",
+    "probe_tables",
+    "SELECT_SERVER",
+}
+
+
+def test_operations_send_these_statements_and_no_others(postgres_database, monkeypatch):
+    """So what the tests here look at is all there is."""
+    names = {text: name for name, text in STATEMENTS.items()}
+    sent = []
+    send = PipelinedConnection._send
+
+    def watch(connection, steps, *args, **kwargs):
+        sent.extend(statement.decode() for statement, _ in steps)
+        return send(connection, steps, *args, **kwargs)
+
+    with PostgresDB(postgres_database.dsn) as db:
+        db.get_session("s")
+        monkeypatch.setattr(PipelinedConnection, "_send", watch)
+        for operation in (*OPERATIONS, *PAGES):
+            operation(db)
+    assert [] == [text for text in sent if text not in names]
+    assert STATEMENTS.keys() - ON_OCCASION == {names[text] for text in sent}
 
 
 @every_statement
@@ -128,13 +215,15 @@ def tables(postgres_database):
 
 
 def test_every_key_contains_the_session(tables):
+    """All there are: a shard can see to no other that it is unique."""
     keys = tables.execute(KEYS).fetchall()
-    foreign = [(table, name) for table, name, kind, _ in keys if kind == "f"]
-    assert 3 == len(foreign)
-    for table, name, _, columns in keys:
-        assert table == "director_meta" or "session_id" in columns, name
-    for table, name, columns in tables.execute(UNIQUE_INDEXES).fetchall():
-        assert table == "director_meta" or "session_id" in columns, name
+    assert UNIQUE_KEYS == sorted((table, columns) for table, kind, columns in keys if kind in "pu")
+    foreign = {table: columns for table, kind, columns in keys if kind == "f"}
+    assert {} == {table: columns for table, columns in foreign.items() if columns != ["session_id"]}
+    others = {"director_meta", "director_sessions"}
+    assert {table for table, _ in UNIQUE_KEYS} - others == foreign.keys()
+    # No index is unique without a key.
+    assert UNIQUE_KEYS == sorted(tables.execute(UNIQUE_INDEXES).fetchall())
 
 
 def test_there_are_no_triggers_and_no_sequences(tables):

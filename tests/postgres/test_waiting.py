@@ -143,14 +143,14 @@ def test_a_write_to_a_locked_session_ends_and_changes_nothing(place, new_db, aga
     again(HELD_UP[name], db)
 
 
-def test_a_write_waits_for_a_lock_that_is_given_back_in_time(place, new_db):
+def test_a_write_waits_for_a_lock_that_is_given_back_in_time(place, new_db, wait_for_lock_waits):
     db = new_db(place.dsn, operation_timeout=HANGS)
     fill(db)
     with ThreadPoolExecutor(1) as executor:
         with locked(place):
             waiting = executor.submit(upsert, db, "s")
             # Longer than the server is asked to wait at a time.
-            time.sleep(1.5)
+            wait_for_lock_waits(2)
             assert not waiting.done()
         assert waiting.result(HANGS) is None
 
@@ -192,14 +192,14 @@ def test_nobody_waits_for_many_locked_sessions_of_others(place, new_db):
         assert [call.result(HANGS) for call in waiting] == [None] * THREADS
 
 
-def test_a_read_waits_for_a_table_that_is_rebuilt(place, new_db):
+def test_a_read_waits_for_a_table_that_is_rebuilt(place, new_db, wait_for_lock_waits):
     db = new_db(place.dsn, operation_timeout=HANGS)
     fill(db)
     with ThreadPoolExecutor(1) as executor:
         with place.connect() as connection, connection.transaction():
             connection.execute("LOCK TABLE director_conversations IN ACCESS EXCLUSIVE MODE")
             waiting = executor.submit(db.get_message, "s", "m")
-            time.sleep(1.5)
+            wait_for_lock_waits(2)
             assert not waiting.done()
         assert waiting.result(HANGS)["msg_id"] == "m"
 
