@@ -83,9 +83,10 @@ class Batch:
 
     Attributes:
         calls: those that were taken so far.
+        size: about how much they write, in bytes of payloads.
     """
 
-    __slots__ = ("_alone", "_own", "_queue", "_size", "calls")
+    __slots__ = ("_alone", "_own", "_queue", "calls", "size")
 
     def __init__(self, queue: Queue, own: Call, *, alone: bool) -> None:
         """Take none yet.
@@ -99,7 +100,7 @@ class Batch:
         self._queue = queue
         self._own = own
         self._alone = alone
-        self._size = 0
+        self.size = 0
 
     def take_first(self) -> Call:
         """Take the call that has waited longest. There always is one."""
@@ -108,18 +109,20 @@ class Batch:
             call = self._own
             self._queue.waiting.remove(call)
         self.calls.append(call)
-        self._size = call.size
+        self.size = call.size
         return call
 
     def take(self) -> Call | None:
         """Take the next call; None if no other waits, or the batch is full."""
         queue = self._queue
-        if self._alone or self._size >= queue.max_bytes or len(self.calls) >= queue.max_calls:
+        if not queue.waiting or self._alone:
+            return None  # First, as it is most often so.
+        if self.size >= queue.max_bytes or len(self.calls) >= queue.max_calls:
             return None
         call = queue.take()
         if call is not None:
             self.calls.append(call)
-            self._size += call.size
+            self.size += call.size
         return call
 
     def fail(self, call: Call, error: Exception) -> None:
@@ -352,7 +355,8 @@ class Queue:
         for call in batch.calls:
             if not call.settled:
                 call.settled = True
-                call.awaken()
+                if call.wake is not None:
+                    call.awaken()
         self._batch = None
 
     def recover(self) -> None:

@@ -174,8 +174,7 @@ class Writer:
             self._fail_all(batch, error)
             self._end(connection)
         else:
-            written = sum([call.size for call in batch.calls])
-            self._checkpointer.count(len(batch.calls), written, connection.total_changes)
+            self._checkpointer.count(len(batch.calls), batch.size, connection.total_changes)
             self._warn_if_long("a commit", began)
 
     def _checkpoint(self, connection: sqlite3.Connection, deadline: float) -> None:
