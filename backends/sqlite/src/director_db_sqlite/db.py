@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
-import sqlite3
-import stat
 from itertools import chain, repeat
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from director_db import CONTRACT_VERSION, BaseDB, ConfigurationError, __version__
+from director_db import BaseDB, ConfigurationError
 from director_db.checks import message_bytes
 from director_db.payload import MAX_PAYLOAD_BYTES, payload_bytes
 from director_db.records import Health
@@ -25,15 +21,15 @@ from director_db.rows import (
     whole_context,
 )
 from director_db.settings import operation_timeout_of
-from director_db_sqlite import old_layout, settings, sql
+from director_db_sqlite import health, old_layout, settings, sql
 from director_db_sqlite.connections import MEMORY
 from director_db_sqlite.database import FileDatabase
 from director_db_sqlite.errors import translate
 from director_db_sqlite.memory import MemoryDatabase
-from director_db_sqlite.schema import SCHEMA_VERSION
-from director_db_sqlite.settings import DEFAULT_PATH, NORMAL, check_path, check_synchronous
+from director_db_sqlite.settings import DEFAULT_PATH, check_path, check_synchronous
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Hashable, Mapping, Sequence
 
     from director_db.errors import DirectorDBError
@@ -55,10 +51,6 @@ _A_YEAR: Final = 365 * 86_400.0
 _NO_LIMIT: Final = -1
 _BEFORE_ALL: Final = -1
 _AFTER_ALL: Final = 2**63 - 1
-
-# The WAL-reset bug: a checkpoint beside a commit of another connection can lose that commit.
-_WAL_RESET_BUG_FIXED: Final = (3, 51, 3)
-_WAL_RESET_BUG_BACKPORTS: Final = {(3, 44): 6, (3, 50): 7}
 
 
 class SQLiteDB(BaseDB, db_type="sqlite"):
@@ -125,48 +117,12 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
 
     def _check(self) -> Health:
         self._database.check()
-        versions = {
-            "director-db": __version__,
-            "contract": CONTRACT_VERSION,
-            "schema": str(SCHEMA_VERSION),
-            "SQLite": sqlite3.sqlite_version,
-            "Python": platform.python_version(),
-        }
-        return Health(str(self.db_type), self.place, versions, self._warnings())
-
-    def _warnings(self) -> list[str]:
         if self.db_path == MEMORY:
-            return ["Kept in memory: everything is lost when the process ends."]
-        warnings = []
-        if self._synchronous == NORMAL:
-            warnings.append(
-                "A power cut can take back the last writes (SQLITE_SYNCHRONOUS=normal); full keeps "
-                "them."
-            )
-        status = Path(self.place).stat()
-        if status.st_nlink > 1:
-            warnings.append("The file has several names (hard links); use it by one of them only.")
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o077:
-            warnings.append(f"Other users may open the file (mode {mode:04o}); consider chmod 600.")
-        if not os.access(self.place, os.W_OK):
-            warnings.append("The file is read-only for this user; every write will fail.")
-        version = sqlite3.sqlite_version_info
-        if version < _WAL_RESET_BUG_FIXED and version[2] < _WAL_RESET_BUG_BACKPORTS.get(
-            version[:2], version[2] + 1
-        ):
-            warnings.append(
-                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (mended in 3.51.3). "
-                "director-db checkpoints in a way that avoids it; do not let other programs write "
-                "this file at the same time."
-            )
-        old = self._database.read(old_layout.tables_with_rows)
-        if old:
-            warnings.append(
-                f"The old application writes to this file: {', '.join(old)} hold rows, which "
-                "director-db does not see. Stop it."
-            )
-        return warnings
+            warnings = ["Kept in memory: everything is lost when the process ends."]
+        else:
+            old_tables = self._database.read(old_layout.tables_with_rows)
+            warnings = health.warnings(self.place, self._synchronous, old_tables)
+        return Health(str(self.db_type), self.place, health.versions(), warnings)
 
     def _migrate(self, *, skip_invalid: bool) -> Migration:
         return self._database.migrate(skip_invalid=skip_invalid)
