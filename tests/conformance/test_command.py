@@ -258,6 +258,9 @@ def test_the_clauses_of_a_release_are_those_that_it_was_released_with():
     released = json.loads(recorded.read_text())
     minor = __version__.rpartition(".")[0]
     now = {name: [found.rule, found.level.value, found.needs] for name, found in CLAUSES.items()}
+    if minor not in released:  # Under way: it adds to the last one, and is recorded when released.
+        assert [*released.values()][-1].items() <= now.items()
+        return
     assert released[minor] == now, (
         "A clause is new, renamed or gone. In a patch release that may not be; for a new minor "
         "release, raise the versions of contract and suite and record its clauses."

@@ -1,15 +1,17 @@
-"""The machine finds what is wrong, and shows it in few calls."""
+"""The state machine finds what is wrong, and shows it in few calls."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from director_db import InvalidRecordError, SessionNotFoundError
+from director_db import BaseDB, InvalidRecordError, SessionNotFoundError
 from director_db.testing import Place
 from director_db_conformance.expectation import NonconformityError
-from director_db_conformance.machine import play_everything
 from director_db_conformance.model import Model
-from director_db_conformance.transcript import RecordedPlace
+from director_db_conformance.model_machine import compare_with_model
+from director_db_conformance.transcript import RecordedDB, RecordedPlace
 from director_db_sqlite import SQLiteDB, sql
 
 
@@ -21,7 +23,7 @@ def place(tmp_path):
 
 
 def test_a_conformant_backend_passes(place):
-    play_everything([place.open(), place.open()], rounds=3, steps=20)
+    compare_with_model([place.open(), place.open()], rounds=3, steps=20)
 
 
 def test_a_moved_message_is_shown_in_few_calls(place, monkeypatch):
@@ -30,7 +32,7 @@ def test_a_moved_message_is_shown_in_few_calls(place, monkeypatch):
     assert sql.UPSERT_MESSAGE != moving
     monkeypatch.setattr(sql, "UPSERT_MESSAGE", moving)
     with pytest.raises(NonconformityError) as caught:
-        play_everything([place.open()], rounds=10, steps=40)
+        compare_with_model([place.open()], rounds=10, steps=40)
     assert caught.value.rule in {"MSG-3", "MSG-7"}
     calls = [line for line in caught.value.calls if "add_or_update" in line]
     assert 1 <= len(calls) <= 3
@@ -46,7 +48,7 @@ def test_what_one_handle_remembers_is_found_with_two(place, monkeypatch):
 
     monkeypatch.setattr(SQLiteDB, "_select_session", stale)
     with pytest.raises(NonconformityError):
-        play_everything([place.open(), place.open()], rounds=10, steps=40)
+        compare_with_model([place.open(), place.open()], rounds=10, steps=40)
 
 
 def test_a_drivers_error_is_named(place, monkeypatch):
@@ -55,7 +57,7 @@ def test_a_drivers_error_is_named(place, monkeypatch):
 
     monkeypatch.setattr(SQLiteDB, "_delete_messages", fail)
     with pytest.raises(NonconformityError, match="raised KeyError") as caught:
-        play_everything([place.open()], rounds=10, steps=40)
+        compare_with_model([place.open()], rounds=10, steps=40)
     assert "LIF-6" == caught.value.rule
 
 
@@ -71,8 +73,80 @@ def test_a_fault_that_comes_and_goes_is_a_fault(place, monkeypatch):
 
     monkeypatch.setattr(SQLiteDB, "_delete_context", once)
     with pytest.raises(NonconformityError) as caught:
-        play_everything([place.open()], rounds=20, steps=40)
+        compare_with_model([place.open()], rounds=20, steps=40)
     assert "DEL-1" == caught.value.rule
+
+
+class Broken(SQLiteDB, db_type="broken"):
+    def __init_subclass__(cls, **kwargs):
+        # Past the hook of BaseDB, which refuses to replace a public operation.
+        super(BaseDB, cls).__init_subclass__(**kwargs)
+
+
+class SkipsEarlier(Broken):
+    def add_or_update_msg_to_conv(self, session_id, conv_id, msg_id, *args, **kwargs):
+        stored = self.get_message(session_id, msg_id)
+        updated_at = kwargs.get("updated_at")
+        if stored and type(updated_at) is int and updated_at < stored["updated_at"]:
+            return
+        super().add_or_update_msg_to_conv(session_id, conv_id, msg_id, *args, **kwargs)
+
+
+class LeavesTheContext(Broken):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._left = {}
+
+    def delete_session(self, session_id):
+        context = self.get_context(session_id)
+        if context:
+            self._left[session_id] = context
+        return super().delete_session(session_id)
+
+    def get_context(self, session_id):
+        return super().get_context(session_id) or self._left.get(session_id, {})
+
+
+class OneMore(Broken):
+    def get_sessions(self, *, limit=None, **others):
+        limit = limit + 1 if type(limit) is int and limit > 0 else limit
+        return super().get_sessions(limit=limit, **others)
+
+
+@pytest.fixture
+def failure(tmp_path):
+    def failure(kind):
+        with kind(tmp_path / "x.db") as db, pytest.raises(NonconformityError) as caught:
+            compare_with_model([RecordedDB(db, "db")], rounds=30, steps=30)
+        return caught.value, [re.match(r"db\.(\w+)", line)[1] for line in caught.value.calls]
+
+    return failure
+
+
+def test_an_update_that_is_skipped_is_shown_in_few_calls(failure):
+    error, operations = failure(SkipsEarlier)
+    assert "MSG-1" == error.rule
+    assert ("create_session", "get_conversations") == (operations[0], operations[-1])
+    assert "add_or_update_msg_to_conv" == operations[-2]
+    assert 4 == len(operations)
+
+
+def test_a_context_that_is_left_is_shown_in_few_calls(failure):
+    error, operations = failure(LeavesTheContext)
+    assert "DEL-2" == error.rule
+    assert ("create_session", "get_context") == (operations[0], operations[-1])
+    assert "delete_session" == operations[-2]
+    assert {"add_or_update_context_msg", "append_context_messages"} & {*operations}
+    assert 4 == len(operations)
+
+
+def test_a_limit_that_is_one_off_is_shown_in_few_calls(failure):
+    error, operations = failure(OneMore)
+    assert "SES-4" == error.rule
+    assert ("create_session", "create_session") == (operations[0], operations[1])
+    assert "get_sessions" == operations[-1]
+    assert "limit=1" in error.calls[-1]
+    assert 3 == len(operations)
 
 
 def test_the_model_refuses_without_help():

@@ -1,144 +1,242 @@
-"""A state machine that plays every operation on a backend and on the model, and compares them."""
+"""A state machine that makes drawn calls of every operation, on a backend and on a reference.
+
+There are no bundles: what Hypothesis draws must not depend on what a backend answers, since a clock
+that ticks between two runs would then make its draws differ, which it takes for an error.
+"""
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
 
 from director_db_conformance import strategies as draw
-from director_db_conformance.expectation import NonconformityError
-from director_db_conformance.game import Game, Move
-from director_db_conformance.reducing import Failure, reduced
+from director_db_conformance.model import BY_NAME, OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from director_db_conformance.transcript import RecordedDB
+    from director_db import BaseDB
+    from director_db_conformance.operations import Operation
 
-_ROWS: Final = 4
-"""How many rows of calls Hypothesis draws in one round, the first one of hardly anything."""
+Step = tuple[str, tuple[Any, ...]]
+"""A method of the machine, and what it was called with: what an example can be replayed from."""
+
+_IDS: Final = ("msg_id", "conv_id", "video_id", "collection_id", "before", "after")
+_LOOK_ALIKES: Final = draw.one_of(draw.LOOK_ALIKES)
+_SAVE: Final = BY_NAME["add_or_update_context_msg"]
+_REFUSED: Final = draw.one_of(
+    [
+        (operation, draw.one_of(refused))
+        for operation in OPERATIONS
+        if (refused := operation.drawn_refused())
+    ]
+).flatmap(lambda pair: st.tuples(st.just(pair[0]), pair[1]))
 
 
-def play_everything(handles: Sequence[RecordedDB], *, rounds: int, steps: int) -> None:
-    """Play random calls on the handles of one place, and fail with a short row that differs.
+class OperationsMachine(RuleBasedStateMachine):
+    """Makes each call on one of the handles and on the reference; both must answer alike.
 
-    Args:
-        handles: each call is made on one of them.
-        rounds: how many times to play a few rows of calls.
-        steps: how many calls a row has.
+    The place is one for many examples. Each begins with an empty one, and has ids of its own, since
+    what a broken backend did not delete would else come and go.
     """
-    run = _Run(handles)
-    machine = type("Everything", (Machine,), {"run": run})
-    # Hypothesis soon repeats, with small changes, what it has drawn before; so it begins anew, and
-    # from a number of each round's own, in every run of the suite the same.
-    for number in range(rounds):
-        try:
-            run_state_machine_as_test(
-                seed(number)(machine),
-                settings=settings(
-                    max_examples=_ROWS,
-                    stateful_step_count=steps,
-                    phases=[Phase.generate],
-                    database=None,
-                    deadline=None,
-                    report_multiple_bugs=False,
-                    print_blob=False,
-                    suppress_health_check=list(HealthCheck),
-                ),
-            )
-        except (NonconformityError, Flaky):
-            # Flaky is what Hypothesis calls a row that does not differ when it is played again:
-            # what differs only now and then is a failure all the same.
-            if run.failure is None:
-                raise
-            raise run.reduced(run.failure) from None
 
+    handles: ClassVar[Sequence[Any]]
+    """The handles on one place; each call is made on one of them. A subclass sets them."""
 
-class _Run:
-    """The games of one run, and the row that failed."""
+    reference: Any
+    """Knows the right answers: another backend, or a model. A subclass sets it."""
 
-    def __init__(self, handles: Sequence[RecordedDB]) -> None:
-        self._handles = handles
-        self._numbers = itertools.count()
-        self._kind: int | None = 0
-        self.row: list[Move] = []
-        self.failure: NonconformityError | None = None
-
-    def new_game(self) -> Game:
-        """Begin another row of calls."""
-        self.row = []
-        number = next(self._numbers)
-        # In turn: what Hypothesis draws is not even, and each kind finds faults of its own.
-        self._kind = number
-        return Game(self._handles, number, self._kind)
-
-    def reduced(self, failure: NonconformityError) -> NonconformityError:
-        """Return what the least calls show, on plain ids if nothing more is needed."""
-        found = Failure(failure, self.row)
-        kind, self._kind = self._kind, None
-        plain = self._replayed(found.row)
-        if plain is not None and plain.error.rule == failure.rule:
-            found = plain
-        else:
-            self._kind = kind
-        return reduced(found, self._replayed)
-
-    def _replayed(self, row: Sequence[Move]) -> Failure | None:
-        """Play a row of calls anew, on ids that no row before it had."""
-        try:
-            game = Game(self._handles, next(self._numbers), self._kind)
-            for move in row:
-                game.play(move)
-            game.end()
-        except NonconformityError as error:
-            return Failure(error, row)
-        except Exception:  # noqa: BLE001 - what breaks off in another way does not show it
-            return None
-        return None
-
-
-class Machine(RuleBasedStateMachine):
-    """Draws the calls. A subclass for each run knows it."""
-
-    run: ClassVar[_Run]
+    _numbers: ClassVar = itertools.count()
 
     def __init__(self) -> None:
-        """Begin a row."""
+        """Begin an example with an empty place."""
         super().__init__()
-        self._game = None if self.run.failure else self.run.new_game()
+        self.steps: list[Step] = []
+        self._cursor: dict[str, Any] | None = None
+        self._saved: dict[tuple[int, Any], Any] = {}
+        for db in (self.handles[0], self.reference):
+            for session in db.get_sessions():
+                db.delete_session(session["session_id"])
 
-    @initialize(sessions=st.integers(2, 4))
-    def create_sessions(self, sessions: int) -> None:
+    def compare(self, handle: int, operation: Operation, args: list[Any], kwargs: Any) -> Any:
+        """Make a call on both sides, compare the outcomes, and return what it returned."""
+        db = self.handles[handle % len(self.handles)]
+        actual = outcome(db, operation.name, args, kwargs)
+        expected = outcome(self.reference, operation.name, args, kwargs)
+        # As text, since 1 == 1.0 == True, 0.0 == -0.0, and dicts ignore their order.
+        shown = [
+            (type(side), str(side)) if isinstance(side, Exception) else repr(side)
+            for side in (actual, expected)
+        ]
+        assert shown[0] == shown[1], (operation.name, args, kwargs)  # noqa: S101 - as a test does
+        return actual
+
+    @initialize(kinds=st.tuples(_LOOK_ALIKES, _LOOK_ALIKES), count=st.integers(1, 4))
+    def create_sessions(self, kinds: tuple[Sequence[str], Sequence[str]], count: int) -> None:
         """Begin with some sessions."""
-        for session in range(sessions):
-            self._play(Move(0, "create_session", session, {"updated_at": 0}))
+        self.name_ids(kinds)
+        for session in range(count):
+            self.call(0, BY_NAME["create_session"], session, {"updated_at": 0})
 
-    # One rule for all operations: Hypothesis switches rules off at random for a whole row, and few
-    # rows would then hold what it takes.
-    @rule(call=draw.calls(), handle=draw.handles)
-    def call(self, call: tuple[str, Any, dict[str, Any]], handle: int) -> None:
-        """Make one call."""
-        self._play(Move(handle, *call))
+    def name_ids(self, kinds: tuple[Sequence[str], Sequence[str]]) -> None:
+        """Choose the look-alikes of sessions and of other ids."""
+        self.kinds = kinds
+        number = f"{next(self._numbers):03}1"
+        self._sessions, self._ids = ([text.format(number) for text in kind] for kind in kinds)
 
-    def teardown(self) -> None:
-        """End the row."""
-        if self._game is not None and self.run.failure is None:
-            self._note(self._game.end)
+    def call(self, handle: int, operation: Operation, session: Any, arguments: Any) -> Any:
+        """Make a call whose ids are numbers."""
+        self.steps.append(("call", (handle, operation, session, arguments)))
+        args = []
+        if "session_id" in operation.arguments:
+            args.append(self._sessions[session] if type(session) is int else session)
+        kwargs = self._with_ids(arguments)
+        if kwargs.get("before") is draw.CURSOR:
+            kwargs["before"] = self._cursor
+        if operation is _SAVE:
+            self._saved[handle, session] = copy.deepcopy(kwargs["context_messages"])
+        result = self.compare(handle, operation, args, kwargs)
+        if operation.name == "get_sessions" and isinstance(result, list) and result:
+            self._cursor = result[-1]
+        return result
 
-    def _play(self, move: Move) -> None:
-        # After a failure Hypothesis plays on; there is nothing more to see.
-        if self._game is not None and self.run.failure is None:
-            self.run.row.append(move)
-            self._note(self._game.play, move)
+    def _with_ids(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        named = dict(arguments)
+        for key, value in arguments.items():
+            if key in _IDS and type(value) is int:
+                named[key] = self._ids[value]
+            elif key == "messages" and isinstance(value, list):
+                named[key] = [
+                    self._with_ids(item) if isinstance(item, dict) and "msg_id" in item else item
+                    for item in value
+                ]
+        return named
 
-    def _note(self, play: Callable[..., None], *args: Any) -> None:
-        try:
-            play(*args)
-        except NonconformityError as error:
-            self.run.failure = error
-            raise
+    # --- Rules: one for each operation, which are added below, and these ------------------------
+
+    @rule(handle=draw.handles, session=draw.session_ids, call=_REFUSED)
+    def refused(self, handle: int, session: Any, call: tuple[Operation, dict[str, Any]]) -> None:
+        """Call an operation with one value that nobody may store."""
+        operation, arguments = call
+        arguments = {name: arguments[name] for name in arguments if name != "session_id"}
+        self.call(handle, operation, session, arguments)
+
+    @rule(
+        handle=draw.handles,
+        session=draw.known_ids,
+        own=st.booleans(),
+        keep=draw.one_of([9, 9, 9, 0, 1, 2, 3]),
+        skip=st.integers(0, 1),
+        items=draw.items,
+    )
+    def save_again(
+        self, handle: int, session: Any, *, own: bool, keep: int, skip: int, items: list[Any]
+    ) -> None:
+        """Save a context that was stored, its list longer, shorter, changed or as it was.
+
+        Args:
+            handle: number of the handle.
+            session: number of the session.
+            own: what this handle saved last, also if others have changed it since.
+            keep: how many items of the list stay.
+            skip: how many after them go, if any are left.
+            items: what is added.
+        """
+        context = copy.deepcopy(self._saved.get((handle, session))) if own else None
+        if context is None:
+            context = self.reference.get_context_messages(self._sessions[session])
+        parts = [*context.values()] if isinstance(context, dict) else [context]
+        lists = [part for part in parts if isinstance(part, list)]
+        if lists:
+            lists[0][keep:] = [*lists[0][keep + skip :], *items]
+        self.call(handle, _SAVE, session, {"context_messages": context})
+
+    @rule(handle=draw.handles, limit=draw.limits)
+    def page_through_sessions(self, handle: int, limit: int) -> None:
+        """Read all sessions, page by page."""
+        self.steps.append(("page_through_sessions", (handle, limit)))
+        operation = BY_NAME["get_sessions"]
+        page = self.compare(handle, operation, [], {"limit": limit})
+        while isinstance(page, list) and page:
+            page = self.compare(handle, operation, [], {"limit": limit, "before": page[-1]})
+
+    @rule(
+        handle=draw.handles,
+        session=draw.known_ids,
+        limit=draw.limits,
+        cursor=draw.one_of([("after", -1), ("before", 0)]),
+    )
+    def page_through_messages(
+        self, handle: int, session: int, limit: int, cursor: tuple[str, int]
+    ) -> None:
+        """Read all messages of a session, forwards or backwards, page by page."""
+        self.steps.append(("page_through_messages", (handle, session, limit, cursor)))
+        operation, args = BY_NAME["get_conversations"], [self._sessions[session]]
+        name, last = cursor
+        page = self.compare(handle, operation, args, {"limit": limit})
+        while isinstance(page, list) and page:
+            edge = {name: page[last]["msg_id"]}
+            page = self.compare(handle, operation, args, {"limit": limit, **edge})
+
+
+def _rule_of(operation: Operation) -> Callable[..., None]:
+    def call(self: OperationsMachine, handle: int, session: Any, arguments: Any) -> None:
+        self.call(handle, operation, session, arguments)
+
+    call.__name__ = operation.name
+    return rule(handle=draw.handles, session=draw.session_ids, arguments=operation.drawn)(call)
+
+
+for _operation in OPERATIONS:
+    # Hypothesis draws all rules alike, and so more often what has several.
+    for _number in range(_operation.weight):
+        setattr(OperationsMachine, f"{_operation.name}_{_number}", _rule_of(_operation))
+
+
+def compare_backends(
+    one: BaseDB,
+    other: BaseDB,
+    *,
+    examples: int,
+    steps: int,
+    machine: type[OperationsMachine] = OperationsMachine,
+) -> None:
+    """Make drawn calls on two backends, and fail with a short example that differs.
+
+    Their clocks have to show the same time throughout. What is in them is deleted.
+
+    Args:
+        one: the one.
+        other: the other; in reports, that which is right.
+        examples: how many examples to draw.
+        steps: how many calls an example has.
+        machine: a subclass that looks at more.
+    """
+    run_state_machine_as_test(
+        type("Pair", (machine,), {"handles": [one], "reference": other}),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def outcome(side: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> object:
+    """Return what a call returned, or the error that it raised."""
+    try:
+        return getattr(side, name)(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - both must raise the same
+        return error

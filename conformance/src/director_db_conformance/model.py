@@ -1,7 +1,9 @@
 """The contract once more, as plain Python in memory: what the machine compares a backend with.
 
-Shares no code with director-db but its errors, so that it does not share its mistakes either. What
-other clauses show and random calls cannot, such as bounds of many MiB, is left out.
+It shares no code with director-db but its errors, so that it does not share its mistakes either.
+What other clauses show and drawn calls cannot, such as bounds of many MiB, is left out.
+
+Each method says how its operation is called, for all tests that go through the operations.
 """
 
 from __future__ import annotations
@@ -11,7 +13,11 @@ import json
 import math
 from typing import Any, Final, NamedTuple
 
+from hypothesis import strategies as st
+
 from director_db import DeleteResult, InvalidRecordError, SessionNotFoundError
+from director_db_conformance import strategies as draw
+from director_db_conformance.operations import DECLARED, operation
 
 Record = dict[str, Any]
 
@@ -20,6 +26,8 @@ ANY_PATH: Final = ""
 
 _LONGEST: Final = 255
 _SURROGATES: Final = range(0xD800, 0xE000)
+_S1: Final[Record] = {"session_id": "s1"}
+_NOBODY: Final[Record] = {"session_id": ""}
 
 
 class Moment(NamedTuple):
@@ -52,6 +60,19 @@ class Model:
 
     # --- Sessions -------------------------------------------------------------------------------
 
+    @operation(
+        "SES-1",
+        example=_S1,
+        refused=_NOBODY,
+        changes="session",
+        weight=2,
+        drawn=draw.some(
+            video_id=draw.labels,
+            collection_id=draw.labels,
+            connection=st.just(object),
+            **draw.record_fields,
+        ),
+    )
     def create_session(
         self,
         session_id: Any,
@@ -75,10 +96,27 @@ class Model:
             self.sessions[session_id] = session
             self.messages[session_id] = {}
 
+    @operation("SES-3", example=_S1, refused={"session_id": 5})
     def get_session(self, session_id: Any) -> Record:
         """Keep SES-3."""
         return copy.deepcopy(self.sessions[session_id]) if self._has(session_id) else {}
 
+    @operation(
+        "SES-4",
+        example={},
+        refused={"limit": 0},
+        refusals=draw.REFUSED_LIMITS,
+        weight=2,
+        drawn=st.one_of(
+            draw.some(limit=draw.limits, before=st.just(draw.CURSOR)),
+            draw.some(
+                limit=draw.limits,
+                before=st.just(draw.CURSOR),
+                video_id=draw.known_ids,
+                collection_id=draw.one_of([0, 1, ""]),
+            ),
+        ),
+    )
     def get_sessions(
         self,
         *,
@@ -97,6 +135,20 @@ class Model:
                 found = [session for session in found if session[name] == wanted]
         return copy.deepcopy(found[:most])
 
+    @operation(
+        "SES-5",
+        example=_S1,
+        refused={"session_id": None},
+        changes="session",
+        needs_session="SES-5",
+        weight=2,
+        drawn=draw.some(
+            video_id=draw.labels,
+            collection_id=draw.labels,
+            metadata=draw.payloads,
+            updated_at=draw.times,
+        ),
+    )
     def update_session(self, session_id: Any, *, updated_at: Any = None, **changes: Any) -> None:
         """Keep SES-5."""
         for name in ("video_id", "collection_id"):
@@ -107,6 +159,7 @@ class Model:
         changes["updated_at"] = self._time(updated_at, "updated_at")
         self._session(session_id).update(changes)
 
+    @operation("DEL-2", example=_S1, refused=_NOBODY, changes="session")
     def delete_session(self, session_id: Any) -> DeleteResult:
         """Keep DEL-2."""
         failed = []
@@ -122,6 +175,15 @@ class Model:
 
     # --- Messages -------------------------------------------------------------------------------
 
+    @operation(
+        "MSG-1",
+        example=_S1 | draw.MESSAGE,
+        refused={"content": object()},
+        changes="parts",
+        needs_session="MSG-5",
+        weight=6,
+        drawn=draw.messages,
+    )
     def add_or_update_msg_to_conv(
         self,
         session_id: Any,
@@ -160,6 +222,16 @@ class Model:
         # A dict keeps the place of a key that is set again.
         self.messages[session_id][msg_id] = message
 
+    @operation(
+        "MSG-7",
+        example={**_S1, "messages": []},
+        refused={"messages": None},
+        refusals={"messages": draw.REFUSED_MESSAGES},
+        changes="parts",
+        needs_session="MSG-5",
+        weight=3,
+        drawn=st.builds(dict, messages=st.lists(draw.messages, max_size=5)),
+    )
     def add_or_update_msgs_to_conv(self, session_id: Any, messages: Any) -> None:
         """Keep MSG-7."""
         # All or none: the calls are made on a copy, and take effect together.
@@ -172,6 +244,19 @@ class Model:
         self._session(session_id)
         self.sessions, self.messages = trial.sessions, trial.messages
 
+    @operation(
+        "MSG-6",
+        example=_S1,
+        refused=_NOBODY,
+        refusals=draw.REFUSED_LIMITS,
+        weight=4,
+        drawn=st.one_of(
+            draw.some(limit=draw.limits),
+            st.fixed_dictionaries({"after": draw.ids}, optional={"limit": draw.limits}),
+            st.fixed_dictionaries({"before": draw.ids}, optional={"limit": draw.limits}),
+            st.just({"before": 1, "after": 0}),
+        ),
+    )
     def get_conversations(
         self, session_id: Any, *, limit: Any = None, before: Any = None, after: Any = None
     ) -> list[Record]:
@@ -192,11 +277,26 @@ class Model:
             found = found[: ids.index(before)]
         return found if most is None else found[-most:]
 
+    @operation(
+        "MSG-9",
+        example={**_S1, "msg_id": "m"},
+        refused={"session_id": "", "msg_id": ""},
+        weight=2,
+        drawn=st.builds(dict, msg_id=draw.ids),
+    )
     def get_message(self, session_id: Any, msg_id: Any) -> Record:
         """Keep MSG-9."""
         there = self._has_message(session_id, msg_id)
         return copy.deepcopy(self.messages[session_id][msg_id]) if there else {}
 
+    @operation(
+        "MSG-9",
+        example={**_S1, "msg_id": "m"},
+        refused={"session_id": "", "msg_id": ""},
+        changes="parts",
+        weight=2,
+        drawn=st.builds(dict, msg_id=draw.ids),
+    )
     def delete_message(self, session_id: Any, msg_id: Any) -> bool:
         """Keep MSG-9."""
         there = self._has_message(session_id, msg_id)
@@ -204,6 +304,7 @@ class Model:
             del self.messages[session_id][msg_id]
         return there
 
+    @operation("DEL-1", example=_S1, refused=_NOBODY, changes="parts")
     def delete_conversation(self, session_id: Any) -> bool:
         """Keep DEL-1."""
         there = self._has(session_id) and bool(self.messages[session_id])
@@ -213,6 +314,18 @@ class Model:
 
     # --- Context --------------------------------------------------------------------------------
 
+    @operation(
+        "CTX-1",
+        example={**_S1, "context_messages": []},
+        refused={"context_messages": object()},
+        changes="parts",
+        needs_session="CTX-1",
+        weight=2,
+        drawn=st.fixed_dictionaries(
+            {"context_messages": draw.contexts, "updated_at": draw.times},
+            optional={"created_at": draw.times, "metadata": draw.payloads},
+        ),
+    )
     def add_or_update_context_msg(
         self,
         session_id: Any,
@@ -235,6 +348,16 @@ class Model:
             context["created_at"] = self.contexts[session_id]["created_at"]
         self.contexts[session_id] = context
 
+    @operation(
+        "CTX-4",
+        example={**_S1, "messages": []},
+        refused={"messages": None},
+        refusals={"messages": [[0, bad] for bad in draw.REFUSED_PAYLOADS]},
+        changes="parts",
+        needs_session="CTX-4",
+        weight=3,
+        drawn=st.fixed_dictionaries({"messages": draw.items}, optional={"key": draw.keys}),
+    )
     def append_context_messages(
         self, session_id: Any, messages: Any, *, key: Any = "reasoning"
     ) -> int:
@@ -254,15 +377,18 @@ class Model:
         )
         return len(items)
 
+    @operation("CTX-2", example=_S1, refused=_NOBODY)
     def get_context_messages(self, session_id: Any) -> Any:
         """Keep CTX-2."""
         return self.get_context(session_id).get("context", {})
 
+    @operation("CTX-2", example=_S1, refused=_NOBODY)
     def get_context(self, session_id: Any) -> Record:
         """Keep CTX-2."""
         there = isinstance(session_id, str) and session_id in self.contexts
         return copy.deepcopy(self.contexts[session_id]) if there else {}
 
+    @operation("DEL-1", example=_S1, refused=_NOBODY, changes="parts")
     def delete_context(self, session_id: Any) -> bool:
         """Keep DEL-1."""
         there = isinstance(session_id, str) and session_id in self.contexts
@@ -298,6 +424,12 @@ class Model:
         if type(value) is not int or not -(2**63) <= value < 2**63:
             raise InvalidRecordError(path, "no time")
         return value
+
+
+OPERATIONS: Final = tuple(DECLARED)
+"""All that read or write what is stored. Opening, closing and health have clauses of their own."""
+
+BY_NAME: Final = {operation.name: operation for operation in OPERATIONS}
 
 
 def plain(value: object, path: str) -> Any:

@@ -32,14 +32,14 @@ def provision(directory: Path) -> Place:  # noqa: ARG001 - its files are the ser
     if citus_place.DSN_VARIABLE in os.environ:
         return citus_place.provision()
     asked = os.environ.get(PGBOUNCER_VARIABLE)
-    return place_on(_server(), pooled=asked is not None, told=asked != "forgotten")
+    return place_on(_server(), pooled=asked is not None, announced=asked != "forgotten")
 
 
 def place_on(
     server: PostgresServer,
     *,
     pooled: bool = False,
-    told: bool = True,
+    announced: bool = True,
     encoding: str | None = None,
 ) -> Place:
     """Make an empty database on a server into a place.
@@ -47,7 +47,7 @@ def place_on(
     Args:
         server: the server; its restart, if it can do that, is of all its databases.
         pooled: put PgBouncer, in transaction mode, in front of it.
-        told: whether the settings say so.
+        announced: whether the settings say so.
         encoding: of the database; None for the server's own.
     """
     database = server.create_database(encoding)
@@ -68,7 +68,7 @@ def place_on(
     movable = server.can_restart
     return Place(
         "postgres",
-        pooler.environment if pooler is not None and told else entrance.environment,
+        pooler.environment if pooler is not None and announced else entrance.environment,
         url=entrance.dsn,
         impatient={"retry_deadline": 0.5, "operation_timeout": 1.0},
         restart=restart if movable else None,

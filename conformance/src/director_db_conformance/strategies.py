@@ -1,7 +1,8 @@
-"""What the machine draws: calls with look-alike ids, nasty payloads, times and pages.
+"""The values that the state machine draws: look-alike ids, nasty payloads, times.
 
-Values come from tables by their number, which costs one choice: what takes the machine its time is
-rows of calls, and random payloads have clauses of their own.
+A value is drawn as its number in a table, the simplest first: that is one choice, which Hypothesis
+shrinks well. Random payloads have clauses of their own (`clauses.drawn`). Ids are drawn as numbers,
+too; the machine puts one of the `LOOK_ALIKES` in their place.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
     Arguments = SearchStrategy[dict[str, Any]]
-    Calls = SearchStrategy[tuple[str, Any, dict[str, Any]]]
 
 LOOK_ALIKES: Final = (
+    ("{}a", "{}b", "{}c", "{}d"),  # nobody takes these for each other
     ("{}a", "{}A", "{}a ", " {}a"),  # folded case, trimmed spaces
     ("{}%", "{}_", "{}a", "{}*"),  # patterns
     ("{}\u00e9", "{}e\u0301", "{}e", "{}\u00c9"),  # composed, decomposed, without the accent
@@ -45,25 +46,28 @@ class Word(str, Enum):  # noqa: UP042 - as callers write it
     SUCCESS = "success"
 
 
-def _one_of(values: Sequence[Any]) -> SearchStrategy[Any]:
+def one_of(values: Sequence[Any]) -> SearchStrategy[Any]:
     """Draw one of some values by its number: their own texts would fill pages of reports."""
     return st.integers(0, len(values) - 1).map(lambda number: values[number])
 
 
-# --- Values -------------------------------------------------------------------------------------
+def some(**optional: SearchStrategy[Any]) -> Arguments:
+    """Draw some of these arguments."""
+    return st.fixed_dictionaries({}, optional=optional)
+
 
 # Not evenly, so that calls meet each other's records.
-_known_ids: Final = _one_of([0, 0, 0, 1, 1, 2, 2, 3])
+known_ids: Final = one_of([0, 0, 0, 1, 1, 2, 2, 3])
 _impossible: Final = ["", "a\0", "\ud800", "x" * 256, None, 5.0, b"a"]
-_ids: Final = _one_of([0, 0, 1, 1, 2, 2, 3] * 12 + _impossible)
-_session_ids: Final = _one_of([0, 0, 0, 0, 0, 1, 1, 1, 2, 3] * 10 + _impossible)
-_labels: Final = _one_of([None, "", 0, 1, 2])
+ids: Final = one_of([0, 0, 1, 1, 2, 2, 3] * 12 + _impossible)
+session_ids: Final = one_of([0, 0, 0, 0, 0, 1, 1, 1, 2, 3] * 10 + _impossible)
+labels: Final = one_of([None, "", 0, 1, 2])
 # Mostly long ago: a session's last activity soon hides every time before it.
-_times: Final = _one_of(
+times: Final = one_of(
     [0, 1, 2, 3, 4, 5, -1, -2, 0, 1, 2, 3, 4, 5, None, None, 2**31, 2**33, _MAX_TIME, _MIN_TIME]
 )
-_texts: Final = _one_of(["", "input", "output", "Input", "input ", "\u00e9", "e\u0301"])
-_statuses: Final = _one_of([None, "", "progress", "Progress", Word.SUCCESS])
+texts: Final = one_of(["", "input", "output", "Input", "input ", "\u00e9", "e\u0301"])
+statuses: Final = one_of([None, "", "progress", "Progress", Word.SUCCESS])
 _PLAIN: Final[list[Any]] = [{}, [], None, 0, 1, "a", {"a": 1}, ["a"]]
 _NASTY: Final[list[Any]] = [
     0.0, -0.0, 1.0, True, False, 1e16, 10**16, 5e-324, 2**53 + 1, 2**63, 2**64, -(10**400), 0.1,
@@ -73,186 +77,67 @@ _NASTY: Final[list[Any]] = [
     {"1": 1, "01": 2}, {"\ud800": 1, "\0": 2}, {"__proto__": 1}, [{"b": [1.0, {"a": -0.0}]}, "x"],
     "x" * 3000,
 ]  # fmt: skip
-_payloads: Final = _one_of(_PLAIN * (len(_NASTY) // len(_PLAIN)) + _NASTY)
-_items: Final = st.lists(_payloads, max_size=3)
-_keys: Final = _one_of(["reasoning"] * 5 + ["b", "b", "Reasoning", "", 'a"b', "\ud800", "$.b"])
-_contexts: Final = st.one_of(
+payloads: Final = one_of(_PLAIN * (len(_NASTY) // len(_PLAIN)) + _NASTY)
+items: Final = st.lists(payloads, max_size=3)
+keys: Final = one_of(["reasoning"] * 5 + ["b", "b", "Reasoning", "", 'a"b', "\ud800", "$.b"])
+contexts: Final = st.one_of(
+    items,
     st.builds(
         lambda before, items, after: {**before, "reasoning": items, **after},
-        _one_of([{}, {"a": 1}]),
-        _items,
-        _one_of([{}, {"b": [1]}, {"b": 2}]),
+        one_of([{}, {"a": 1}]),
+        items,
+        one_of([{}, {"b": [1]}, {"b": 2}]),
     ),
-    st.dictionaries(_keys, st.one_of(_items, _payloads), max_size=3),
-    _items,
-    _payloads,
+    st.dictionaries(keys, st.one_of(items, payloads), max_size=3),
+    payloads,
 )
-_limits: Final = _one_of([1, 1, 2, 2, 3, 7, 10**30])
+limits: Final = one_of([1, 1, 2, 2, 3, 7, 10**30])
+handles: Final = st.integers(0, 1)
 
-# --- What the operations take; ids are numbers --------------------------------------------------
-
-_record: Final = {"created_at": _times, "updated_at": _times, "metadata": _payloads}
-_message: Final = st.fixed_dictionaries(
+record_fields: Final = {"created_at": times, "updated_at": times, "metadata": payloads}
+messages: Final = st.fixed_dictionaries(
     {
-        "conv_id": _labels,
-        "msg_id": _known_ids,
-        "msg_type": _texts,
-        "agents": st.one_of(st.just([]), _payloads),
-        "actions": st.one_of(st.just([]), _payloads),
-        "content": _payloads,
-        "updated_at": _times,
+        "conv_id": labels,
+        "msg_id": known_ids,
+        "msg_type": texts,
+        "agents": st.one_of(st.just([]), payloads),
+        "actions": st.one_of(st.just([]), payloads),
+        "content": payloads,
+        "updated_at": times,
     },
-    optional={"status": _statuses, "created_at": _times, "metadata": _payloads},
-)
-
-
-def _some(**optional: SearchStrategy[Any]) -> Arguments:
-    return st.fixed_dictionaries({}, optional=optional)
-
-
-def _call(name: str, arguments: Arguments | None = None) -> Calls:
-    return st.tuples(st.just(name), _session_ids, st.just({}) if arguments is None else arguments)
-
-
-_create: Final = _call(
-    "create_session",
-    _some(video_id=_labels, collection_id=_labels, connection=st.just(object), **_record),
-)
-_update: Final = _call(
-    "update_session",
-    _some(video_id=_labels, collection_id=_labels, metadata=_payloads, updated_at=_times),
-)
-_list: Final = _call(
-    "get_sessions",
-    st.one_of(
-        _some(limit=_limits, before=st.just(CURSOR)),
-        _some(limit=_limits, before=st.just(CURSOR)),
-        _some(
-            limit=_limits,
-            before=st.just(CURSOR),
-            video_id=_known_ids,
-            collection_id=_one_of([0, 1, ""]),
-        ),
-    ),
-)
-_put: Final = _call("add_or_update_msg_to_conv", _message)
-_put_many: Final = _call(
-    "add_or_update_msgs_to_conv", st.builds(dict, messages=st.lists(_message, max_size=5))
-)
-_page: Final = _call(
-    "get_conversations",
-    st.one_of(
-        _some(limit=_limits),
-        st.fixed_dictionaries({"after": _ids}, optional={"limit": _limits}),
-        st.fixed_dictionaries({"before": _ids}, optional={"limit": _limits}),
-        _one_of([{"limit": 0}, {"limit": True}, {"limit": "1"}, {"after": 0, "before": 1}]),
-    ),
-)
-_get_message: Final = _call("get_message", st.builds(dict, msg_id=_ids))
-_delete_message: Final = _call("delete_message", st.builds(dict, msg_id=_ids))
-_save: Final = _call(
-    "add_or_update_context_msg",
-    st.fixed_dictionaries(
-        {"context_messages": _contexts, "updated_at": _times},
-        optional={"created_at": _times, "metadata": _payloads},
-    ),
-)
-SAVE_AGAIN: Final = "save again"
-"""Stands for saving the context that is there, or that this handle saved last, a little changed."""
-
-_save_again: Final = _call(
-    SAVE_AGAIN,
-    st.builds(dict, own=st.booleans(), keep=_one_of([9, 9, 9, 0, 1, 2, 3]), skip=st.integers(0, 1),
-              items=_items),
-)  # fmt: skip
-PAGE_THROUGH: Final = "page through"
-"""Stands for reading all sessions, or all messages forwards or backwards, page by page."""
-
-_page_through: Final = _call(
-    PAGE_THROUGH, st.builds(dict, what=_one_of(["sessions", "after", "before"]), limit=_limits)
-)
-_append: Final = _call(
-    "append_context_messages",
-    st.fixed_dictionaries({"messages": _items}, optional={"key": _keys}),
+    optional={"status": statuses, "created_at": times, "metadata": payloads},
 )
 
 # --- What is refused ----------------------------------------------------------------------------
 
 _REFUSED_TEXTS: Final = ["a\0", "\udfff", "x" * 256, 5.0, b"a"]
 _REFUSED_TIMES: Final = [1.0, True, "1", 2**63, _MIN_TIME - 1]
-_REFUSED_PAYLOADS: Final = [
+REFUSED_PAYLOADS: Final = [
     math.nan, -math.inf, {1: 2}, {None: 1}, b"x", {1}, object(), {"a": [0, {"b c": math.inf}]},
     [{"\u00e9": {"1": 1j}}], (0, [math.nan]),
 ]  # fmt: skip
-_REFUSED: Final[dict[str, list[Any]]] = {
-    **dict.fromkeys(["msg_id"], _impossible),
+REFUSED: Final[dict[str, list[Any]]] = {
+    "msg_id": _impossible,
     **dict.fromkeys(["video_id", "collection_id", "conv_id", "status"], _REFUSED_TEXTS),
     "msg_type": [*_REFUSED_TEXTS, None],
     **dict.fromkeys(["created_at", "updated_at"], _REFUSED_TIMES),
-    **dict.fromkeys(["agents", "actions", "content", "context_messages"], _REFUSED_PAYLOADS),
-    "metadata": _REFUSED_PAYLOADS,
+    **dict.fromkeys(
+        ["agents", "actions", "content", "context_messages", "metadata"], REFUSED_PAYLOADS
+    ),
+    "key": [5, None],
 }
-_TIMES_AND_METADATA: Final = ("created_at", "updated_at", "metadata")
-_GOOD: Final[dict[str, Any]] = {
-    "conv_id": "c", "msg_id": 0, "msg_type": "t", "agents": [], "actions": [], "content": [],
+"""By the name of an argument, values that no write accepts."""
+
+MESSAGE: Final[dict[str, Any]] = {
+    "conv_id": "c", "msg_id": "m", "msg_type": "input", "agents": [], "actions": [], "content": [],
 }  # fmt: skip
+"""A message that is right."""
 
-
-def _spoiled(good: dict[str, Any], *others: str) -> Arguments:
-    """Draw the arguments, one of them or of the others with a value that nobody may store."""
-    return _one_of([good | {name: value} for name in (*good, *others) for value in _REFUSED[name]])
-
-
-_bad_message: Final = _spoiled(_GOOD, "status", *_TIMES_AND_METADATA)
-_refused: Final = st.one_of(
-    _call("create_session", _spoiled({}, "video_id", "collection_id", *_TIMES_AND_METADATA)),
-    _call("update_session", _spoiled({}, "video_id", "collection_id", *_TIMES_AND_METADATA[1:])),
-    _call("add_or_update_msg_to_conv", _bad_message),
-    _call(
-        "add_or_update_msgs_to_conv",
-        st.builds(
-            lambda bad, before: {"messages": [_GOOD] * before + [bad]},
-            _bad_message,
-            st.integers(0, 2),
-        ),
-    ),
-    _call("add_or_update_context_msg", _spoiled({"context_messages": []}, *_TIMES_AND_METADATA)),
-    _call(
-        "append_context_messages",
-        _one_of([{"messages": [0, bad]} for bad in _REFUSED_PAYLOADS]),
-    ),
-)
-
-# --- All together -------------------------------------------------------------------------------
-
-_WEIGHTS: Final[list[tuple[Calls, int]]] = [
-    (_create, 4),
-    (_update, 3),
-    (_call("get_session"), 1),
-    (_list, 4),
-    (_call("delete_session"), 2),
-    (_put, 7),
-    (_put_many, 4),
-    (_page, 6),
-    (_get_message, 3),
-    (_delete_message, 2),
-    (_call("delete_conversation"), 1),
-    (_save, 3),
-    (_save_again, 5),
-    (_page_through, 4),
-    (_append, 4),
-    (_call("get_context"), 1),
-    (_call("get_context_messages"), 1),
-    (_call("delete_context"), 1),
-    (_refused, 2),
+REFUSED_MESSAGES: Final = [
+    [*[MESSAGE] * before, {**MESSAGE, name: value}]
+    for before, name in enumerate([*MESSAGE, "status", "created_at", "updated_at", "metadata"])
+    for value in REFUSED[name]
 ]
-_WEIGHTED: Final = [call for call, weight in _WEIGHTS for _ in range(weight)]
+"""Lists whose last message is refused."""
 
-
-@st.composite
-def calls(draw: st.DrawFn) -> tuple[str, Any, dict[str, Any]]:
-    """Draw one call: the operation, the session's number, the other arguments."""
-    return draw(_WEIGHTED[draw(st.integers(0, len(_WEIGHTED) - 1))])
-
-
-handles: Final = st.integers(0, 1)
+REFUSED_LIMITS: Final = {"limit": [0, True, "1", -1]}

@@ -122,22 +122,24 @@ class ContextsAtOnceClauses:
         handles[0].add_or_update_context_msg("s1", {"a": 1, "k": ["first"], "b": 2}, 5, 5, ["m"])
 
         def append(number: int) -> list[tuple[int, list[str]]]:
-            told = []
+            appended = []
             for step in range(10):
                 block = [f"{number}.{step}.{part}" for part in range(1 + step % 3)]
                 length = handles[number % 2].append_context_messages("s1", block, key="k")
                 found = handles[(number + step) % 2].get_context_messages("s1")["k"]
                 expect(found[length - len(block) : length], block, f"up to {length}")
-                told.append((length, block))
-            return told
+                appended.append((length, block))
+            return appended
 
         def look() -> None:
             found = handles[1].get_context("s1")
             expect(list(found["context"]), ["a", "k", "b"], "the keys")
             expect([found["created_at"], found["metadata"]], [5, ["m"]], "what stays")
 
-        told = at_once([partial(append, number) for number in range(THREADS)], watched_by=[look])
-        blocks = sorted(pair for own in told for pair in own)
+        by_worker = at_once(
+            [partial(append, number) for number in range(THREADS)], watched_by=[look]
+        )
+        blocks = sorted(pair for own in by_worker for pair in own)
         stored = handles[0].get_context_messages("s1")
         items = [item for _, block in blocks for item in block]
         expect(stored, {"a": 1, "k": ["first", *items], "b": 2}, "all blocks, by their ends")

@@ -219,21 +219,21 @@ def _in_a_fork(work: Callable[[], object]) -> None:
             work()
             status = 0
         except BaseException as error:  # noqa: BLE001 - it is told to the parent
-            os.write(writer, _told(error).encode(errors="replace"))
+            os.write(writer, _reported(error).encode(errors="replace"))
         finally:
             os._exit(status)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8", errors="replace") as pipe:
-        told = pipe.read()
+        report = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status != 0:
-        expected, _, actual = told.partition("\0")
+        expected, _, actual = report.partition("\0")
         expected = f"in a forked child: {expected or 'every call returns'}"
         actual = f"it ended with status {status}: {actual}".removesuffix(": ")
         raise NonconformityError(expected, actual)
 
 
-def _told(error: BaseException) -> str:
+def _reported(error: BaseException) -> str:
     """Return what was expected and what happened, as far as a pipe takes it at once."""
     found = nonconformity(error)
     return f"{found.expected[:_LAST_WORDS]}\0{found.actual[:_LAST_WORDS]}"

@@ -36,58 +36,13 @@ from director_db_conformance.clauses.arrange import (
 from director_db_conformance.clauses.at_once import communicate, wait_until
 from director_db_conformance.clauses.secrets import expect_no_secret, secrets_of, texts_of
 from director_db_conformance.expectation import expect, expect_error, expect_that
+from director_db_conformance.model import OPERATIONS
 from director_db_conformance.transcript import transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from director_db_conformance.transcript import NewPlaces, RecordedDB, RecordedPlace
-
-# Every operation, with arguments that are right, and with some that are not.
-_OPERATIONS: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
-    ("create_session", ("s1",)),
-    ("create_session", ("",)),
-    ("get_session", ("s1",)),
-    ("get_session", (5,)),
-    ("get_sessions", ()),
-    ("update_session", ("s1",)),
-    ("update_session", (None,)),
-    ("delete_session", ("s1",)),
-    ("delete_session", ("",)),
-    ("add_or_update_msg_to_conv", ("s1", "c", "m", "input", [], [], [])),
-    ("add_or_update_msg_to_conv", ("s1", "c", "m", "input", [], [], object())),
-    ("add_or_update_msgs_to_conv", ("s1", [])),
-    ("add_or_update_msgs_to_conv", ("s1", None)),
-    ("get_conversations", ("s1",)),
-    ("get_conversations", ("",)),
-    ("get_message", ("s1", "m")),
-    ("get_message", ("", "")),
-    ("delete_message", ("s1", "m")),
-    ("delete_message", ("", "")),
-    ("delete_conversation", ("s1",)),
-    ("delete_conversation", ("",)),
-    ("add_or_update_context_msg", ("s1", [])),
-    ("add_or_update_context_msg", ("s1", object())),
-    ("append_context_messages", ("s1", [])),
-    ("append_context_messages", ("s1", None)),
-    ("get_context_messages", ("s1",)),
-    ("get_context_messages", ("",)),
-    ("get_context", ("s1",)),
-    ("get_context", ("",)),
-    ("delete_context", ("s1",)),
-    ("delete_context", ("",)),
-    ("health", ()),
-)
-
-
-_NEED_A_SESSION: Final = (
-    "update_session",
-    "add_or_update_msg_to_conv",
-    "add_or_update_msgs_to_conv",
-    "add_or_update_context_msg",
-    "append_context_messages",
-)
-
 
 _OPEN_BY_URL: Final = """
 for line in sys.stdin:
@@ -110,9 +65,9 @@ class LifeClauses:
     def test_lif_3_a_failed_call_changes_nothing(self, db: RecordedDB) -> None:
         """Whatever made a call fail, all that is stored is as it was before."""
         full_session(db)
-        for kind, call, args in _failures():
+        for kind, call, kwargs in _failures():
             with unchanged(db):
-                expect_error(kind, getattr(db, call), *args)
+                expect_error(kind, getattr(db, call), **kwargs)
 
     @clause("LIF-3")
     def test_lif_3_no_part_of_a_refused_call_takes_effect(self, db: RecordedDB) -> None:
@@ -131,8 +86,8 @@ class LifeClauses:
     def test_lif_3_the_next_call_works(self, db: RecordedDB) -> None:
         """After a failed call, the next write and the next read work as if nothing had been."""
         full_session(db)
-        for number, (kind, call, args) in enumerate(_failures()):
-            expect_error(kind, getattr(db, call), *args)
+        for number, (kind, call, kwargs) in enumerate(_failures()):
+            expect_error(kind, getattr(db, call), **kwargs)
             put(db, "s1", f"m{number}", number)
             expect(db.get_message("s1", f"m{number}")["content"], number, f"after {call}")
         expect(len(db.get_conversations("s1")), 2 + len(_failures()))
@@ -143,8 +98,8 @@ class LifeClauses:
         full_session(db)
         with unchanged(db):
             for _ in range(3):
-                for kind, call, args in _failures():
-                    expect_error(kind, getattr(db, call), *args)
+                for kind, call, kwargs in _failures():
+                    expect_error(kind, getattr(db, call), **kwargs)
         expect([db.health_check()], [True])
 
     @clause("LIF-3", level="concurrent")
@@ -152,8 +107,8 @@ class LifeClauses:
         """A call that failed leaves nothing locked that another instance needs."""
         one, other = place.open(), place.open()
         full_session(one)
-        for number, (kind, call, args) in enumerate(_failures()):
-            expect_error(kind, getattr(one, call), *args)
+        for number, (kind, call, kwargs) in enumerate(_failures()):
+            expect_error(kind, getattr(one, call), **kwargs)
             put(other, "s1", f"m{number}", number)
             expect(one.get_message("s1", f"m{number}")["content"], number, f"after {call}")
 
@@ -162,18 +117,22 @@ class LifeClauses:
     @clause("LIF-4")
     def test_lif_4_any_operation_may_be_the_first(self, more_places: NewPlaces) -> None:
         """On a new place every operation finds what it needs, and answers as on an empty one."""
-        # Of each the arguments that stand first, which are right.
-        for name, args in dict(reversed(_OPERATIONS)).items():
+        for operation in OPERATIONS:
             with more_places() as place, place.open() as db:
-                call = getattr(db, name)
-                if name in _NEED_A_SESSION:
-                    expect(expect_error(SessionNotFoundError, call, *args).session_id, "s1")
+                call = getattr(db, operation.name)
+                if operation.needs_session:
+                    error = expect_error(SessionNotFoundError, call, **operation.example)
+                    expect(error.session_id, "s1")
                 else:
-                    answer = call(*args)
-                    found = answer.success if name == "delete_session" else answer
-                    expect_that(name == "health" or not found, f"nothing from {name}", answer)
+                    answer = call(**operation.example)
+                    found = answer.success if operation.name == "delete_session" else answer
+                    expect_that(not found, f"nothing from {operation.name}", answer)
                 new_session(db)
-                expect(session_ids(db.get_sessions()), ["s1"], f"after {name}")
+                expect(session_ids(db.get_sessions()), ["s1"], f"after {operation.name}")
+        with more_places() as place, place.open() as db:
+            db.health()
+            new_session(db)
+            expect(session_ids(db.get_sessions()), ["s1"], "after health")
 
     @clause("LIF-4")
     def test_lif_4_the_first_call_may_be_a_read(self, db: RecordedDB) -> None:
@@ -263,9 +222,9 @@ class LifeClauses:
             # By a pipe, since it may hold a password.
             urls = "".join(f"{name} {name}://{rest}\n" for name in sorted(schemes))
             process = other.python(_OPEN_BY_URL)
-            told, errors = communicate(process, urls)
+            output, errors = communicate(process, urls)
             expected = [f"{name} {place.db_type} True" for name in sorted(schemes)]
-            found = [told.splitlines(), errors, process.returncode]
+            found = [output.splitlines(), errors, process.returncode]
             expect(found, [expected, "", 0], "what was opened by each scheme, and the exit status")
             found = sorted(session_ids(place.open().get_sessions()))
             expect(found, sorted(schemes), "the sessions stored by URL")
@@ -291,9 +250,11 @@ class LifeClauses:
         """A closed instance raises ClosedError for every operation, before it looks at anything."""
         full_session(db)
         expect(db.close(), None)
-        for name, args in _OPERATIONS:
-            expect_error(ClosedError, getattr(db, name), *args)
-        expect_error(ClosedError, db.get_sessions, limit=0)
+        for operation in OPERATIONS:
+            call = getattr(db, operation.name)
+            expect_error(ClosedError, call, **operation.example)
+            expect_error(ClosedError, call, **(operation.example | operation.refused))
+        expect_error(ClosedError, db.health)
         expect_error(ClosedError, db.__enter__)
 
     @clause("LIF-5")
@@ -444,9 +405,9 @@ class LifeClauses:
         )
         odd += (None, True, object(), [], {}, "'; --", "%s %d {}", "\U0010ffff")
         for value in odd:
-            for call, args, kwargs in _calls_with(value):
+            for call, kwargs in _calls_with(value):
                 transcript.clear()
-                _expect_no_foreign_error(getattr(db, call), args, kwargs)
+                _expect_no_foreign_error(getattr(db, call), kwargs)
         expect([db.health_check()], [True])
 
     @clause("LIF-6")
@@ -485,61 +446,69 @@ def _open_descriptors() -> int:
     return 0
 
 
-def _failures() -> tuple[tuple[type[DirectorDBError], str, tuple[Any, ...]], ...]:
+def _failures() -> list[tuple[type[DirectorDBError], str, dict[str, Any]]]:
     """Return calls that fail on what `full_session` has made, with what they raise."""
     bad = {"deep": [object()]}
-    known: tuple[Any, ...] = ("s1", "c", "a", "input", [], [])
+    known = {**message("a", bad), "session_id": "s1"}
     put_many = "add_or_update_msgs_to_conv"
-    return (
-        (InvalidRecordError, "create_session", ("",)),
-        (InvalidRecordError, "create_session", ("s9", None, None, 1.5)),
-        (InvalidRecordError, "add_or_update_msg_to_conv", (*known, bad)),
-        (InvalidRecordError, "add_or_update_msg_to_conv", (*known, "new", "x" * 256)),
-        (SessionNotFoundError, "add_or_update_msg_to_conv", ("nobody", *known[1:], "new")),
-        (SessionNotFoundError, "update_session", ("nobody",)),
-        (InvalidRecordError, put_many, ("s1", [message("a", "new"), message("c", bad)])),
-        (SessionNotFoundError, put_many, ("nobody", [message("a"), message("b")])),
-        (SessionNotFoundError, put_many, ("nobody", [])),
-        (InvalidRecordError, "add_or_update_context_msg", ("s1", bad)),
-        (SessionNotFoundError, "add_or_update_context_msg", ("nobody", [1])),
-        (InvalidRecordError, "append_context_messages", ("s1", [1, bad])),
-        (SessionNotFoundError, "append_context_messages", ("nobody", [1])),
-    )
+    two = [message("a"), message("b")]
+    return [
+        *(
+            (SessionNotFoundError, operation.name, operation.example | {"session_id": "nobody"})
+            for operation in OPERATIONS
+            if operation.needs_session
+        ),
+        (SessionNotFoundError, put_many, {"session_id": "nobody", "messages": two}),
+        *(
+            (InvalidRecordError, operation.name, operation.example | operation.refused)
+            for operation in OPERATIONS
+            if operation.changes != "nothing" and not operation.name.startswith("delete_")
+        ),
+        (InvalidRecordError, "create_session", {"session_id": "s9", "created_at": 1.5}),
+        (InvalidRecordError, "add_or_update_msg_to_conv", known),
+        (
+            InvalidRecordError,
+            "add_or_update_msg_to_conv",
+            known | {"content": "new", "status": "x" * 256},
+        ),
+        (
+            InvalidRecordError,
+            put_many,
+            {"session_id": "s1", "messages": [message("a", "new"), message("c", bad)]},
+        ),
+        (
+            InvalidRecordError,
+            "add_or_update_context_msg",
+            {"session_id": "s1", "context_messages": bad},
+        ),
+        (
+            InvalidRecordError,
+            "append_context_messages",
+            {"session_id": "s1", "messages": [1, bad]},
+        ),
+    ]
 
 
-def _calls_with(value: Any) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
-    """Yield calls with a value wherever one can stand."""
-    yield "create_session", ("new", value, value, value, value, value), {}
-    yield "create_session", (value,), {}
-    yield "get_sessions", (), {"video_id": value, "collection_id": value}
-    yield "get_sessions", (), {"limit": value}
-    yield "get_sessions", (), {"before": value}
+def _calls_with(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield calls with a value wherever one can stand: in each argument, and in all but the ids."""
+    for operation in OPERATIONS:
+        for name in operation.arguments:
+            yield operation.name, operation.example | {name: value}
+        others = [name for name in operation.arguments if name not in {"session_id", "msg_id"}]
+        yield operation.name, operation.example | dict.fromkeys(others, value)
     for key in ("session_id", "created_at", "updated_at"):
         cursor = {"session_id": "s1", "created_at": 1, "updated_at": 1, key: value}
-        yield "get_sessions", (), {"before": cursor}
-    yield "update_session", ("s1",), {"metadata": value, "video_id": value}
-    yield "update_session", ("s1",), {"updated_at": value}
-    yield "add_or_update_msg_to_conv", ("s1", value, "m", "t", value, value, value, value), {}
-    yield "add_or_update_msg_to_conv", (value, "c", value, value, [], [], []), {}
-    yield "add_or_update_msgs_to_conv", ("s1", [message("m", value), message(value)]), {}
-    yield "add_or_update_msgs_to_conv", ("s1", value), {}
-    for key in ("limit", "before", "after"):
-        yield "get_conversations", ("s1",), {key: value}
-    yield "get_message", ("s1", value), {}
-    yield "delete_message", (value, value), {}
-    yield "add_or_update_context_msg", ("s1", value, value, value, value), {}
-    yield "append_context_messages", ("s1", [value]), {"key": value}
-    for name in ("get_session", "get_context", "get_context_messages", "get_conversations"):
-        yield name, (value,), {}
-    for name in ("delete_conversation", "delete_context", "delete_session"):
-        yield name, (value,), {}
+        yield "get_sessions", {"before": cursor}
+    times = dict.fromkeys(["created_at", "updated_at"], value)
+    yield "create_session", {"session_id": "new", "metadata": value, "video_id": value, **times}
+    messages = [message("m", value), message(value)]
+    yield "add_or_update_msgs_to_conv", {"session_id": "s1", "messages": messages}
+    yield "append_context_messages", {"session_id": "s1", "messages": [value]}
 
 
-def _expect_no_foreign_error(
-    call: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
+def _expect_no_foreign_error(call: Callable[..., object], kwargs: dict[str, Any]) -> None:
     try:
-        call(*args, **kwargs)
+        call(**kwargs)
     except (InvalidRecordError, SessionNotFoundError):
         return
     except Exception as error:  # noqa: BLE001 - any other is what is looked for

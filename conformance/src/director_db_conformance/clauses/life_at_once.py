@@ -127,15 +127,15 @@ class LifeAtOnceClauses:
         for step in range(steps):
             put(db, "s1", f"m{step}")
         with processes(place, _BE_FIRST, 3) as workers:
-            told = [ast.literal_eval(output) for output in finish_all(workers)]
-        deleted = sorted(step for own, _ in told for step in own)
+            results = [ast.literal_eval(output) for output in finish_all(workers)]
+        deleted = sorted(step for own, _ in results for step in own)
         expect(deleted, list(range(steps)), "the messages that somebody was told to have deleted")
         expect(db.get_conversations("s1"), [], "messages that are left")
         for step in range(steps):
             session = db.get_session(f"new{step}")
             winner = session["metadata"]
             expect([session["video_id"], session["collection_id"]], [winner, winner], "one create")
-            expect([seen[step] for _, seen in told], [winner] * 3, "what each process has seen")
+            expect([seen[step] for _, seen in results], [winner] * 3, "what each process has seen")
             expect(msg_ids(db.get_conversations(f"new{step}")), ["m"], "one message")
             items = db.get_context_messages(f"new{step}")["reasoning"]
             expect(sorted(items), ["0", "1", "2"], "what was appended first, by each process")

@@ -101,17 +101,17 @@ class Progress:
         """The call that is in flight, or will be; None after the last one."""
         return self.calls[self.done] if self.done < len(self.calls) else None
 
-    def advance(self, told: object = None) -> None:
+    def advance(self, returned: object = None) -> None:
         """The next call has taken effect.
 
         Args:
-            told: what it returned, where it did; to be what the model returns.
+            returned: what it returned, where it did; to be what the model returns.
         """
         call = self.calls[self.done]
         if not is_shared(call):
             expected = getattr(self._model, call.name)(*call.args, **call.kwargs)
-            if told is not None:
-                expect(told, expected, f"what {call} of {self.worker} returned")
+            if returned is not None:
+                expect(returned, expected, f"what {call} of {self.worker} returned")
         self.done += 1
 
     def leave_in_doubt(self) -> None:

@@ -207,12 +207,12 @@ for number in range(30):
 """
 
 _DELETE_TOGETHER: Final = f"""{TOGETHER}
-told = []
+results = []
 for name, session in DELETES:
     together()
     answer = getattr(db, name)(session)
-    told.append(tuple(answer) if isinstance(answer, tuple) else answer)
-print(told)
+    results.append(tuple(answer) if isinstance(answer, tuple) else answer)
+print(results)
 """
 
 
@@ -237,5 +237,5 @@ def _delete_together(place: RecordedPlace, operations: list[str]) -> list[list[A
     ]
     code = _DELETE_TOGETHER.replace("DELETES", repr(deletes))
     with processes(place, code, 3) as workers:
-        told = [ast.literal_eval(output) for output in finish_all(workers)]
-    return [sorted(answers) for answers in zip(*told, strict=True)]
+        results = [ast.literal_eval(output) for output in finish_all(workers)]
+    return [sorted(answers) for answers in zip(*results, strict=True)]

@@ -1,4 +1,4 @@
-"""ServerSource 1: a server that the environment names."""
+"""Source 1 of servers: a server that the environment names."""
 
 from __future__ import annotations
 

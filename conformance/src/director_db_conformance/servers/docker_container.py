@@ -1,4 +1,4 @@
-"""ServerSource 2: a container, where a Docker engine answers."""
+"""Source 2 of servers: a container, where a Docker engine answers."""
 
 from __future__ import annotations
 

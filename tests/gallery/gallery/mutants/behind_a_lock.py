@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import threading
 
+from director_db.storage import Storage
 from gallery.broken import BrokenDB
 from gallery.mutants import concurrency as races
 from gallery.mutants.concurrency import travel
 
-OPERATIONS = (
-    "_insert_session", "_select_session", "_select_sessions", "_update_session", "_delete_session",
-    "_upsert_messages", "_select_messages", "_select_message", "_delete_message",
-    "_delete_messages", "_save_context", "_save_context_change", "_append_context",
-    "_select_context", "_delete_context",
-)  # fmt: skip
+VERBS = ("_insert_", "_select_", "_update_", "_upsert_", "_delete_", "_save_", "_append_")
+OPERATIONS = [name for name in vars(Storage) if name.startswith(VERBS)]
 
 
 class OneAtATime:
