@@ -1,4 +1,4 @@
-"""The state machine with the model as its reference: each difference is laid to a rule."""
+"""The state machine with the model as its reference: each difference is attributed to a rule."""
 
 from __future__ import annotations
 

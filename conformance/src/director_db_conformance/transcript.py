@@ -27,8 +27,8 @@ _LAST_LINES: Final = 40
 _MOST_ITEMS: Final = 8
 _DEEPEST: Final = 4
 
-# Whoever killed the tests does not see their workers, and some go on for as long as they are let;
-# and only with its lines does a traceback tell what failed in code that is in no file.
+# A worker ends itself when the tests are gone: who kills them does not see it. The code is in no
+# file, so its lines are put where tracebacks look for them.
 _WORKER: Final = """
 import linecache, os, threading, time, traceback
 linecache.cache["<string>"] = 0, None, sys.orig_argv[2].splitlines(True), "<string>"

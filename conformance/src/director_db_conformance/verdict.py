@@ -1,4 +1,4 @@
-"""From what happened to each clause to one word."""
+"""The verdict on a backend: one word, from the outcomes of the clauses."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Long sequences of known writes, for workers that are killed or cut off in them.
 
-Whoever looks afterwards knows from the number of calls that returned what has to be there: the
-model after that many, or after one more, which was in flight.
+The number of calls that returned says what must be stored afterwards: what the model holds after
+that many calls, or after one more, which was in flight.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Another process that has the same place open, and does there what it is told."""
+"""Another process that has the same place open, and makes the calls that it is sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SecondProcess:
     """Calls operations in another process, one after another, and returns their results."""
 
     def __init__(self, place: RecordedPlace) -> None:
-        """Start it; it opens the place when it is told to do something."""
+        """Start it; it opens the place at its first call."""
         self._process = place.python(_CODE)
         self._reader = ThreadPoolExecutor(1)
 

@@ -2,12 +2,12 @@
 
 Every server of the tests lives in a folder with a file ``owner``, which holds the owner's process
 id and which the owner keeps locked. The system lets go of that lock when the owner dies, in
-whatever way. One reaper for each folder waits for just that, as a process of its own; and whoever
-makes a new folder first sweeps up those that have no owner left, in case that a reaper was killed,
-too. A server in a container has such a folder as well: its file ``engine`` says which engine runs
-the container, and the container has the folder's name.
+whatever way. Each folder has a reaper, a process of its own that waits for this lock. A reaper may
+be killed, too; so before a new folder is made, those without an owner are removed. A server in a
+container has such a folder as well: its file ``engine`` says which engine runs the container, and
+the container has the folder's name.
 
-A process id alone could not tell: it may belong to another process by now.
+The process id alone does not show that the owner lives: another process may have it by now.
 
 This file runs by its path in a bare interpreter, so it imports nothing but the standard library.
 """
