@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import large
-from benchmarks.bench import DURABILITY, LABELS, SESSION
-from benchmarks.cases.case import OURS, RAW, Case, compared, counted, kibibytes, note
+from benchmarks.bench import DURABILITY, LABELS, SESSION, open_ours
+from benchmarks.cases.case import OURS, RAW, Case, compared, counted, kibibytes, note, ours
 from benchmarks.counters import bytes_for_each
 from benchmarks.payloads import context_message
 from benchmarks.peers import installed_peers
@@ -28,6 +29,7 @@ _SAVE: Final = "ours: save it whole, grown by one"
 _READ: Final = "ours: read it"
 _ENCODE: Final = "check and encode it once"
 _LIMIT: Final = "encode once + raw append"
+_ONE_TEXT: Final = "in one text"
 
 # Each call makes the context longer, so there are few of them, one in a turn.
 _MOST_CALLS: Final = 40
@@ -40,6 +42,9 @@ def grow(bench: Bench, backend: str) -> Iterator[Row | Curve]:
     same. *Save* is compared with its limit: checking and encoding the whole value once
     (``encode_payload``), then the bare driver adding one item to a list that is kept as rows, with
     one commit. The bytes written show whether only the change was stored.
+
+    *Save after another writer's save* finds that what this process remembers is out of date, and
+    stores the whole value. It is compared with a backend that keeps every context as one text.
 
     Peers: LangGraph stores a checkpoint whose state is the whole list.
     """
@@ -68,6 +73,7 @@ def grow(bench: Bench, backend: str) -> Iterator[Row | Curve]:
                 points.setdefault(name, []).append((size, Spread.of(timings[name]).median))
             written.append(bytes_for_each(saved.save, pair.written))
         yield _save_row(pair, sizes, timings, written)
+        yield _cold_save_row(bench, pair, sizes[-1])
         yield from _bytes_row(pair, sizes, written)
         yield _append_row(bench, pair, sizes, appended, at_shortest)
     for name, along in points.items():
@@ -118,6 +124,42 @@ def _save_row(
         Goal(1.25, f"x {_LIMIT}"),
         {"written": kibibytes(written[-1]), "written, raw append": kibibytes(raw_bytes)},
     )
+
+
+def _cold_save_row(bench: Bench, pair: Pair, size: int) -> Row:
+    cls = type(pair.ours)
+    in_one_text = type(cls.__name__, (cls,), {"incremental_contexts": False})
+    with (
+        contextlib.closing(open_ours(pair.backend, pair.ours_place)) as other,
+        contextlib.closing(in_one_text(pair.ours_place)) as plain,
+    ):
+        cold = _Context(pair.ours, "cold", size)
+        whole = _Context(plain, "whole", size)
+
+        def write_meanwhile() -> None:
+            other.append_context_messages("cold", [context_message(2)], key=CONTEXT_KEY)
+
+        def write_both() -> None:
+            write_meanwhile()
+            cold.save()
+
+        return compared(
+            f"context-{pair.backend}",
+            f"{LABELS[pair.backend]}: save a context of {size:,} messages after another writer",
+            [
+                ours(cold.save, pair.backend, before=write_meanwhile),
+                Contender(_ONE_TEXT, whole.save, durability=DURABILITY[pair.backend]),
+            ],
+            bench,
+            bound=1.1,
+            against=_ONE_TEXT,
+            facts={
+                "written by both": kibibytes(bytes_for_each(write_both, pair.written)),
+                f"written, {_ONE_TEXT}": kibibytes(bytes_for_each(whole.save, pair.written)),
+            },
+            max_rounds=_MOST_CALLS,
+            turn=0,
+        )
 
 
 def _bytes_row(pair: Pair, sizes: tuple[int, ...], written: list[float | None]) -> Iterator[Row]:

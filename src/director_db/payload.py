@@ -1,15 +1,15 @@
 r"""JSON in and out, exactly (VAL-1, VAL-2, VAL-3, VAL-6).
 
-Pure functions: no I/O and no state, so that any front end can share them.
+Pure functions, without I/O or state.
 
-A stored payload is compact JSON text. Two forms exist:
+A stored payload is compact JSON text, in one of two forms:
 
-* plain: UTF-8, non-ASCII characters as they are. Nearly everything.
-* marked: a leading tab, then pure ASCII. Taken by payloads that hold surrogate code points,
-  which UTF-8 has no form for. There an escape with upper-case digits (``\uD83D``) is that one
-  code point, and a pair with lower-case digits (``\ud83d\ude00``) is one astral character;
-  plain JSON cannot tell the two apart. A tab cannot occur in the plain form, and white space
-  before a value is valid JSON, so that other tools can read both.
+* plain: non-ASCII characters as they are. Nearly all payloads.
+* marked: a leading tab, then pure ASCII. For payloads with lone surrogates, which UTF-8 cannot
+  encode. An escape with upper-case digits (``\uD83D``) stands for a lone surrogate, a pair of
+  escapes with lower-case digits (``\ud83d\ude00``) for one character beyond U+FFFF; in plain JSON
+  both look alike. The plain form has no tab, and JSON allows white space before a value, so that
+  other tools can read both forms.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ MARK: Final = "\t"
 
 
 def _make_encoder() -> Callable[[object], str]:
-    """Return what writes a checked value as compact JSON.
+    """Return a function that writes a checked value as compact JSON.
 
-    `json.JSONEncoder.encode` makes its C encoder anew for each value, which takes longer than to
-    encode most payloads. Interpreters that have no such encoder go that way all the same.
+    `json.JSONEncoder.encode` makes a new C encoder for each value, which takes longer than encoding
+    most payloads. So one C encoder is made here, where the interpreter has it.
     """
     encoder = json.JSONEncoder(
         ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
@@ -73,11 +73,11 @@ _ESCAPES = re.compile(r"((?:\\uD[89A-F][0-9A-F]{2})+)|\\.", re.DOTALL)
 
 
 class _RefusedError(Exception):
-    """Found by the quick walk; the slow one then finds the path."""
+    """`_walk` found what JSON cannot store; `_find_refused` then finds the path."""
 
 
 class _TooLongError(Exception):
-    """Found by the quick walk; no one part is to blame."""
+    """`_walk` found that the text would be too long; no single part is the cause."""
 
 
 def encode_payload(value: object, path: str) -> str:
@@ -91,8 +91,8 @@ def encode_payload(value: object, path: str) -> str:
         InvalidRecordError: JSON has no exact form for something inside the value, an integer has
             more than 4,300 digits, it nests more than 200 deep, or its text is longer than 64 MiB.
     """
-    # The commonest values by far: three of a message's four payloads are usually empty. The type
-    # comes first, as whether an object counts as true is its own code, which may raise.
+    # The most common values: three of a message's four payloads are usually empty. The type is
+    # asked first: whether another object counts as true may be code of the caller that raises.
     kind = type(value)
     if kind is list and not value:
         return "[]"
@@ -102,7 +102,7 @@ def encode_payload(value: object, path: str) -> str:
     try:
         text = _encode(value)
     except ValueError:
-        # NaN, an infinity, or an integer beyond the limit that this process set for itself.
+        # NaN, an infinity, or an integer beyond this process's own limit.
         refused = _find_refused(value, path, 1)
         if refused is not None:
             raise refused from None
@@ -113,19 +113,19 @@ def encode_payload(value: object, path: str) -> str:
         raise _changed(path, error) from error
     if not text.isascii():
         text = _mark_surrogates(text)
-    # Most texts are too short to be too long, whatever their characters take.
+    # Counting bytes takes time, and most texts are short enough at four bytes a character.
     if len(text) * _MOST_BYTES > MAX_PAYLOAD_BYTES and payload_bytes(text) > MAX_PAYLOAD_BYTES:
         raise too_long(path)
     return text
 
 
 def check_payload(value: object, path: str, *, depth: int = 1) -> None:
-    """Check what can be checked without encoding: all but NaN, infinities and the exact length.
+    """Check a value without encoding it: all rules but NaN, infinities and the exact length.
 
     Args:
         value: any JSON value, as for `encode_payload`.
         path: the root of the path in an error.
-        depth: how deep the value itself stands, where it is a part of a larger one; 1 is alone.
+        depth: how deep the value stands inside a larger one; 1 is a value of its own.
 
     Raises:
         InvalidRecordError: as `encode_payload`.
@@ -143,30 +143,30 @@ def check_payload(value: object, path: str, *, depth: int = 1) -> None:
 
 
 def encode_plain(value: object) -> str:
-    """Return the text of a value of plain types that was checked, as fast as it can be had.
+    """Return the text of a checked value of plain types, without any further check.
 
     Raises:
-        ValueError: NaN, an infinity, or an integer beyond this process's own limit.
-        TypeError: there is something in it that has no form in JSON.
+        ValueError: it holds NaN, an infinity, or an integer beyond this process's own limit.
+        TypeError: it holds an object that has no form in JSON.
     """
     return _encode(value)
 
 
 @functools.cache
 def plain_decoder() -> tuple[Callable[[str], Any], tuple[type[Exception], ...]]:
-    """Return what decodes nearly every text that has no mark, and what it raises for the others.
+    """Return the fast decoder of plain texts, and the exceptions by which it refuses a few of them.
 
-    `decode_payload` decodes all that it refuses; whoever has many texts at hand tries this first.
+    `decode_payload` can decode those too. Call this decoder directly where there are many texts.
     """
     # msgspec's and orjson's encoders write NaN as null, and orjson reads long integers as floats;
-    # only msgspec's decoder is exact. It is a third of the time of importing director_db.
+    # only msgspec's decoder is exact. Imported when needed: a third of director_db's import time.
     import msgspec  # noqa: PLC0415
 
     return msgspec.json.Decoder().decode, (msgspec.DecodeError, UnicodeEncodeError)
 
 
 def decode_payload(text: str) -> Any:
-    """Return the value that a stored text stands for: equal, and the caller's own.
+    """Return the value of a stored text: equal to what was stored, and the caller's own.
 
     Raises:
         SchemaError: the text is not JSON, so something else wrote it.
@@ -176,7 +176,7 @@ def decode_payload(text: str) -> Any:
         try:
             return decode(text)
         except refusals:
-            # Surrogate escapes and very long integers; or not JSON at all, which json tells.
+            # Surrogate escapes, very long integers, or not JSON at all: json tells which.
             pass
     else:
         text = _ESCAPES.sub(_unescape, text)
@@ -188,7 +188,7 @@ def decode_payload(text: str) -> Any:
 
 
 def payload_bytes(text: str) -> int:
-    """Return the length of an encoded payload in bytes of UTF-8; a mark is no part of its JSON."""
+    """Return the length of an encoded payload in bytes of UTF-8, without a mark."""
     return (len(text) if text.isascii() else len(text.encode())) - text.startswith(MARK)
 
 
@@ -198,16 +198,16 @@ def too_long(path: str) -> InvalidRecordError:
 
 
 def is_marked(text: str) -> bool:
-    """Whether a stored text has the marked form, which cannot be a part of another payload."""
+    """Whether a text has the marked form. Such a text cannot be made part of a plain one."""
     return text[:1] == MARK
 
 
 def _walk(root: object, deepest: int) -> None:  # noqa: PLR0912 - a call for each would be slower
-    """Refuse what cannot be stored exactly, as fast as Python can.
+    """Refuse what cannot be stored exactly, as fast as possible.
 
-    The frames are kept in a list, since a caller may already be deep in recursion. `budget` is a
-    lower bound of the text's length: lists that hold one another many times over, or one long
-    string a million times, must be refused before the encoder fills the memory.
+    Iterative, as the caller may already be deep in recursion. `budget` counts down by a lower bound
+    of the text's length: a small value may hold one list or string millions of times, and must be
+    refused before its text fills the memory.
     """
     budget = MAX_PAYLOAD_BYTES
     above: list[Iterator[Any]] = []
@@ -257,7 +257,7 @@ def _walk(root: object, deepest: int) -> None:  # noqa: PLR0912 - a call for eac
 
 
 def _look_at(item: object) -> tuple[int, Iterator[object] | None]:
-    """Return at least how long an item's own text is, and what is inside it, None for a scalar.
+    """Return a lower bound of the length of an item's own text, and its children or None.
 
     For what `_walk` does not handle itself. Subclasses are read as the encoder reads them, by the
     methods that they may override.
@@ -273,7 +273,7 @@ def _look_at(item: object) -> tuple[int, Iterator[object] | None]:
                 plain = False
             cost += len(key) + 5  # '"":1,'
         if not plain and len({str.__str__(key) for key, _ in pairs}) != len(pairs):
-            # A subclass of str may hash unlike its own text, and so stand beside it in one dict.
+            # Keys of a subclass of str may hash differently, and so have the same text twice.
             raise _RefusedError
         return cost, iter(item.values() if type(item) is dict else [value for _, value in pairs])
     if isinstance(item, (list, tuple)):
@@ -291,7 +291,7 @@ def _look_at(item: object) -> tuple[int, Iterator[object] | None]:
 
 
 def _find_refused(root: object, path: str, depth: int) -> InvalidRecordError | None:
-    """Find what `_walk` or the encoder refused, and say where it is."""
+    """Return the error, with its path, of the first part that breaks a rule; None if none does."""
     size = 0
     stack: list[tuple[object, str, int]] = [(root, path, depth)]
     while stack and size <= MAX_PAYLOAD_BYTES:
@@ -342,7 +342,7 @@ def _reason(item: object, depth: int) -> str | None:
 def member_path(path: str, key: object) -> str:
     """Return the path of a dict's member: ``path.key``, or ``path["a key"]`` (VAL-3).
 
-    As it is written where it can be printed, else with escapes: a path goes into logs.
+    Keys that are not printable are escaped, as a path goes into logs.
     """
     name = str.__str__(key) if isinstance(key, str) else "?"
     if name.isidentifier():
@@ -360,7 +360,7 @@ def _changed(path: str, error: RuntimeError) -> InvalidRecordError:
 
 
 def _write(value: object) -> str:
-    """Encode what the C encoder refuses only because of this process's integer limit."""
+    """Encode a value with integers that are beyond this process's own limit."""
     if isinstance(value, dict):
         pairs = (f"{_encode(key)}:{_write(item)}" for key, item in value.items())
         return "{" + ",".join(pairs) + "}"

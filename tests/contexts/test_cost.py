@@ -9,6 +9,7 @@ import pytest
 
 from director_db import InvalidRecordError
 from director_db.context import appending, saving
+from director_db.context import items as context_items
 from director_db.context.memory import memory
 from director_db.payload import encode_payload, payload_bytes
 from director_db.rows import SaveOutcome
@@ -257,6 +258,29 @@ def test_the_numbers_of_a_long_list_are_not_encoded_one_by_one(site, db, session
     value = {"m": numbers, "reasoning": [message(0)]}
     db.add_or_update_context_msg(session, value)
     assert '"reasoning"' == site.check(session, value).list_key
+
+
+def test_a_save_after_another_writers_encodes_each_item_once(db, other, session, monkeypatch):
+    encoded, checked = [], []
+    items = [message(number) for number in range(100)]
+    db.add_or_update_context_msg(session, items)
+    other.add_or_update_context_msg(session, [*items, "theirs"])
+
+    def encode(item, original=context_items.encode_plain):
+        encoded.append(item)
+        return original(item)
+
+    def check(value, *args, original=context_items.check_payload, **options):
+        checked.append(value)
+        original(value, *args, **options)
+
+    monkeypatch.setattr(context_items, "encode_plain", encode)
+    monkeypatch.setattr(context_items, "check_payload", check)
+    db.add_or_update_context_msg(session, [*items, "mine"])
+    assert ["mine", *items] == encoded
+    # The others were checked when they were stored.
+    assert [["mine"]] == checked
+    assert [*items, "mine"] == other.get_context_messages(session)
 
 
 def nested(depth):
