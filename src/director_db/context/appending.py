@@ -47,9 +47,17 @@ def append_to_context(db: Storage, session_id: object, messages: object, key: ob
     # Checked before the context is read, and with the paths that the caller knows. In the context,
     # the list stands in a dict.
     check_payload(items, "messages", depth=2)
-    encoded = _encode(items) if db.incremental_contexts else None
+    encoded = None
+    if db.incremental_contexts:
+        encoded = ListItems(items, "messages", DEPTH_IN_DICT)
+        try:
+            encoded.encode(range(len(items)))
+        except SurrogateError:
+            encoded = None
     if encoded is None:
         encode_payload(items, "messages")
+    elif encoded.total_bytes > MAX_PAYLOAD_BYTES:
+        raise too_long("messages")
     if not isinstance(key, str):
         raise InvalidRecordError("key", f"a str, not {type(key).__name__}")
     key = str.__str__(key)
@@ -58,18 +66,6 @@ def append_to_context(db: Storage, session_id: object, messages: object, key: ob
     if encoded is not None and not is_marked(list_key):
         length = _append_encoded(db, wanted, list_key, encoded)
     return _append_by_saving(db, wanted, key, items) if length is None else length
-
-
-def _encode(items: list[Any]) -> ListItems | None:
-    """Encode the new items; None where one holds a lone surrogate."""
-    encoded = ListItems(items, "messages", DEPTH_IN_DICT)
-    try:
-        encoded.encode(range(len(items)))
-    except SurrogateError:
-        return None
-    if encoded.total_bytes > MAX_PAYLOAD_BYTES:
-        raise too_long("messages")
-    return encoded
 
 
 def _append_encoded(db: Storage, session_id: str, list_key: str, items: ListItems) -> int | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BYTES_PER_ITEM: Final = 32 + 4  # its digest and its length
+
 MAX_SESSIONS: Final = 1_000
 """The most contexts that are remembered, over all instances of the process."""
 
@@ -44,7 +46,7 @@ class RememberedContext:
         """Take the token of the version, and what `Parts` and `ListItems` call so."""
         self.version = version
         self.list_key = list_key
-        self.rest_digest = digest(rest)
+        self.rest_digest = sha256(rest.encode()).digest()
         self.digests = digests
         self.sizes = sizes
 
@@ -52,8 +54,11 @@ class RememberedContext:
     def cost(self) -> int:
         """How much memory it takes, in bytes; the overhead of its objects is estimated."""
         # A key may be megabytes long, and a character of it takes up to four bytes.
-        lists = len(self.digests) + len(self.sizes) * self.sizes.itemsize
-        return 512 + sys.getsizeof(self.list_key) + lists
+        return 512 + sys.getsizeof(self.list_key) + len(self.sizes) * _BYTES_PER_ITEM
+
+    def has_rest(self, rest: str) -> bool:
+        """Whether this text stands beside the list."""
+        return self.rest_digest == sha256(rest.encode()).digest()
 
     def extend(self, version: int, items: ListItems) -> None:
         """Follow an append that made `version` of this one."""
@@ -131,11 +136,6 @@ class ContextMemory:
                 lock.release()
             except RuntimeError:
                 pass
-
-
-def digest(text: str) -> bytes:
-    """Return the digest of what stands beside a list."""
-    return sha256(text.encode()).digest()
 
 
 memory: Final = ContextMemory()

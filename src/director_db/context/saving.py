@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from director_db.checks import encode_metadata, new_version, now, required_id, timestamp
 from director_db.context.items import ListItems, SurrogateError
-from director_db.context.memory import RememberedContext, digest, memory
+from director_db.context.memory import RememberedContext, memory
 from director_db.context.parts import are_worth_rows, split
 from director_db.errors import SessionNotFoundError
 from director_db.payload import (
@@ -52,26 +52,21 @@ def save_context(
     if draft is None:
         outcome = db._save_context(row, if_version=None)
     else:
-        outcome = SaveOutcome.CONFLICT
-        if draft.known is not None:
-            outcome = save_draft(db, row, draft, draft.known.version, draft.known)
+        outcome = save_draft(db, row, draft, None if draft.known is None else draft.known.version)
         # Two round trips at most, whatever others do: this one stores the whole on top of any
         # version, and the database still writes only the items that differ.
-        if outcome in {SaveOutcome.CONFLICT, SaveOutcome.IN_DOUBT}:
+        if draft.known and outcome in {SaveOutcome.CONFLICT, SaveOutcome.IN_DOUBT}:
+            draft.known = None
             outcome = save_draft(db, row, draft, None)
     if outcome is SaveOutcome.NO_SESSION:
         raise SessionNotFoundError(wanted)
 
 
 def save_draft(
-    db: Storage,
-    row: ContextRow,
-    draft: ContextDraft,
-    if_version: int | None,
-    known: RememberedContext | None = None,
+    db: Storage, row: ContextRow, draft: ContextDraft, if_version: int | None
 ) -> SaveOutcome:
-    """Save what a draft changes in the known version, or else all of it, and remember it."""
-    outcome = db._save_context_change(draft.change(row, if_version, known))
+    """Save what a draft changes in the version that it knows, or else all of it; remember it."""
+    outcome = db._save_context_change(draft.change(row, if_version))
     if outcome is SaveOutcome.SAVED:
         parts, items = draft.parts, draft.items
         saved = RememberedContext(
@@ -101,19 +96,17 @@ class ContextDraft:
             self.items.encode(self.items.differing(self.known.digests))
         self.total_bytes = payload_bytes(parts.rest) + self.items.total_bytes
 
-    def change(
-        self, row: ContextRow, if_version: int | None, known: RememberedContext | None
-    ) -> ContextChange:
-        """Return what differs from the known version, or everything if that is None."""
+    def change(self, row: ContextRow, if_version: int | None) -> ContextChange:
+        """Return what differs from `known`, or everything if that is None."""
         texts = self.items.texts
-        if known is None:
+        if self.known is None:
             indexes: Sequence[int] = range(len(self.items))
             # What is not encoded yet was stored before, by this process and under this key.
             self.items.encode([index for index in indexes if index not in texts], stored=True)
             rest_changed = True
         else:
             indexes = list(texts)
-            rest_changed = known.rest_digest != digest(self.parts.rest)
+            rest_changed = not self.known.has_rest(self.parts.rest)
             if not rest_changed:  # Nobody reads it there, and it may be long.
                 row = row._replace(context="")
         return ContextChange(

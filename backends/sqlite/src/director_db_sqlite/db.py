@@ -276,7 +276,6 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
         row, if_version = change.row, change.if_version
         places = zip(change.indexes, change.items, strict=True)
         items = [(row.session_id, index, item) for index, item in places]
-        is_whole = len(items) == change.list_len
 
         def save(connection: sqlite3.Connection) -> SaveOutcome:
             found = connection.execute(sql.SELECT_CONTEXT_LIST, (row.session_id,)).fetchone()
@@ -304,20 +303,17 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
             )
             if version and list_len > change.list_len:
                 connection.execute(sql.DELETE_ITEMS, (row.session_id, change.list_len))
-            if not is_whole:
-                connection.executemany(sql.UPSERT_ITEM, items)
-            else:
+            new = items
+            if len(items) == change.list_len:
                 # To compare a whole list here is faster than a statement for each item.
                 stored = connection.execute(sql.SELECT_ITEM_ROWS, (row.session_id,))
                 pairs = zip(items, chain(stored, repeat(None)), strict=False)
-                different = [item for item, known in pairs if item != known]
-                connection.executemany(sql.UPSERT_ITEM, different)
+                new = [item for item, known in pairs if item != known]
+            connection.executemany(sql.UPSERT_ITEM, new)
             return SaveOutcome.SAVED
 
-        sizes = (
-            [change.total_bytes] if is_whole else map(payload_bytes, (row.context, *change.items))
-        )
-        return self._database.write(save, payload_bytes(row.metadata) + sum(sizes))
+        size = sum(map(payload_bytes, (row.context, row.metadata, *change.items)))
+        return self._database.write(save, size)
 
     def _append_context(self, append: ContextAppend) -> Appended:
         session_id, items = append.session_id, append.items
