@@ -194,7 +194,7 @@ class Database:
                 or time.monotonic() + pause > call.deadline
             ):
                 seconds = time.monotonic() - started
-                self._tell_end(failure, call, seconds)
+                self._log_end(failure, call, seconds)
                 raise self._explain(failure, call) from failure
             tries += 1
             text = "%s: %s; trying again in %.2f s"
@@ -221,8 +221,8 @@ class Database:
             str(ours), retryable=wants_server, maybe_applied=call.in_doubt
         )
 
-    def _tell_end(self, failure: psycopg.Error, call: Call, seconds: float) -> None:
-        """Tell of a failure that is not tried again, where it is none of what was asked."""
+    def _log_end(self, failure: psycopg.Error, call: Call, seconds: float) -> None:
+        """Log a failure that is not tried again, unless what was asked is at fault."""
         if call.once and call.in_doubt:
             text = "%s: %s; the write may have been stored, and is not sent again"
             tell(LOGGER, WARNING, text, self.place, reason(failure))
