@@ -27,10 +27,13 @@ _SETTINGS = (
     "DIRECTOR_DB_MIGRATE",
 )
 
-# The longest files first, so that no worker is left with one of them at the end.
+# The longest files first, and the many short trials of the gallery last, so that no worker is left
+# with much at the end.
 _LONG = (
     "conformance/test_command.py",
+    "differential/test_differential.py",
     "postgres/test_out_of_step.py",
+    "benchmarks/test_run.py",
     "postgres/test_waiting.py",
     "conformance/test_suite.py",
 )
@@ -56,7 +59,7 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_collection_modifyitems(items):
-    turns = {name: turn for turn, name in enumerate(_LONG)}
+    turns = {**{name: turn for turn, name in enumerate(_LONG)}, "gallery/test_gallery.py": 1000}
     items.sort(key=lambda item: turns.get("/".join(item.path.parts[-2:]), len(turns)))
 
 

@@ -60,6 +60,22 @@ def with_postgres(trials, postgres_server, postgres_cluster):
     trials.server = postgres_server
 
 
+@pytest.mark.parametrize("name", TWINS_OF_SQLITE)
+def test_the_machinery_alone_kills_nobody(verdict_on, name):
+    verdict = verdict_on(name)
+    assert "survived" == verdict.fate, verdict
+    of_core = [clause.name for clause in CLAUSES.values() if clause.level is Level.CORE]
+    assert len(of_core) == verdict.passed
+
+
+@pytest.mark.usefixtures("with_postgres")
+@pytest.mark.parametrize("name", TWINS_OF_POSTGRES)
+def test_no_place_alone_kills_anybody(verdict_on, name):
+    verdict = verdict_on(name)
+    assert "survived" == verdict.fate, verdict
+    assert verdict.passed > 0
+
+
 def expect_killed(verdict):
     assert [] == others([verdict])
     found_at = CLAUSES[verdict.clause].level
@@ -78,22 +94,6 @@ def test_a_mutant_of_postgres_is_killed(verdict_on, name):
     verdict = verdict_on(name)
     expect_killed(verdict)
     assert verdict.rule == verdict.found_rule
-
-
-@pytest.mark.parametrize("name", TWINS_OF_SQLITE)
-def test_the_machinery_alone_kills_nobody(verdict_on, name):
-    verdict = verdict_on(name)
-    assert "survived" == verdict.fate, verdict
-    of_core = [clause.name for clause in CLAUSES.values() if clause.level is Level.CORE]
-    assert len(of_core) == verdict.passed
-
-
-@pytest.mark.usefixtures("with_postgres")
-@pytest.mark.parametrize("name", TWINS_OF_POSTGRES)
-def test_no_place_alone_kills_anybody(verdict_on, name):
-    verdict = verdict_on(name)
-    assert "survived" == verdict.fate, verdict
-    assert verdict.passed > 0
 
 
 def test_the_mutants_are_many():

@@ -7,7 +7,7 @@ for that, and the end of the run the one that it was: where it comes from, and i
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Server = TypeVar("Server", bound="PostgresServer")
 
+_OUTPUT: Final = "director_db_postgres_used"
 _USED: Final[pytest.StashKey[list[str]]] = pytest.StashKey()
 
 
@@ -48,6 +49,21 @@ def pytest_terminal_summary(
     if _USED in config.stash:
         used: list[str] = config.stash[_USED]
         terminalreporter.line(f"postgres used: {'; '.join(dict.fromkeys(used))}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the servers of a worker of pytest-xdist to the process that prints the summary."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_OUTPUT] = session.config.stash.get(_USED, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear of them."""
+    used = getattr(node, "workeroutput", {}).get(_OUTPUT, [])
+    if used:
+        node.config.stash.setdefault(_USED, []).extend(used)
 
 
 @pytest.fixture(scope="session")
