@@ -57,7 +57,7 @@ def run(tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=400,
         )
 
     return run

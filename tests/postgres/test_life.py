@@ -121,7 +121,7 @@ db.close()
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -219,7 +219,7 @@ assert shared.get_session("s")["session_id"] == "s"
         [sys.executable, "-X", "dev", "-W", "error", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -270,7 +270,7 @@ assert not [name for name in sys.modules if name.startswith("psycopg")]
 import director_db_postgres
 assert director_db_postgres.PostgresDB.db_type == "postgres"
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=400)
 
 
 def test_an_unknown_name_of_the_package():

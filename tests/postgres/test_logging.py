@@ -170,7 +170,7 @@ def test_nothing_is_printed_where_nobody_configured_logging(place, proxy):
             time.sleep(0.05)
         with place.connect() as connection:
             connection.execute("UPDATE director_sessions SET video_id = 'v'")
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=400)
     finally:
         process.kill()
         process.wait()

@@ -663,7 +663,7 @@ def test_many_processes_that_start_at_once_find_it_migrated_once(place, db, busy
     ]
     for process in processes:
         process.start()
-    assert [(10, 0)] * 6 == [results.get(timeout=60) for _ in processes]
+    assert [(10, 0)] * 6 == [results.get(timeout=400) for _ in processes]
     for process in processes:
         process.join()
     results.close()

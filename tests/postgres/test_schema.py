@@ -74,7 +74,7 @@ def test_many_processes_may_create_them_at_once(place, schema):
     ]
     for process in processes:
         process.start()
-    assert [results.get(timeout=60) for _ in processes] == [None] * 8
+    assert [results.get(timeout=400) for _ in processes] == [None] * 8
     for process in processes:
         process.join()
     results.close()

@@ -72,7 +72,7 @@ def test_greenlets_share_an_instance_from_before_the_patches(tmp_path, when):
         capture_output=True,
         check=False,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert (0, "") == (done.returncode, done.stderr)
     ids = [f"m{number}" for number in range(5)]
@@ -118,7 +118,7 @@ def test_patches_in_the_middle_of_an_operation_are_refused_with_what_to_do(tmp_p
         capture_output=True,
         check=False,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert (0, "") == (done.returncode, done.stderr)
     refused, stored = done.stdout.splitlines()

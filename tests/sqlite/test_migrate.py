@@ -699,7 +699,7 @@ print(len(db.get_conversations("s0")), db.migrate().messages)
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    assert [("10 0\n", "")] * 6 == [process.communicate(timeout=120) for process in processes]
+    assert [("10 0\n", "")] * 6 == [process.communicate(timeout=400) for process in processes]
     with SQLiteDB(path) as db:
         assert 9 == len(db.get_sessions())
         assert 30 == sum(len(db.get_conversations(f"s{number}")) for number in range(3))
@@ -707,7 +707,7 @@ print(len(db.get_conversations("s0")), db.migrate().messages)
 
 def test_of_many_that_migrate_at_once_one_does(path, busy):
     processes = [run("print(*load_db().migrate()[:4])", SQLITE_DB_PATH=str(path)) for _ in range(6)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=400) for process in processes]
     assert [("0 0 0 0\n", "")] * 5 + [("3 30 2 0\n", "")] == sorted(outputs)
 
 

@@ -92,7 +92,7 @@ def test_what_was_acknowledged_survives_kill_under_many_threads(path):
         # Not communicate(), which would pass over what readline() has read ahead.
         acknowledged |= set((first + process.stdout.read()).split())
         assert "" == process.stderr.read()
-        process.communicate(timeout=60)
+        process.communicate(timeout=400)
         found = pairs(path)
         assert set() == acknowledged - found
         # What was in flight may be there as well: one call of each thread.
@@ -293,5 +293,5 @@ def test_a_leader_that_stands_still_is_not_waited_for_by_other_processes(path):
             db.create_session("other")
     finally:
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=400)
     assert {"one."} == pairs(path)
