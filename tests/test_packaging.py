@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -41,6 +42,23 @@ def run(command, folder, **env):
     return subprocess.run(
         command, cwd=folder, env=plain | env, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize("folder", [".", "backends/postgres", "conformance"])
+def test_every_dist_says_where_it_comes_from_and_bounds_its_driver(folder):
+    text = (ROOT / folder / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    assert {"Source", "Issues", "Changelog"} == set(project["urls"])
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"repository-code: {project['urls']['Source']}\n" in citation
+    extras = project.get("optional-dependencies", {}).values()
+    asked = [each for some in (project["dependencies"], *extras) for each in some]
+    assert [] == [each for each in asked if each.startswith("psycopg") and "<" not in each]
+
+
+def test_the_citation_names_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {director_db.__version__}\n" in citation
 
 
 def test_the_wheel_holds_both_packages_and_nothing_else(wheel):

@@ -73,7 +73,10 @@ def wait_and_end(folder: str) -> None:
         change(int(line[1:]))
     for group in groups:
         with contextlib.suppress(OSError):
-            os.killpg(group, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                os.killpg(group, signal.SIGKILL)
+            else:
+                os.kill(group, signal.SIGTERM)  # On Windows it ends the process as SIGKILL does.
     deadline = time.monotonic() + _PATIENCE
     while os.path.exists(folder) and time.monotonic() < deadline:  # noqa: PTH110 - starts faster
         # What was killed just now may still be at work in it.

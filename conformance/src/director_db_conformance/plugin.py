@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if calls is not None:
         transcript.stream = os.open(calls, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     stacks = config.getoption(STACKS_OPTION)
-    if stacks is not None and hasattr(faulthandler, "register"):
+    if stacks is not None and hasattr(signal, "SIGUSR1"):
         # By the system's own hand: also where nothing of Python gets its turn any more.
         file = os.open(stacks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         faulthandler.register(signal.SIGUSR1, file=file)

@@ -135,8 +135,11 @@ def not_applicable(wanted: Clause, place: Place) -> str | None:
         return f"the place is not shared: {place.reason}"
     if not place.durable and wanted.level is Level.DURABLE:
         return f"the place is not durable: {place.reason}"
+    # Windows has neither forks nor a list of a process's descriptors, which `connections` reads.
+    if wanted.needs in {"fork", "connections"} and not hasattr(os, "fork"):
+        return "this system has no fork"
     if wanted.needs == "fork":
-        return None if hasattr(os, "fork") else "this system has no fork"
+        return None
     if wanted.needs is not None and wanted.needs in FAULTS:
         can = place.fault(wanted.needs) is not None
         return None if can else f"the place cannot bring about the fault {wanted.needs!r}"

@@ -200,11 +200,11 @@ class Worker:
     def end(self) -> None:
         """End it with all that it started."""
         if self._process.poll() is None:
-            self._kill(signal.SIGTERM)
+            self._kill("SIGTERM")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE)
         # The group outlives its leader where a clause left a process behind.
-        self._kill(signal.SIGKILL)
+        self._kill("SIGKILL")
         self._process.wait()
         self._guard.forget(self._process.pid)
         self.output = self._text("output")[-_LAST_WORDS:]
@@ -229,9 +229,13 @@ class Worker:
             case {"clause": _}:
                 self.finished += 1
 
-    def _kill(self, number: signal.Signals) -> None:
+    def _kill(self, name: str) -> None:
+        """Send a signal to all that it started; Windows has no groups, so there to it alone."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, getattr(signal, name))
+            else:
+                self._process.kill()
 
     @property
     def _claims(self) -> Path:

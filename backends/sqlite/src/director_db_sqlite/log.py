@@ -79,7 +79,7 @@ def refuse_log_of_another(path: str) -> None:
     """
     names = (os.path.realpath(path), log_path(path))
     ids = {file_id(name) for name in names}
-    if os.name != "posix" or None in ids or not log_bytes(path) or _descriptors(ids):
+    if not hasattr(os, "pread") or None in ids or not log_bytes(path) or _descriptors(ids):
         return
     opened: list[int] = []
     try:
