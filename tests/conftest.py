@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
 
 import director_db
@@ -13,6 +14,12 @@ from director_db_conformance.pgbouncer import PgBouncer
 from director_db_conformance.postgres_place import PGBOUNCER_VARIABLE
 
 pytest_plugins = ["director_db_conformance.fixtures", "gallery.verdicts"]
+
+# Its clock says how busy the machine is, and no more.
+hypothesis.settings.register_profile(
+    "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ours")
 
 # For type checkers; running it would use a database.
 collect_ignore = ["typing"]
