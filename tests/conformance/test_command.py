@@ -136,6 +136,14 @@ def test_a_place_that_hangs_costs_its_clause_and_the_phase_is_told(conformance, 
     assert "Slow 4.0 from a drawer" == backend["server"]
 
 
+def test_a_clause_whose_calls_go_on_may_take_longer(conformance):
+    """It creates five sessions, each of which takes two seconds."""
+    name = "test_ses_4_returns_at_most_limit_sessions"
+    done = conformance("sluggish", "--time-limit=6", "-k", name)
+    assert 0 == done.returncode, done.stdout
+    assert "○ PARTIAL" == row(done, "sluggish")[1]
+
+
 def test_a_backend_that_always_hangs_does_not_hold_the_command_for_ever(conformance, tmp_path):
     done = conformance("hanging", "--level=core", "--time-limit=1", "--json=o.json")
     assert 1 == done.returncode, done.stderr

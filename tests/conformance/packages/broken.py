@@ -111,6 +111,14 @@ class SlowDB(SQLiteDB, db_type="slow"):
     """Is fine; its places are slow."""
 
 
+class SluggishDB(SQLiteDB, db_type="sluggish"):
+    """Is fine; it takes its time for a session."""
+
+    def _insert_session(self, row):
+        time.sleep(2)
+        super()._insert_session(row)
+
+
 class UnprovidedDB(SQLiteDB, db_type="unprovided"):
     """Is fine, and offers no places."""
 
@@ -185,8 +193,8 @@ class Unprovided:
         return BackendSpec("unprovided", "broken:UnprovidedDB", "no places")
 
 
-empty, raising, stranger, spinning, stale, damaged = map(
-    Plugin, ("empty", "raising", "stranger", "spinning", "stale", "damaged")
+empty, raising, sluggish, stranger, spinning, stale, damaged = map(
+    Plugin, ("empty", "raising", "sluggish", "stranger", "spinning", "stale", "damaged")
 )
 dying, hanging = Plugin("dying", apart=True), Plugin("hanging", apart=True)
 lying = Lying("lying")
