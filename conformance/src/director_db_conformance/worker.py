@@ -244,6 +244,9 @@ class Worker:
     def _environment(self) -> dict[str, str]:
         # Options and plugins that somebody has set for other tests have no part in the verdict.
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
+            # Nothing beside the sources then; without any, each process compiles them again.
+            kept["PYTHONPYCACHEPREFIX"] = str(self._directory.parent.with_name("bytecode"))
         return kept | {
             provisioned.TYPE_VARIABLE: self._db_type,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",

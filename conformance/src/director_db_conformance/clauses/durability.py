@@ -54,14 +54,14 @@ class DurabilityClauses:
         self, place: RecordedPlace
     ) -> None:
         """A write that has returned survives its process's death; one in flight is whole or not."""
-        _kill_writers(place, rounds=6, workers=8, length=1500)
+        _kill_writers(place, rounds=6, workers=8, length=750)
 
     @clause("LIF-2", level="durable")
     def test_lif_2_no_write_of_many_threads_is_lost_when_their_process_is_killed(
         self, place: RecordedPlace
     ) -> None:
         """The same under so many threads that a backend may want to store several writes as one."""
-        _kill_writers(place, rounds=5, workers=32, length=600)
+        _kill_writers(place, rounds=5, workers=32, length=250)
 
     @clause("LIF-4", level="durable")
     def test_lif_4_a_process_killed_in_its_first_use_leaves_the_place_usable(

@@ -298,7 +298,8 @@ class RefusedPayloadClauses:
             # With a lone surrogate every non-ASCII character is counted as an escape.
             ("\xe9" * 999 + "\ud800", 6 * 1000),
         ):
-            just = [text, "x" * (_MAX_BYTES - len('["",""]') - length)]
+            zeros, more = divmod(_MAX_BYTES - len('["",""]') - length, 6)
+            just = [text, "\0" * zeros + "x" * more]
             # What is just allowed is not stored, which would take long, but refused for the next
             # field.
             error = expect_error(InvalidRecordError, put, db, "s1", "a", just, metadata=b"")
