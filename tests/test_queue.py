@@ -467,6 +467,7 @@ def test_a_child_of_a_fork_starts_with_nobody(ledger, callers):
         try:
             ledger.open = None
             ledger.queue.reset()
+            assert 0 == len(ledger.queue.waiting)
             assert "child" == ledger.write("child", deadline=time.monotonic() + PATIENCE)
             assert ["child"] == ledger.stored
             status = 0
