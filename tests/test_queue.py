@@ -269,7 +269,7 @@ def test_an_error_keeps_nothing_alive(ledger):
         frames.append(traceback.tb_frame)
         traceback = traceback.tb_next
     (run,) = [frame for frame in frames if frame.f_code is Queue.run.__code__]
-    assert not {"call", "error"} & run.f_locals.keys()
+    assert not {"call", "error"} & {*run.f_locals}
 
 
 @pytest.mark.parametrize("interrupt", [Boom(), TimeoutError("thrown in"), OSError("too")], ids=repr)
