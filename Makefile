@@ -22,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 # What a run of `make test` draws of the gallery; `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
 
-.PHONY: demo test test-all bench docs lint format init-sqlite-db init-postgres-db build clean
+.PHONY: demo test test-all bench proven docs lint format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo
@@ -36,6 +36,12 @@ test-all: $(READY)
 bench: $(if $(PEERS),$(PEERS_READY),$(READY))
 	$(BENCH_PYTHON) -m benchmarks --json $(RESULTS)/latest.json --markdown $(RESULTS)/latest.md \
 		--plots $(RESULTS) $(BENCH)
+
+proven: $(READY)
+	mkdir -p build
+	$(BIN)/director-db-conformance sqlite postgres --level durable --json build/conformance.json
+	$(BIN)/python tests/gallery/run.py --json build/gallery.json
+	$(BIN)/python docs/proven.py build/conformance.json build/gallery.json
 
 docs: $(DOCS_READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
+import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +19,7 @@ import director_db
 from benchmarks.report import markdown
 from benchmarks.results import Report
 from director_db import BaseDB
+from director_db_conformance import CLAUSES
 from director_db_conformance.machine import compare_backends
 from director_db_conformance.model import OPERATIONS
 from director_db_sqlite import SQLiteDB
@@ -30,6 +34,12 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 VARIABLE = re.compile(r"^(?:POSTGRES|SQLITE|DIRECTOR_DB|DATABASE)_[A-Z_]+$")
 RULE = re.compile(r"\b(?:SES|MSG|CTX|DEL|VAL|LIF)-\d+\b")
+KINDS_OF_MUTANTS = """
+import json
+from collections import Counter
+from gallery.registry import whole_gallery
+print(json.dumps(Counter(mutant.kind for mutant in whole_gallery()[0].values())))
+"""
 CLAIM = re.compile(r"^( *)(\S.*?)  # -> (.+)$", re.MULTILINE)
 
 
@@ -227,8 +237,69 @@ def test_the_guide_names_every_storage_operation():
 # --- The README: short, and its tables are those of the reports ---------------------------------
 
 
+def load(path):
+    """Import a program that is no module of a package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+proven = load(ROOT / "docs" / "proven.py")
+KEPT = json.loads(text_of("docs/proven.json"))
+
+
 def test_the_readme_is_read_to_the_end():
     assert len(text_of("README.md").splitlines()) <= 180
+
+
+def test_what_is_proven_is_the_table_of_what_was_kept():
+    assert text_of("README.md") == proven.into(text_of("README.md"), KEPT)
+
+
+@pytest.mark.parametrize("name", sorted(KEPT["backends"]))
+def test_what_is_proven_was_proven_with_the_clauses_of_today(name):
+    """After a new clause, ``make proven`` runs everything again and fills the table."""
+    assert director_db.CONTRACT_VERSION == KEPT["contract"]
+    expected = Counter(clause.level.value for clause in CLAUSES.values())
+    levels = KEPT["backends"][name]["levels"]
+    assert expected == {level: sum(outcomes.values()) for level, outcomes in levels.items()}
+
+
+def test_what_is_proven_was_proven_with_the_mutants_of_today():
+    kinds = subprocess.run(
+        [sys.executable, "-c", KINDS_OF_MUTANTS],
+        cwd=ROOT / "tests" / "gallery",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    # Where the gallery was not tried, nothing is said of it.
+    assert KEPT["mutants"] in (json.loads(kinds.stdout), {})
+    assert sum(KEPT["mutants"].values()) == KEPT["kills"]
+
+
+def report_of(outcome="passed", fate="killed"):
+    """Return two reports with a clause and a mutant each."""
+    clause = {"level": "core", "result": {"outcome": outcome}}
+    backend = {
+        "db_type": "sqlite",
+        "verdict": "CONFORMANT",
+        "conformant": outcome == "passed",
+        "reached": "core",
+        "server": None,
+        "clauses": [clause],
+    }
+    conformance = {"time": "2026-01-02T03", "contract": "1.0", "python": "3", "backends": [backend]}
+    return conformance, [{"rule": "MSG-3", "mutant": "M", "kind": "SQLite", "fate": fate}]
+
+
+def test_nothing_is_proven_by_a_failure_or_a_survivor():
+    assert "| SQLite | 1 of 1 | 0 of 0 | 0 of 0 |" in proven.table(proven.counts(*report_of()))
+    for reports in (report_of(outcome="failed"), report_of(fate="survived")):
+        with pytest.raises(ValueError, match=r"^(sqlite is|not killed: M$)"):
+            proven.counts(*reports)
 
 
 def test_the_speed_is_that_of_the_latest_run():
