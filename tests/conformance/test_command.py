@@ -122,6 +122,19 @@ def test_processes_that_die_beside_one_another_cost_each_its_clause(conformance,
     assert all(found[name]["calls"] for name in core if outcomes[name] == "failed")
 
 
+def test_a_process_without_a_place_leaves_its_clauses_to_those_that_have_one(conformance, tmp_path):
+    keyword = "SES-1 or SES-2 or SES-3 or SES-4"
+    done = conformance(
+        "lonely", "--level=core", "-k", keyword, "--json=o.json", LONELY=str(tmp_path / "owner")
+    )
+    assert 0 == done.returncode, done.stdout
+    found, _ = results(tmp_path / "o.json")
+    ran = [result["outcome"] for result in found.values() if result["reason"] != "left out"]
+    # Enough of them for three processes.
+    assert len(ran) > 18
+    assert {"passed"} == {*ran}
+
+
 def test_a_place_that_hangs_costs_its_clause_and_the_phase_is_told(conformance, tmp_path):
     names = [name for name, clause in CLAUSES.items() if clause.rule == "SES-1"][:4]
     done = conformance("slow", "--time-limit=10", "-k", " or ".join(names), "--json=o.json")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from director_db_conformance.clauses.patience import crowd
 from director_db_conformance.record import Record
 from director_db_conformance.suite import CLAUSES
 from director_db_conformance.verdict import Outcome, Result
@@ -61,6 +62,7 @@ class SuiteRun(Record):
         self._are_apart = False
         self._hung_for = 0.0
         self._deaths = 0
+        self._given_back = False
         (directory / "claims").mkdir()
         self._workers: list[Worker] = []
         self._at_work: list[Worker] = []
@@ -90,7 +92,11 @@ class SuiteRun(Record):
             self._add_worker()
         self.seconds = time.monotonic() - self._started
         if not self._at_work and not self.stopped and self._left():
-            self.stopped = _ENDED
+            if self._given_back:
+                self._given_back = False
+                self._restart(self._workers[0])
+            else:
+                self.stopped = _ENDED
         return bool(self._at_work)
 
     def stop(self, reason: str) -> None:
@@ -102,7 +108,7 @@ class SuiteRun(Record):
         """End it with all that it started."""
         for worker in self._at_work:
             worker.end()
-            self.output = worker.output
+            self.output = self.output or worker.output
         self._at_work = []
 
     @property
@@ -127,30 +133,53 @@ class SuiteRun(Record):
     def _poll(self, worker: Worker) -> None:
         ended = worker.has_ended
         for event in worker.hear():
+            if self._is_unneeded(worker) and event.get("outcome") == Outcome.NOT_RUN.value:
+                # It has no place, and others have: they run what it has claimed.
+                self._give_back(worker)
+                return
             self._note(event)
         silence, limit = worker.silence, self._limit(worker)
-        if not ended and silence <= limit:
+        if not ended and silence <= limit * crowd():
+            return
+        if self._is_unneeded(worker):
+            self._give_back(worker)
             return
         if ended:
             last_words = f"the process ended in {{}}, {worker.how_it_ended}"
             self._deaths += worker.under_way is not None
         else:
             last_words = f"{{}} did not end within {limit:g} s"
-            self._hung_for += silence
+            # What is slow to leave has not hung.
+            self._hung_for += silence / crowd() if worker.under_way is not None else 0.0
         if worker.under_way is not None:
             # Before the kill, which may take a moment and change nothing any more.
             self._lose(worker, worker.under_way, last_words)
-        worker.end()
-        self.output = worker.output
-        self._at_work.remove(worker)
+        self._dismiss(worker)
         if self._left() and (not worker.is_over or self.choice.fail_fast):
             reason = self._why_stop(worker, last_words)
             if reason:
                 self.stop(reason)
                 return
-            worker.release(self.results)
-            worker.start()
-            self._at_work.append(worker)
+            self._restart(worker)
+
+    def _is_unneeded(self, worker: Worker) -> bool:
+        """Say whether a process that has never had a place can be spared, as others have one."""
+        return not worker.has_placed and not worker.is_over and len(self._at_work) > 1
+
+    def _give_back(self, worker: Worker) -> None:
+        self._dismiss(worker)
+        worker.release(self.results)
+        self._given_back = True
+
+    def _dismiss(self, worker: Worker) -> None:
+        worker.end()
+        self.output = worker.output
+        self._at_work.remove(worker)
+
+    def _restart(self, worker: Worker) -> None:
+        worker.release(self.results)
+        worker.start()
+        self._at_work.append(worker)
 
     def _left(self) -> set[str]:
         """Return the clauses that no worker has finished, or is at."""
@@ -158,7 +187,7 @@ class SuiteRun(Record):
         return {*(self.chosen or ())} - {*self.results} - under_way
 
     def _limit(self, worker: Worker) -> float:
-        """Return how long there may be silence now."""
+        """Return how long there may be silence now, on an idle machine."""
         limit = self.choice.time_limit
         if worker.is_over:
             return _LAST_GRACE
@@ -201,7 +230,10 @@ class SuiteRun(Record):
             case {"apart": apart}:
                 self._are_apart = apart
             case {"clause": name}:
-                self.results[name] = Result.of_json(event)
+                before = self.results.get(name)
+                # One whose claim was lost may run twice.
+                if before is None or before.outcome is not Outcome.FAILED:
+                    self.results[name] = Result.of_json(event)
 
     def _lose(self, worker: Worker, name: str, last_words: str) -> None:
         """Note that a clause took its process with it."""

@@ -211,8 +211,10 @@ class Worker:
 
     def release(self, done: Collection[str]) -> None:
         """Let others run what the process claimed and did not begin before it died."""
+        # An empty one was made by a process that died before it could write into it.
+        own = {str(self._process.pid), ""}
         for claim in self._claims.iterdir():
-            if claim.name not in done and claim.read_text() == str(self._process.pid):
+            if claim.name not in done and claim.read_text() in own:
                 claim.unlink()
 
     def _note(self, event: dict[str, Any]) -> None:

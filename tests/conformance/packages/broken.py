@@ -119,6 +119,10 @@ class SluggishDB(SQLiteDB, db_type="sluggish"):
         super()._insert_session(row)
 
 
+class LonelyDB(SQLiteDB, db_type="lonely"):
+    """Is fine; one process has a place for it."""
+
+
 class UnprovidedDB(SQLiteDB, db_type="unprovided"):
     """Is fine, and offers no places."""
 
@@ -184,6 +188,23 @@ class Slow(Plugin):
             return file.tell()
 
 
+class Lonely(Plugin):
+    """Has room for the places of one process."""
+
+    @hookimpl
+    def director_db_provision(self, directory):
+        """Provide a file to the first process that asks."""
+        owner = Path(os.environ["LONELY"])
+        try:
+            with owner.open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            if owner.read_text() != str(os.getpid()):
+                message = "There is no room for the places of another process."
+                raise RuntimeError(message) from None
+        return super().director_db_provision(directory)
+
+
 class Unprovided:
     """Offers a backend and no places."""
 
@@ -199,6 +220,7 @@ empty, raising, sluggish, stranger, spinning, stale, damaged = map(
 dying, hanging = Plugin("dying", apart=True), Plugin("hanging", apart=True)
 lying = Lying("lying")
 slow = Slow("slow")
+lonely = Lonely("lonely", apart=True)
 unopenable = Plugin("unopenable", "{directory}/no/such/folder/x.db")
 memory = Plugin("memory", ":memory:", shared=False, durable=False, reason="it is in memory")
 unprovided = Unprovided()
