@@ -163,8 +163,11 @@ class SuiteRun(Record):
             self._restart(worker)
 
     def _is_unneeded(self, worker: Worker) -> bool:
-        """Say whether a process that has never had a place can be spared, as others have one."""
-        return not worker.has_placed and not worker.is_over and len(self._at_work) > 1
+        """Say whether a process that has never had a place can be spared, as another has one."""
+        if worker.has_placed or worker.is_over or not self._has_placed:
+            return False
+        # The first one is started again for what is left.
+        return worker is not self._workers[0] or len(self._at_work) > 1
 
     def _give_back(self, worker: Worker) -> None:
         self._dismiss(worker)

@@ -1,5 +1,6 @@
 """Backends as a package of somebody's would bring them, each broken in its own way."""
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -189,19 +190,20 @@ class Slow(Plugin):
 
 
 class Lonely(Plugin):
-    """Has room for the places of one process."""
+    """Has room for the places of one process at a time."""
 
     @hookimpl
     def director_db_provision(self, directory):
-        """Provide a file to the first process that asks."""
+        """Provide a file, if no other process has one."""
         owner = Path(os.environ["LONELY"])
-        try:
-            with owner.open("x") as file:
-                file.write(str(os.getpid()))
-        except FileExistsError:
-            if owner.read_text() != str(os.getpid()):
+        with owner.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            pids = {int(line) for line in file} - {os.getpid()}
+            if any(Path(f"/proc/{pid}").exists() for pid in pids):
                 message = "There is no room for the places of another process."
-                raise RuntimeError(message) from None
+                raise RuntimeError(message)
+            file.write(f"{os.getpid()}\n")
         return super().director_db_provision(directory)
 
 
