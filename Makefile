@@ -22,6 +22,9 @@ PYTEST := $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 # What a run of `make test` draws of the gallery; `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
 
+# The tests start thousands of processes; without bytecode each would compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all bench proven docs lint format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
