@@ -65,6 +65,25 @@ def pytest_xdist_auto_num_workers(config):
     return (os.cpu_count() or 1) + 2
 
 
+def pytest_sessionstart(session):
+    config = session.config
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    # A long run that is ended, or looked at, has told by then what failed.
+    if reporter is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Failures(reporter))
+
+
+class _Failures:
+    def __init__(self, reporter):
+        self._reporter = reporter
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self._reporter.ensure_newline()
+            self._reporter.write_line(f"{report.nodeid} failed in its {report.when}:", red=True)
+            self._reporter.write_line(report.longreprtext)
+
+
 def pytest_collection_modifyitems(items):
     turns = {**{name: turn for turn, name in enumerate(_LONG)}, "gallery/test_gallery.py": 1000}
     items.sort(key=lambda item: turns.get("/".join(item.path.parts[-2:]), len(turns)))
