@@ -196,8 +196,8 @@ def test_a_failure_says_rule_expected_actual_and_calls(run):
     broken = (
         FILE
         + """
-from director_db import BaseDB
-type.__setattr__(BaseDB, "get_session", lambda self, session_id: {"session_id": "other"})
+from director_db.operations.sessions import SessionOperations
+type.__setattr__(SessionOperations, "get_session", lambda self, session_id: {"session_id": "other"})
 """
     )
     name = of_rules("SES-1")[0].name
