@@ -40,6 +40,8 @@ for name in MODULES:
 for module, names in ((os, OF_OS), (signal, OF_SIGNAL)):
     for name in names.split():
         vars(module).pop(name, None)
+if hasattr(os, "process_cpu_count"):  # From Python 3.13 on; here it would ask what is gone.
+    os.process_cpu_count = os.cpu_count
 """
 COMMANDS = Path(sys.executable).parent
 

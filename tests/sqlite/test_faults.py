@@ -219,20 +219,21 @@ def test_all_of_a_batch_go_to_the_new_file(path, monkeypatch):
 
     with SQLiteDB(path) as db, ThreadPoolExecutor(5) as threads:
         db.create_session("old")
-        write = db._database._write
+        queue = db._database._writer.queue
+        run = queue.run
 
-        def write_and_hear_late(*args):
+        def run_and_hear_late(*args):
             try:
-                return write(*args)
+                return run(*args)
             except FileReplacedError:
                 time.sleep(0.1 * next(told))
                 raise
 
-        monkeypatch.setattr(db._database, "_write", write_and_hear_late)
-        leader = threads.submit(db._database._writer.queue.run, replace, 0, math.inf)
+        monkeypatch.setattr(queue, "run", run_and_hear_late)
+        leader = threads.submit(run, replace, 0, math.inf)
         assert begun.wait(30)
         creates = [threads.submit(db.create_session, name) for name in names]
-        while len(db._database._writer.queue.waiting) < len(names):
+        while len(queue.waiting) < len(names):
             time.sleep(0.01)
         all_wait.set()
         assert isinstance(leader.exception(), FileReplacedError)
