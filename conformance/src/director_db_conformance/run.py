@@ -171,16 +171,15 @@ class SuiteRun(Record):
 
     def _give_back(self, worker: Worker) -> None:
         self._dismiss(worker)
-        worker.release(self.results)
         self._given_back = True
 
     def _dismiss(self, worker: Worker) -> None:
         worker.end()
+        worker.release(self.results)
         self.output = worker.output
         self._at_work.remove(worker)
 
     def _restart(self, worker: Worker) -> None:
-        worker.release(self.results)
         worker.start()
         self._at_work.append(worker)
 
