@@ -17,7 +17,9 @@ from director_db_sqlite import SQLiteDB, sql
 
 @pytest.fixture
 def place(tmp_path):
-    place = RecordedPlace(Place("sqlite", {"SQLITE_DB_PATH": str(tmp_path / "x.db")}))
+    place = RecordedPlace(
+        Place("sqlite", {"SQLITE_DB_PATH": str(tmp_path / "x.db")}), lambda: tmp_path
+    )
     yield place
     place.close()
 

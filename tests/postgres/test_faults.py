@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from director_db import BackendUnavailableError, ConfigurationError, DeleteResult
 from director_db.rows import ContextRow, SaveOutcome
+from director_db_conformance.proxy import Lie
 from director_db_postgres.connections import Connection
 
 KILL = """
@@ -473,19 +476,27 @@ def test_an_interrupted_wait_for_a_connection_loses_none(place, new_db, kind, wa
     assert [m["msg_id"] for m in db.get_conversations("s")] == ["m"]
 
 
-def test_all_connections_busy_is_told(place, new_db, wait_for_lock_waits):
-    db = new_db(place.dsn, pool_size=1, retry_deadline=0.5)
-    db.create_session("s")
-    with place.connect() as holder, ThreadPoolExecutor(1) as executor:
-        holder.execute("BEGIN")
-        holder.execute("SELECT FROM director_sessions FOR UPDATE")
+def test_all_connections_busy_is_told(place, proxy, new_db, again):
+    db = new_db(place.dsn_by(proxy.port), pool_size=1, retry_deadline=0.5)
+    again(db.create_session, "s")
+    asked = threading.Event()
+
+    def say_nothing(_question):
+        asked.set()
+        return Lie(b"")
+
+    proxy.lie(say_nothing)
+    with ThreadPoolExecutor(1) as executor:
         busy = executor.submit(upsert, db)
-        wait_for_lock_waits()
+        assert asked.wait(60)
         with pytest.raises(BackendUnavailableError, match="POSTGRES_POOL_SIZE") as caught:
             db.get_session("s")
         assert caught.value.retryable is True
-        holder.execute("COMMIT")
-        busy.result()
+        proxy.lie(None)
+        proxy.cut()
+        with suppress(BackendUnavailableError):
+            busy.result()
+    assert "s" == again(db.get_session, "s")["session_id"]
 
 
 def test_a_start_up_option_that_the_server_does_not_know(place, new_db):

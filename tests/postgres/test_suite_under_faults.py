@@ -15,7 +15,7 @@ from director_db_postgres.database import Database
 
 
 @pytest.fixture
-def place(postgres_cluster):
+def place(postgres_cluster, tmp_path):
     database = postgres_cluster.create_database()
     place = RecordedPlace(
         Place(
@@ -23,7 +23,8 @@ def place(postgres_cluster):
             database.environment,
             cut=partial(postgres_cluster.cut, database),
             destroy=partial(postgres_cluster.drop_database, database),
-        )
+        ),
+        lambda: tmp_path,
     )
     yield place
     place.close()

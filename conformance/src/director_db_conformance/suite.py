@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -99,7 +100,8 @@ def replaced(cls: type, name: str) -> bool:
 
 def _provided(suite: ConformanceSuite, tmp_path_factory: pytest.TempPathFactory) -> RecordedPlace:
     transcript.clear()
-    return RecordedPlace(_checked(type(suite), suite.new_place(tmp_path_factory)))
+    place = _checked(type(suite), suite.new_place(tmp_path_factory))
+    return RecordedPlace(place, partial(tmp_path_factory.mktemp, "shared"))
 
 
 _first_places: Final[dict[type, Place]] = {}

@@ -13,6 +13,7 @@ from director_db.testing import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
     from subprocess import Popen
     from types import TracebackType
 
@@ -163,9 +164,15 @@ class RecordedDB:
 class RecordedPlace:
     """A place whose handles write down their calls, and are closed when the clause ends."""
 
-    def __init__(self, place: Place) -> None:
-        """Take the place."""
+    def __init__(self, place: Place, new_folder: Callable[[], Path]) -> None:
+        """Take the place.
+
+        Args:
+            place: it.
+            new_folder: makes a folder for what processes share that is not in the place.
+        """
         self.place = place
+        self.new_folder = new_folder
         self._handles: list[RecordedDB] = []
 
     @property

@@ -25,25 +25,29 @@ THREADS: Final = 8
 """More than most machines have cores free for a test, so that threads are interrupted anywhere."""
 
 TOGETHER: Final = """
-import time
+import atexit, mmap, time
+with open(args[1], "r+b") as file:
+    steps = memoryview(mmap.mmap(file.fileno(), 0)).cast("i")
+me = int(args[0])
+# Who has ended, as one that failed, keeps nobody waiting.
+atexit.register(steps.__setitem__, me, 2**31 - 1)
+def together():
+    steps[me] += 1
+    until = time.monotonic() + 1
+    while min(steps) < steps[me] and time.monotonic() < until:
+        time.sleep(0.0002)
 db.get_sessions()
 print("ready", flush=True)
-start = float(sys.stdin.readline())
-def together():
-    global start
-    # One of the moments that all have in common, also for who was slower than the others.
-    start += 0.015 * (1 + max(0, time.time() - start) // 0.015)
-    time.sleep(max(0, start - time.time()))
+sys.stdin.readline()
 """
-"""How the code of processes begins that `finish_all` lets go: ``together()`` waits, in all of them,
-for the next of the same moments."""
+"""How the code of `processes` begins that `finish_all` lets go: ``together()`` returns in all of
+them at one moment, once the last has called it, or after a second, as one may have been killed."""
 
-# How far ahead the moment is for which processes wait to begin together, in seconds.
-_HEAD_START: Final = 0.05
 _GRACE: Final = 5.0
 _MOMENT: Final = 1.0
 _POLL: Final = 0.05
 _LOOK: Final = 1.0
+_SLOT: Final = 4  # bytes of an int
 
 # Of the interpreter, in seconds: threads then take turns a hundred times as often as usual, and
 # what happens between two statements of one has room to go wrong.
@@ -161,12 +165,14 @@ def _eager_switches() -> Iterator[None]:
 
 @contextmanager
 def processes(place: RecordedPlace, code: str, count: int) -> Iterator[list[Popen[str]]]:
-    """Run code in several processes; ``args[0]`` is the number of each.
+    """Run code in several processes; ``args[0]`` is the number of each, ``args[1]`` for `TOGETHER`.
 
     The code prints a first line when it has come up, and then waits for a line, which `finish`
     sends. None of them outlives the block.
     """
-    started = [place.python(code, str(number)) for number in range(count)]
+    meeting = place.new_folder() / "meeting"
+    meeting.write_bytes(bytes(_SLOT * count))
+    started = [place.python(code, str(number), str(meeting)) for number in range(count)]
     try:
         for process in started:
             assert process.stdout is not None  # noqa: S101 - for type checkers
@@ -213,11 +219,10 @@ def let_go(process: Popen[str], line: str = "go") -> None:
 
 def finish_all(started: Sequence[Popen[str]]) -> list[str]:
     """Let all go on at one moment, and wait as `finish` does."""
-    line = str(time.time() + _HEAD_START)
-    return at_once([partial(finish, process, line) for process in started])
+    return at_once([partial(finish, process) for process in started])
 
 
-def finish(process: Popen[str], line: str = "0") -> str:
+def finish(process: Popen[str], line: str = "go") -> str:
     """Let a process go on, wait until it ends well, and return what it has printed."""
     expected = "another process ends without an error"
     try:

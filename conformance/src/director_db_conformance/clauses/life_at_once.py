@@ -269,18 +269,18 @@ if failures:
 """
 
 _BE_FIRST: Final = f"""{TOGETHER}
-me, deleted, seen = args[0], [], []
+name, deleted, seen = args[0], [], []
 for step in range(10):
     together()
     if db.delete_message("s1", f"m{{step}}"):
         deleted.append(step)
     together()
-    db.create_session(f"new{{step}}", me, me, metadata=me)
+    db.create_session(f"new{{step}}", name, name, metadata=name)
     seen.append(db.get_session(f"new{{step}}")["metadata"])
     together()
-    db.append_context_messages(f"new{{step}}", [me])
+    db.append_context_messages(f"new{{step}}", [name])
     together()
-    db.add_or_update_msg_to_conv(f"new{{step}}", "c", "m", "t", [], [], me)
+    db.add_or_update_msg_to_conv(f"new{{step}}", "c", "m", "t", [], [], name)
 print((deleted, seen))
 """
 

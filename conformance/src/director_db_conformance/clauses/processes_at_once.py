@@ -120,7 +120,7 @@ class ProcessesAtOnceClauses:
 
 
 _STEPS: Final = 30
-_ROUNDS: Final = 10
+_ROUNDS: Final = 20
 
 # One gives the time, and looks whether it stays; the others leave it out.
 _KEEP_TIMES: Final = f"""{TOGETHER}
