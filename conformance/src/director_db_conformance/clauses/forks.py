@@ -243,7 +243,8 @@ def _reported(error: BaseException) -> str:
 _CALM: Final = 20.0
 
 # Strikes the calls and not the loop: the handler raises once for each time that it is armed. When
-# is fitted to the backend: if no call has ended since the last time, later, else earlier.
+# is fitted to the backend: if not all three calls have ended since the last time, later, else
+# earlier. So each of them is struck, and each ends after one was.
 _STORM: Final = """
 import faulthandler, itertools, logging, random, signal, threading, time
 
@@ -299,14 +300,14 @@ while True:
         break
     # Longer than any call takes: what hangs is told, with its stack.
     faulthandler.dump_traceback_later(patience, exit=True)
-    before = completed
+    before = len(appended)
     try:
         armed = True
         while True:
             call(f"m{next(numbers)}")
     except Boom:
         interrupted += inside
-    longest *= 0.9 if completed > before else 1.1
+    longest *= 0.9 if len(appended) > before else 1.1
 signal.setitimer(signal.ITIMER_REAL, 0)
 faulthandler.cancel_dump_traceback_later()
 thread = threading.Thread(target=db.create_session, args=("after",))
