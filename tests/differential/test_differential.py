@@ -44,3 +44,11 @@ def pair(tmp_path, postgres_environment):
 
 def test_the_two_cannot_be_told_apart(pair, stopped_clock):
     compare_backends(pair.one, pair.two, examples=80, steps=30, machine=StoredAlike)
+
+
+def test_text_that_only_the_rows_show_is_a_difference(pair, stopped_clock, monkeypatch):
+    insert = pair.two._insert_session
+    spaced = lambda row: insert(row._replace(metadata=f" {row.metadata}"))  # noqa: E731
+    monkeypatch.setattr(pair.two, "_insert_session", spaced)
+    with pytest.raises(AssertionError, match="metadata"):
+        compare_backends(pair.one, pair.two, examples=20, steps=10, machine=StoredAlike)

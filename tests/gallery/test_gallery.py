@@ -10,7 +10,7 @@ import pytest
 from director_db_conformance import CLAUSES, Level
 from gallery.broken import SQLITE
 from gallery.registry import whole_gallery
-from gallery.report import as_json, as_markdown, left_to_luck, others
+from gallery.report import as_json, as_markdown, left_to_luck, others, summary
 from gallery.runner import Trials, Verdict
 from gallery.verdicts import PROPERTY, SAMPLED, sample
 
@@ -172,6 +172,13 @@ class TestReport:
             if line.startswith("| MSG-3 |") and line.count("|") == 5
         ]
         assert line == "| MSG-3 | 2 | - | 1 |"
+
+    def test_healthy_twins_are_counted_by_themselves(self):
+        twin = self.ALIVE._replace(mutant=TWINS_OF_SQLITE[0])
+        assert summary([self.KILLED, self.ALIVE, twin, twin._replace(fate="killed")]) == (
+            "1 of 2 mutants killed, 1 of them by a clause of the rule that they break; "
+            "1 of 2 healthy twins passed; 2 s of trials."
+        )
 
     def test_the_data_has_the_mistake(self):
         (entry,) = as_json([self.KILLED])

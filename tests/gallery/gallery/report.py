@@ -37,12 +37,23 @@ def show_verdicts(verdicts):
     console.print(kinds)
     for line in others(verdicts):
         console.print(line, style="bold red", markup=False, highlight=False)
-    killed = [verdict for verdict in verdicts if verdict.fate == "killed"]
+    console.print(summary(verdicts))
+
+
+def summary(verdicts):
+    """Return how many mutants were killed, and how many healthy twins were not, in a sentence."""
+    gallery, healthy = whole_gallery()
+    mutants = [verdict for verdict in verdicts if verdict.mutant in gallery]
+    twins = [verdict for verdict in verdicts if verdict.mutant in healthy]
+    killed = [verdict for verdict in mutants if verdict.fate == "killed"]
     own = sum(verdict.found_rule == verdict.rule for verdict in killed)
-    console.print(
-        f"{len(killed)} of {len(verdicts)} killed, {own} of them by a clause of the rule that they "
-        f"break; {sum(verdict.seconds for verdict in verdicts):.0f} s of trials."
+    text = (
+        f"{len(killed)} of {len(mutants)} mutants killed, {own} of them by a clause of the rule "
+        "that they break"
     )
+    if twins:
+        text += f"; {sum(map(is_right, twins))} of {len(twins)} healthy twins passed"
+    return f"{text}; {sum(verdict.seconds for verdict in verdicts):.0f} s of trials."
 
 
 def proven_on(verdicts):
