@@ -25,6 +25,9 @@ _FAR_AHEAD: Final = 366 * 24 * 3600
 
 _MIN_TIMESTAMP: Final = -(2**63)
 
+PAGE: Final = 1000
+"""How many records an iteration reads at once, if it is not told."""
+
 _MAX_TIMESTAMP: Final = 2**63 - 1
 
 
@@ -93,12 +96,19 @@ def timestamp(value: object, path: str) -> int:
 
 def page_limit(value: object) -> int | None:
     """Return the most rows of a page, None for no limit (SES-4, MSG-6)."""
-    if value is None:
-        return None
+    return None if value is None else _rows(value, "limit", "an int or None")
+
+
+def page_size(value: object) -> int:
+    """Return the most rows of each page of an iteration (SES-7, MSG-10)."""
+    return _rows(value, "page", "an int")
+
+
+def _rows(value: object, path: str, wanted: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidRecordError("limit", f"an int or None, not {type(value).__name__}")
+        raise InvalidRecordError(path, f"{wanted}, not {type(value).__name__}")
     if value < 1:
-        raise InvalidRecordError("limit", "at least 1")
+        raise InvalidRecordError(path, "at least 1")
     # More rows than any database counts are no limit, and must not overflow a driver's integer.
     return min(int.__index__(value), _MAX_TIMESTAMP)
 

@@ -37,7 +37,7 @@ def operation(method: Method) -> Method:
     """
 
     @functools.wraps(method)
-    def run(self: Instance, *args: Any, **kwargs: Any) -> Any:
+    def run(self: Instance, /, *args: Any, **kwargs: Any) -> Any:
         gate, token = self._gate, object()
         try:
             if gate.get_ident is not threading.get_ident:

@@ -96,6 +96,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from director_db.errors import ConfigurationError
+from director_db.rows import MessageQuery, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -109,7 +110,6 @@ if TYPE_CHECKING:
         ContextRow,
         DeletedComponents,
         MessageColumns,
-        MessageQuery,
         MessageRow,
         SaveOutcome,
         SessionChanges,
@@ -277,6 +277,26 @@ class Storage(ABC):
             Tuples with the columns of `StoredMessage`. Empty if there is no such session. None if
             the session exists and the message of `query.before` or `query.after` is not in it.
         """
+
+    def _select_first_messages(self, session_id: str, limit: int) -> Sequence[MessageColumns]:
+        """Return the first messages of a session, oldest place first, `limit` at most (MSG-10).
+
+        Optional: without it, an iteration reads its session once more, back from its end.
+
+        Returns:
+            As `_select_messages`. Empty if there is no such session.
+        """
+        first = self._select_messages(MessageQuery(session_id, limit, None, None)) or ()
+        while len(first) == limit:
+            cursor = StoredMessage._make(first[0]).msg_id
+            before = self._select_messages(MessageQuery(session_id, limit, cursor, None))
+            if before is None:  # The cursor was deleted meanwhile.
+                whole = self._select_messages(MessageQuery(session_id, None, None, None)) or ()
+                return whole[:limit]
+            if not before:
+                break
+            first = [*before, *first][:limit]
+        return first
 
     @abstractmethod
     def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:

@@ -25,6 +25,7 @@ class ContextOperations(Instance):
     @operation
     def add_or_update_context_msg(
         self,
+        /,
         session_id: str,
         context_messages: Any,
         created_at: int | None = None,

@@ -1,23 +1,27 @@
-"""The operations on messages (MSG-1 to MSG-9)."""
+"""The operations on messages (MSG-1 to MSG-10)."""
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, final
 
 from director_db.checks import (
+    PAGE,
     lookup_id,
     message_query,
     message_row,
     message_rows,
+    page_size,
     required_id,
     unknown_cursor,
 )
 from director_db.errors import InvalidRecordError, SessionNotFoundError
 from director_db.instance import Instance, operation
 from director_db.records import Message, message_records
+from director_db.rows import MessageQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class MessageOperations(Instance):
@@ -27,6 +31,7 @@ class MessageOperations(Instance):
     @operation
     def add_or_update_msg_to_conv(
         self,
+        /,
         session_id: str,
         conv_id: str | None,
         msg_id: str,
@@ -140,6 +145,26 @@ class MessageOperations(Instance):
         return message_records(rows)
 
     @final
+    def iter_conversations(self, session_id: str, *, page: int = PAGE) -> Iterator[Message]:
+        """Return the messages of a session one by one, oldest first, read in pages (MSG-10).
+
+        They are the records of `get_conversations`, for what is too long for one list. Each page is
+        read when its first message is asked for; so is what is raised.
+
+        If others write meanwhile: a message that was there from the beginning to the end comes
+        once, in its place, and none that was deleted comes after that. If the last message of a
+        page is deleted, the next page follows the nearest one before it.
+
+        Args:
+            session_id: the session; one that does not exist has no messages.
+            page: how many to read at once, at least 1.
+
+        Raises:
+            InvalidRecordError: `page` is below 1. A session that does not exist has none first.
+        """
+        return chain.from_iterable(self._message_pages(session_id, page=page))
+
+    @final
     @operation
     def get_message(self, session_id: str, msg_id: str) -> Message | dict[str, Any]:
         """Return one message, ``{}`` if it is not there (MSG-9)."""
@@ -164,6 +189,53 @@ class MessageOperations(Instance):
         """Delete all messages of a session; True if there was one (DEL-1)."""
         wanted = lookup_id(session_id)
         return wanted is not None and self._delete_messages(wanted)
+
+    def _message_pages(self, session_id: str, *, page: int = PAGE) -> Iterator[list[Message]]:
+        """Yield pages of messages, none empty; no operation is under way between two of them."""
+        seen: list[str] = []
+        again: set[str] = set()
+        cursor = None
+        while True:
+            found = self._page_after(session_id, page, cursor)
+            back = 1
+            while found is None:
+                # The cursor was deleted. In growing steps, as all of a page may have gone at once;
+                # from the first message if all that were looked for have gone.
+                back *= 2
+                place = max(len(seen) - back, -1)
+                cursor = seen[place] if place >= 0 else None
+                again = {*seen[place + 1 :]}
+                found = self._page_after(session_id, page, cursor)
+            # Only those at the start: one that was stored again stands behind what is new.
+            skipped = 0
+            while skipped < len(found) and found[skipped]["msg_id"] in again:
+                skipped += 1
+            new = found[skipped:]
+            more = bool(found) and len(found) >= page
+            cursor = found[-1]["msg_id"] if found else None  # Before the records are the caller's.
+            if new:
+                again = set()
+                seen.extend(message["msg_id"] for message in new)
+                yield new
+            if not more:
+                return
+
+    @operation
+    def _page_after(self, session_id: str, page: int, cursor: str | None) -> list[Message] | None:
+        """Return a page, the first one after no cursor; None if the cursor is not there."""
+        wanted = lookup_id(session_id)
+        if wanted is None:
+            return []
+        try:
+            limit = page_size(page)
+        except InvalidRecordError:
+            if self._has_session(wanted):
+                raise
+            return []
+        if cursor is None:
+            return message_records(self._select_first_messages(wanted, limit))
+        rows = self._select_messages(MessageQuery(wanted, limit, None, cursor))
+        return None if rows is None else message_records(rows)
 
     def _has_session(self, session_id: str) -> bool:
         return self._select_session(session_id) is not None

@@ -1,13 +1,16 @@
-"""The operations on sessions (SES-1 to SES-6, DEL-2)."""
+"""The operations on sessions (SES-1 to SES-7, DEL-2)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast, final
 
 from director_db.checks import (
+    PAGE,
     lookup_id,
     optional_text,
     page_limit,
+    page_size,
     required_id,
     session_changes,
     session_cursor,
@@ -20,7 +23,7 @@ from director_db.records import DeleteResult, Session, session_record
 from director_db.rows import UNSET, DeletedComponents, SessionQuery, Unset
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 class SessionOperations(Instance):
@@ -30,6 +33,7 @@ class SessionOperations(Instance):
     @operation
     def create_session(
         self,
+        /,
         session_id: str,
         video_id: str | None = None,
         collection_id: str | None = None,
@@ -103,6 +107,31 @@ class SessionOperations(Instance):
         return [session_record(row) for row in self._select_sessions(query)]
 
     @final
+    def iter_sessions(
+        self,
+        *,
+        video_id: str | None = None,
+        collection_id: str | None = None,
+        page: int = PAGE,
+    ) -> Iterator[Session]:
+        """Return sessions one by one by last activity, the latest first, read in pages (SES-7).
+
+        They are the records of `get_sessions`, for what is too long for one list. Each page is read
+        when its first session is asked for; so is what is raised. A session whose `updated_at` does
+        not change meanwhile comes once, whatever is deleted.
+
+        Args:
+            video_id: only sessions of this video; None for any.
+            collection_id: only sessions of this collection; None for any.
+            page: how many to read at once, at least 1.
+
+        Raises:
+            InvalidRecordError: `page` is below 1.
+        """
+        pages = self._session_pages(video_id=video_id, collection_id=collection_id, page=page)
+        return chain.from_iterable(pages)
+
+    @final
     @operation
     def update_session(
         self,
@@ -148,3 +177,21 @@ class SessionOperations(Instance):
             deleted = self._delete_session(wanted)
         failed = [name for name, there in deleted._asdict().items() if not there]
         return DeleteResult(any(deleted), failed)
+
+    def _session_pages(
+        self,
+        *,
+        video_id: str | None = None,
+        collection_id: str | None = None,
+        page: int = PAGE,
+    ) -> Iterator[list[Session]]:
+        """Yield pages of sessions, none empty; no operation is under way between two of them."""
+        limit = page_size(page)
+        last = None
+        while found := self.get_sessions(
+            limit=limit, before=last, video_id=video_id, collection_id=collection_id
+        ):
+            last = cast("Mapping[str, Any]", found[-1].copy())  # The record itself is the caller's.
+            yield found
+            if len(found) < limit:
+                return

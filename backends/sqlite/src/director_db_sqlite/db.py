@@ -250,6 +250,12 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
 
         return self._database.read(select)
 
+    def _select_first_messages(self, session_id: str, limit: int) -> list[MessageColumns]:
+        values = (session_id, _BEFORE_ALL, limit)
+        return self._database.read(
+            lambda connection: connection.execute(sql.SELECT_FIRST_MESSAGES, values).fetchall()
+        )
+
     def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
         def select(connection: sqlite3.Connection) -> MessageColumns | None:
             row = connection.execute(sql.SELECT_MESSAGE, (session_id, msg_id)).fetchone()

@@ -18,6 +18,7 @@ from director_db_conformance.clauses.durability import DurabilityClauses
 from director_db_conformance.clauses.everything import EverythingClauses
 from director_db_conformance.clauses.faults import FaultClauses
 from director_db_conformance.clauses.forks import ForkClauses
+from director_db_conformance.clauses.iterating import IterationClauses
 from director_db_conformance.clauses.life import LifeClauses
 from director_db_conformance.clauses.life_at_once import LifeAtOnceClauses
 from director_db_conformance.clauses.life_visibility import VisibilityClauses
@@ -41,6 +42,7 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     MessageClauses,
     MessagePagingClauses,
     MessageBulkClauses,
+    IterationClauses,
     ContextClauses,
     ContextAppendingClauses,
     DeletingClauses,
