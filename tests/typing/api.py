@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, assert_type
 
 from director_db import (
@@ -19,6 +20,8 @@ from director_db import (
     hookimpl,
     load_db,
 )
+from director_db.asyncio import AsyncDB
+from director_db.asyncio import load_db as load_async_db
 from director_db.testing import register
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
@@ -55,6 +58,8 @@ def store(many: list[Mapping[str, Any]], few: Sequence[dict[str, object]]) -> No
 
 
 assert_type(db.get_conversations("s", limit=1, before="m"), list[Message])
+assert_type(db.iter_conversations("s", page=100), Iterator[Message])
+assert_type(db.iter_sessions(video_id="v"), Iterator[Session])
 assert_type(db.get_message("s", "m"), Message | dict[str, Any])
 assert_type(db.delete_message("s", "m"), bool)
 assert_type(db.delete_conversation("s"), bool)
@@ -85,3 +90,22 @@ class Plugin:
 
 with register(Plugin) as spec:
     assert_type(spec, BackendSpec)
+
+
+async def use_coroutines() -> None:
+    """Use the operations as coroutines."""
+    adb = load_async_db()
+    assert_type(adb, AsyncDB)
+    assert_type(adb.sync_db, BaseDB)
+    await adb.create_session("s", created_at=1, anything_else=object())
+    assert_type(await adb.get_session("s"), Session | dict[str, Any])
+    assert_type(await adb.get_conversations("s", limit=1), list[Message])
+    assert_type(await adb.delete_session("s"), DeleteResult)
+    assert_type(await adb.append_context_messages("s", [1], key="k"), int)
+    assert_type(await adb.health(), Health)
+    assert_type(adb.iter_conversations("s", page=100), AsyncIterator[Message])
+    async for session in adb.iter_sessions(video_id="v"):
+        assert_type(session, Session)
+    async with AsyncDB(SQLiteDB(db_path="x.db")) as direct_face:
+        assert_type(direct_face, AsyncDB)
+    await adb.aclose()

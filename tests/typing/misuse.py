@@ -11,6 +11,7 @@ import director_db
 import director_db_postgres
 import director_db_sqlite
 from director_db import Session, load_db
+from director_db.asyncio import load_db as load_async_db
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
@@ -44,3 +45,16 @@ class Overriding(SQLiteDB):
     def get_session(self, session_id: str) -> Session | dict[str, Any]:  # type: ignore[misc]
         """Override a final operation."""
         return {"session_id": session_id}
+
+
+async def use_coroutines() -> None:
+    """Mistakes with the operations as coroutines."""
+    adb = load_async_db()
+    await adb.get_sesion("s")  # type: ignore[attr-defined]
+    await adb.create_session(5)  # type: ignore[arg-type]
+    await adb.get_sessions("s")  # type: ignore[call-arg, arg-type]
+    await adb.get_conversations("s", limit="1")  # type: ignore[arg-type]
+    await adb.add_or_update_msg_to_conv("s", "c", "m")  # type: ignore[call-arg]
+    adb.get_conversations("s")[0]  # type: ignore[index]
+    for _ in adb.iter_sessions():  # type: ignore[attr-defined]
+        pass

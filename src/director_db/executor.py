@@ -1,0 +1,197 @@
+"""Threads that run calls for coroutines, one small pool for each instance.
+
+Not `concurrent.futures`: its threads are joined when the interpreter ends, also one that waits for
+a database, they are dead in a forked child, and a call that waits there runs although nobody waits
+for it any more. And not the event loop's default executor: it has a few threads for everything that
+an application does, and callers who wait there cannot share a commit.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from director_db import lifecycle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+THREADS: Final = 32
+"""So many calls run at once. More share no more of a commit, and fewer share less of it."""
+
+MOST_THREADS: Final = 512
+"""So many run where all others have waited for `STUCK` seconds, for a lock of somebody else."""
+
+STUCK: Final = 0.1
+"""After so many seconds in which no call began, while some waited, there are more threads."""
+
+_IDLE: Final = 5.0  # Seconds after which a thread without work ends.
+
+
+class Job:
+    """A call, and what became of it.
+
+    Attributes:
+        result: what it returned.
+        error: what it raised; None if it returned.
+    """
+
+    __slots__ = ("_begun", "_call", "_context", "_done", "_unwanted", "error", "result")
+
+    def __init__(self, call: Callable[[], Any], done: Callable[[], object]) -> None:
+        """Take a call that has not begun.
+
+        Args:
+            call: what to run, in a copy of the caller's context.
+            done: called in the thread that ran it, when it has ended.
+        """
+        self._call = call
+        self._context = contextvars.copy_context()
+        self._done = done
+        self._begun = False
+        self._unwanted = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Run it; nothing is raised."""
+        try:
+            self.result = self._context.run(self._call)
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            self.error = error
+        self._done()
+
+
+class Executor:
+    """A few daemon threads, started as they are needed, that end when they are not."""
+
+    def __init__(self, name: str) -> None:
+        """Start no thread yet; `name` is what they are called."""
+        self._name = name
+        self._reset()
+        lifecycle.survive_forks(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+        # The last to fall asleep is the first to be woken, so that a few do all there is to do.
+        self._asleep: list[threading.Lock] = []
+        self._count = 0
+        self._most = THREADS
+        self._begun = 0
+        self._watched = False
+
+    def submit(self, job: Job) -> None:
+        """Let a thread run a job; first come, first served.
+
+        Raises:
+            RuntimeError: there is no thread, and the system starts none.
+        """
+        target = None
+        with self._lock:
+            self._waiting.append(job)
+            if self._asleep:
+                self._asleep.pop().release()
+            elif self._count < self._most:
+                self._count += 1
+                target = self._work
+            elif not self._watched:
+                self._watched = True
+                target = self._watch
+        if target is None:
+            return
+        try:
+            self._start(target)
+        except RuntimeError:
+            with self._lock:
+                if target == self._work:
+                    self._count -= 1
+                else:
+                    self._watched = False
+                if self._count:
+                    return  # Those that there are do it.
+            self.withdraw(job)
+            raise
+
+    def withdraw(self, job: Job) -> bool:
+        """Let a job never begin; False if it has begun."""
+        with self._lock:
+            job._unwanted = not job._begun  # noqa: SLF001 - one concept, in one file
+            return job._unwanted  # noqa: SLF001
+
+    def run_apart(self, job: Job) -> None:
+        """Run a job in a thread of its own, at once, however many wait."""
+        job._begun = True  # noqa: SLF001
+        self._start(job.run)
+
+    def _start(self, target: Callable[[], object]) -> None:
+        threading.Thread(target=target, name=self._name, daemon=True).start()
+
+    def _take(self) -> Job | None:
+        while self._waiting:
+            job = self._waiting.popleft()
+            if not job._unwanted:  # noqa: SLF001
+                job._begun = True  # noqa: SLF001
+                self._begun += 1
+                return job
+        return None
+
+    def _work(self) -> None:
+        wake = threading.Lock()
+        wake.acquire()
+        while True:
+            with self._lock:
+                job = self._take()
+                if job is None:
+                    if self._count > THREADS:  # There were more for a while.
+                        self._count -= 1
+                        return
+                    self._asleep.append(wake)
+            if job is not None:
+                job.run()
+                del job  # Or it would keep its result until the next one.
+            elif not wake.acquire(timeout=_IDLE):
+                with self._lock:
+                    if wake in self._asleep:
+                        self._asleep.remove(wake)
+                        self._count -= 1
+                        return
+                wake.acquire()  # Somebody has woken it this very moment.
+
+    def _watch(self) -> None:
+        """Start more threads for as long as calls wait and none begins."""
+        pause = threading.Event()
+        begun = -1
+        while True:
+            with self._lock:
+                more = 0
+                if not any(not job._unwanted for job in self._waiting):  # noqa: SLF001
+                    self._watched = False
+                    self._most = THREADS
+                    return
+                if self._begun == begun:
+                    more = min(len(self._waiting), MOST_THREADS - self._count)
+                    self._count += more
+                    self._most = max(THREADS, self._count)
+                begun = self._begun
+            for number in range(more):
+                try:
+                    self._start(self._work)
+                except RuntimeError:
+                    with self._lock:
+                        self._count -= more - number
+                    break
+            pause.wait(STUCK)
+
+    # --- Forks ------------------------------------------------------------------------------------
+
+    def _before_fork(self, deadline: float) -> None:
+        """Nothing: the instance waits for what has begun, and holds back what begins."""
+
+    def _after_fork_in_parent(self) -> None:
+        """Nothing."""
+
+    def _after_fork_in_child(self) -> None:
+        self._reset()  # The threads are the parent's, and so are the calls that wait.

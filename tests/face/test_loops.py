@@ -1,0 +1,219 @@
+"""Event loops come and go, and so do threads and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from director_db.asyncio import AsyncDB
+from director_db_sqlite import SQLiteDB
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+async def count_up(db, times):
+    for _ in range(times):
+        await db.append_context_messages("s1", [1])
+
+
+def length(sync_db):
+    return len(sync_db.get_context_messages("s1")["reasoning"])
+
+
+def test_a_loop_after_another(db, sync_db):
+    sync_db.create_session("s1")
+    for _ in range(4):
+        asyncio.run(count_up(db, 3))
+    assert 12 == length(sync_db)
+
+
+def test_two_loops_in_two_threads(db, sync_db):
+    sync_db.create_session("s1")
+    threads = [
+        threading.Thread(target=asyncio.run, args=(count_up(db, 25),), daemon=True)
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert 50 == length(sync_db)
+
+
+def test_uvloop(db, sync_db):
+    uvloop = pytest.importorskip("uvloop")
+    sync_db.create_session("s1")
+
+    async def main():
+        assert type(asyncio.get_running_loop()) is uvloop.Loop
+        await asyncio.gather(*(count_up(db, 5) for _ in range(5)))
+        task = asyncio.create_task(count_up(db, 5))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    assert length(sync_db) in {25, 26}
+
+
+def test_a_loop_that_is_closed_under_its_calls(held, eventually, monkeypatch):
+    """What has begun ends, what has not never begins, and another loop goes on."""
+    monkeypatch.setattr("director_db.executor.MOST_THREADS", 2)
+    monkeypatch.setattr("director_db.executor.THREADS", 2)
+    db = AsyncDB(held)
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(db.delete_message("s1", f"m{n}")) for n in range(4)]
+
+    async def until_two_have_begun():
+        for _ in range(2):
+            await eventually(lambda: held.begun.acquire(blocking=False))
+
+    loop.run_until_complete(until_two_have_begun())
+    loop.close()
+    held.go_on.set()
+    found = asyncio.run(db.get_conversations("s1"))
+    assert {"m2", "m3"} <= {message["msg_id"] for message in found}
+    for task in tasks:
+        task._log_destroy_pending = False
+        task.get_coro().close()
+    assert asyncio.run(db.delete_message("s1", "m3"))
+    assert [True, False] == [held.begun.acquire(blocking=False) for _ in range(2)]
+    assert {"m0", "m1", "m3"}.isdisjoint(m["msg_id"] for m in held.get_conversations("s1"))
+    assert held.get_message("s1", "m2")
+
+
+@needs_fork
+def test_a_forked_child_has_threads_of_its_own(held, eventually):
+    """It runs none of its parent's calls, and the parent's end there."""
+    db = AsyncDB(held)
+    held.go_on.set()
+
+    async def main():
+        assert await db.delete_message("s1", "m0")
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                # In the middle of a coroutine; its loop is the parent's.
+                if asyncio.run(db.delete_message("s1", "m1")):
+                    status = 0 if 1 == db._executor._count else 2
+            finally:
+                os._exit(status)
+        waited = await asyncio.to_thread(os.waitpid, child, 0)
+        assert 0 == os.waitstatus_to_exitcode(waited[1])
+        assert not await db.delete_message("s1", "m1")
+        assert await db.delete_message("s1", "m2")
+
+    asyncio.run(main())
+
+
+def test_threads_end_when_there_is_nothing_to_do(db, sync_db, monkeypatch):
+    monkeypatch.setattr("director_db.executor._IDLE", 0.01)
+    sync_db.create_session("s1")
+
+    async def main():
+        await asyncio.gather(*(db.append_context_messages("s1", [n]) for n in range(100)))
+
+    asyncio.run(main())
+    deadline = time.monotonic() + 120
+    while db._executor._count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 0 == db._executor._count
+    asyncio.run(main())
+    assert 200 == length(sync_db)
+
+
+PROGRAM = """
+import asyncio, sys, threading
+from director_db.asyncio import AsyncDB
+from director_db_sqlite import SQLiteDB
+
+class Waiting(SQLiteDB, db_type="waiting"):
+    def _delete_message(self, session_id, msg_id):
+        begun.release()
+        threading.Event().wait(600)
+
+begun = threading.Semaphore(0)
+db = AsyncDB(Waiting(sys.argv[1]))
+loop = asyncio.new_event_loop()
+
+async def main():
+    await db.create_session("s1")
+    task = loop.create_task(db.delete_message("s1", "m"))
+    task._log_destroy_pending = False
+    while not begun.acquire(blocking=False):
+        await asyncio.sleep(0.01)
+    print("main ends", flush=True)
+
+loop.run_until_complete(main())
+loop.close()
+"""
+
+
+def test_a_call_that_hangs_does_not_keep_the_interpreter(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / "x.db"],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=300,
+    )
+    assert (0, "main ends\n") == (done.returncode, done.stdout), done.stderr
+
+
+def test_the_loops_own_executor_is_left_alone(tmp_path):
+    """An application's threads may all be busy, and the database answers."""
+    release = threading.Event()
+
+    async def main():
+        busy = [asyncio.create_task(asyncio.to_thread(release.wait, 120)) for _ in range(50)]
+        await asyncio.sleep(0.05)
+        try:
+            async with AsyncDB(SQLiteDB(tmp_path / "x.db")) as db:
+                await db.create_session("s1")
+                assert ["s1"] == [record["session_id"] for record in await db.get_sessions()]
+        finally:
+            release.set()
+        await asyncio.gather(*busy)
+
+    asyncio.run(main())
+
+
+def test_the_loop_runs_on_while_much_is_stored_and_read(db):
+    """Far from blocked; how long a gap is, is the machine's."""
+    gaps = []
+    payload = ["x" * 1000] * 5000
+
+    async def tick():
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            gaps.append(time.monotonic() - began)
+
+    async def main():
+        await db.create_session("s1")
+        ticking = asyncio.create_task(tick())
+        began = time.monotonic()
+        for _ in range(3):
+            async with asyncio.TaskGroup() as group:
+                for n in range(4):
+                    group.create_task(
+                        db.add_or_update_msg_to_conv("s1", "c", f"m{n}", "t", [], [], payload)
+                    )
+            assert 4 == len(await db.get_conversations("s1"))
+        took = time.monotonic() - began
+        ticking.cancel()
+        return took
+
+    took = asyncio.run(main())
+    assert len(gaps) > 20
+    # A face that runs them on the loop has three gaps or so, each a third of the whole.
+    assert max(gaps) < max(took / 4, 0.05), f"{max(gaps):.3f} s of {took:.3f} s"
