@@ -112,6 +112,7 @@ def _pooled_calls(
         place,
         min_size=POOL_SIZE,
         max_size=POOL_SIZE,
+        open=True,
         kwargs={"autocommit": True, "cursor_factory": psycopg.RawCursor, "context": ADAPTERS},
     )
     stack.callback(pool.close)
