@@ -38,7 +38,6 @@ _MOST_LIMITS: Final = 5
 _MOST_DEATHS: Final = 40
 
 _WORKERS: Final = 3
-_CROWDED: Final = 2.0
 _FEW_CLAUSES: Final = 6
 """So many are not worth another process, and another server."""
 
@@ -116,8 +115,6 @@ class SuiteRun(Record):
     def _wanted_workers(self) -> int:
         if not self._are_apart or self.choice.fail_fast:  # The first failure is one, in order.
             return 1
-        if crowd() > _CROWDED:  # Another one would be in the way of those that work.
-            return len(self._workers)
         return min(_WORKERS, 1 + len(self._left()) // _FEW_CLAUSES)
 
     def _add_worker(self) -> None:
