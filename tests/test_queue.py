@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from director_db import BackendUnavailableError, SessionNotFoundError, queue
+from director_db import BackendUnavailableError, SessionNotFoundError
 from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Queue
 
 PATIENCE = 60
@@ -126,11 +126,6 @@ class Callers:
             run = self.ledger.queue.run
             self.futures.append(self.pool.submit(run, operation, size, deadline))
             wait_until(lambda before=before: len(waiting) > before)
-
-    def submit(self, *operations):
-        """Have operations run, in whatever order, also those that need not wait."""
-        run = self.ledger.queue.run
-        self.futures += [self.pool.submit(run, operation, 0, math.inf) for operation in operations]
 
     def outcomes(self):
         """Let the leader go on, and return what everybody got, the leader first."""
@@ -456,108 +451,6 @@ def test_nobody_depends_on_being_woken(ledger, callers):
     ledger.queue.waiting.remove(call)
     call.result, call.settled = "settled", True
     assert ["a", "settled"] == callers.outcomes()
-
-
-# --- Several leaders ----------------------------------------------------------------------------
-
-
-class Ledgers:
-    """A transaction that runs several at once; it knows none but by its argument."""
-
-    def __init__(self, at_once):
-        self.queue = Queue(self, lambda: "the ledgers", "ledger", (DriverError,), at_once=at_once)
-        self.batches = []
-
-    def run(self, batch, _deadline):
-        while batch.take() is not None:
-            pass
-        for call in batch.calls:
-            try:
-                call.result = call.operation()
-            except Exception as error:  # noqa: BLE001 - raised again if it is not the call's
-                batch.fail(call, error)
-        if batch.calls:
-            self.batches.append([call.result for call in batch.calls])
-
-    def recover(self):
-        return False
-
-
-@pytest.fixture
-def several():
-    ledgers = Ledgers(3)
-    callers = Callers(ledgers)
-    yield callers
-    callers.leave.set()
-    callers.pool.shutdown()
-
-
-def test_while_a_leader_is_held_up_the_next_leads_beside_it(several):
-    several.lead(name("a"))
-    several.submit(*map(name, "bcd"))
-    others = several.futures[1:]
-    assert [*"bcd"] == [other.result(PATIENCE) for other in others]
-    assert [False] == [future.done() for future in several.futures[:1]]
-    assert [*"abcd"] == several.outcomes()
-    assert ["a"] == several.ledger.batches[-1]
-
-
-def test_nobody_leads_beside_a_leader_that_is_quick(several, monkeypatch):
-    monkeypatch.setattr(queue, "_LONG", math.inf)
-    several.lead(name("a"))
-    several.follow(*map(name, "bcd"))
-    assert [False] * 4 == [future.done() for future in several.futures]
-    assert [*"abcd"] == several.outcomes()
-    assert [["a"], [*"bcd"]] == several.ledger.batches
-
-
-def test_no_more_lead_than_may(several):
-    for number in range(3):
-        several.lead(name(number))
-    with pytest.raises(BackendUnavailableError, match="stayed locked by other threads"):
-        several.ledger.queue.run(name("late"), 0, time.monotonic() + 0.3)
-    assert [0, 1, 2] == several.outcomes()
-    assert "next" == several.ledger.queue.run(name("next"), 0, math.inf)
-
-
-def test_a_call_in_the_hand_of_another_leader_is_not_lost(several, monkeypatch):
-    """A sleeper whose call another leader has just taken leads in vain, and waits on."""
-    taken, go_on = threading.Event(), threading.Event()
-    take = Queue.take
-
-    def hesitate(self):
-        call = take(self)
-        if call is not None and call.operation is slow and not taken.is_set():
-            taken.set()
-            assert go_on.wait(PATIENCE)
-        return call
-
-    slow = name("slow")
-    monkeypatch.setattr(Queue, "take", hesitate)
-    several.lead(name("held up"))
-    several.submit(name("b"))
-    assert "b" == several.futures[1].result(PATIENCE)
-    future = several.pool.submit(several.ledger.queue.run, slow, 0, math.inf)
-    assert taken.wait(PATIENCE)
-    # The first leader goes; who looks now leads in its place, and finds this one in nobody's list.
-    assert ["held up", "b"] == several.outcomes()
-    (lane,) = [lane for lane in several.ledger.queue._lanes if lane.batch is not None]
-    assert several.ledger.queue._is_lost(lane.batch.own) is False
-    go_on.set()
-    assert "slow" == future.result(PATIENCE)
-
-
-def test_what_strikes_one_of_several_leaders_costs_the_others_nothing(several):
-    several.lead(strike)
-    several.submit(name("b"))
-    assert "b" == several.futures[1].result(PATIENCE)
-    struck, b = several.outcomes()
-    assert isinstance(struck, Boom)
-    assert "b" == b
-    assert [None] * 3 == [lane.batch for lane in several.ledger.queue._lanes]
-    assert "c" == several.pool.submit(several.ledger.queue.run, name("c"), 0, math.inf).result(
-        PATIENCE
-    )
 
 
 # --- Forks and patches --------------------------------------------------------------------------

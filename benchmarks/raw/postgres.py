@@ -58,8 +58,6 @@ _APPEND_CONTEXT = b"""
     SELECT $1, list_len - 1, $4 FROM context
 """
 
-_STATEMENTS = Statements(None)
-
 
 class RawPostgres:
     """One connection in autocommit mode, every statement prepared at its first use.
@@ -70,22 +68,10 @@ class RawPostgres:
 
     def __init__(self, dsn: str) -> None:
         """Connect to a database that has our tables."""
-        self._use(
-            psycopg.connect(
-                dsn, autocommit=True, cursor_factory=psycopg.RawCursor, context=ADAPTERS
-            )
+        self.connection = psycopg.connect(
+            dsn, autocommit=True, cursor_factory=psycopg.RawCursor, context=ADAPTERS
         )
-
-    def _use(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-        self._sql = _STATEMENTS
-
-    @classmethod
-    def on(cls, connection: psycopg.Connection[Any]) -> RawPostgres:
-        """Use a connection that is there already, as of a pool."""
-        raw = cls.__new__(cls)
-        raw._use(connection)  # noqa: SLF001 - of this class
-        return raw
+        self._sql = Statements(None)
 
     def upsert(self, session_id: str, message: dict[str, Any]) -> None:
         """Send one statement."""

@@ -5,8 +5,7 @@ call. Whoever finds nobody leading becomes the leader, has what is queued run in
 and wakes the others, each through a lock of its own. Nobody waits for a batch to fill: a caller
 alone leads its own call at once.
 
-A backend writes a `Transaction`, which runs one batch of calls, and gives it to a `Queue`. Where
-its database takes several writers, the next may lead while a leader is held up.
+A backend writes a `Transaction`, which runs one batch of calls, and gives it to a `Queue`.
 
 A signal's handler, and whatever else raises in the middle of a thread, may strike between any two
 instructions of a leader. So what it has begun stands in its `Batch`, and the transaction itself
@@ -17,21 +16,17 @@ looks for itself from time to time.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from director_db.batch import Batch, Call
 from director_db.errors import BackendUnavailableError, DirectorDBError
 from director_db.locks import in_use_by_this_thread, new_lock
 from director_db.logs import WARNING, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from director_db.batch import Transaction
 
 T = TypeVar("T")
 
@@ -44,28 +39,138 @@ MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 # Between two looks of a sleeper that nobody woke, in seconds; see above.
 _LONGEST_SLEEP: Final = 0.1
 
-# How long a leader may take before the next caller leads beside it, in seconds.
-_LONG: Final = 0.05
-
 # What an operation itself can raise, beside its driver's exceptions.
 _OF_OPERATIONS: Final = (DirectorDBError, ArithmeticError, MemoryError, TypeError, ValueError)
 
 
-class _Lane:
-    """A place for one leader.
+class Call:
+    """One caller's operation, and what became of it.
 
     Attributes:
-        leading: the lock of the leader.
-        batch: what it has begun and not settled.
-        since: when it began, on the monotonic clock.
+        operation: what to run; what it is given is the transaction's to say.
+        size: about how much it writes, in bytes of payloads.
+        result: what it returned.
+        error: what it raised, or why it came to nothing; None if it is stored.
+        settled: whether `result` or `error` is final.
+        abandoned: whether nobody waits for it: it must not begin any more.
+        wake: what its caller sleeps on; None until it does.
     """
 
-    __slots__ = ("batch", "leading", "since")
+    __slots__ = ("abandoned", "error", "operation", "result", "settled", "size", "wake")
 
-    def __init__(self) -> None:
-        self.leading = new_lock()
-        self.batch: Batch | None = None
-        self.since = 0.0
+    def __init__(self, operation: Callable[..., Any], size: int) -> None:
+        """Take an operation that has not begun."""
+        self.operation = operation
+        self.size = size
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.settled = False
+        self.abandoned = False
+        self.wake: threading.Lock | None = None
+
+    def awaken(self) -> None:
+        """Let its caller look what has happened."""
+        wake = self.wake
+        if wake is not None:
+            try:  # noqa: SIM105 - for each call of a batch, and suppress() takes longer
+                wake.release()
+            except RuntimeError:
+                pass  # It is awake.
+
+
+class Batch:
+    """The calls that share one transaction, taken from the queue one by one.
+
+    Attributes:
+        calls: those that were taken so far.
+        size: about how much they write, in bytes of payloads.
+    """
+
+    __slots__ = ("_alone", "_own", "_queue", "calls", "size")
+
+    def __init__(self, queue: Queue, own: Call, *, alone: bool) -> None:
+        """Take none yet.
+
+        Args:
+            queue: where they wait.
+            own: the leader's own call, which waits there.
+            alone: whether to take no other.
+        """
+        self.calls: list[Call] = []
+        self._queue = queue
+        self._own = own
+        self._alone = alone
+        self.size = 0
+
+    def take_first(self) -> Call:
+        """Take the call that has waited longest. There always is one."""
+        call = None if self._alone else self._queue.take()
+        if call is None:
+            call = self._own
+            self._queue.waiting.remove(call)
+        self.calls.append(call)
+        self.size = call.size
+        return call
+
+    def take(self) -> Call | None:
+        """Take the next call; None if no other waits, or the batch is full."""
+        queue = self._queue
+        if not queue.waiting or self._alone:
+            return None  # First, as it is most often so.
+        if self.size >= queue.max_bytes or len(self.calls) >= queue.max_calls:
+            return None
+        call = queue.take()
+        if call is not None:
+            self.calls.append(call)
+            self.size += call.size
+        return call
+
+    def fail(self, call: Call, error: Exception) -> None:
+        """Give a call the exception with which its operation ended.
+
+        Raises:
+            Exception: `error` itself, if no operation raises such a thing: somebody has thrown it
+                into the thread that leads, a time-out for one, and it is nothing to a follower.
+        """
+        if call is not self._own and not isinstance(error, self._queue.errors):
+            raise error
+        call.error = error
+
+    def fail_all(self, error: Callable[[], BaseException]) -> int:
+        """Give each call that has not failed alone an error of its own; return how many."""
+        failed = [call for call in self.calls if call.error is None and not call.settled]
+        for call in failed:
+            call.error = error()
+        return len(failed)
+
+
+class Transaction(Protocol):
+    """What a backend writes: it runs one batch at a time, in the thread that leads."""
+
+    def run(self, batch: Batch, deadline: float) -> None:
+        """Run calls in one transaction, and commit it.
+
+        Begin, which may wait for the locks of others: callers that come meanwhile are in. Then take
+        calls from the batch, set `Call.result` of each or let `Batch.fail` set its error, and
+        commit. A call that fails must not take the others with it; where it does, and where the
+        commit fails, each gets an error of its own.
+
+        What is raised goes to the leader, whose call it need not have been; the queue then asks
+        `recover`, and fails the calls of the batch.
+
+        Args:
+            batch: what to take calls from.
+            deadline: until when to wait for others, by the monotonic clock.
+        """
+
+    def recover(self) -> bool:
+        """End what is left of a transaction whose leader was interrupted.
+
+        Asked again if this is interrupted too, so it has to give the same answer.
+
+        Returns:
+            Whether it was committed.
+        """
 
 
 class Queue:
@@ -75,13 +180,12 @@ class Queue:
     leads for its own call alone: its handlers never raise into what other threads wait for.
 
     Attributes:
-        leading: the lock of the leader, where there is but one at once. Who changes what a
-            transaction works with, its connection for one, holds it.
+        leading: the lock of the leader. Who changes what a transaction works with, its connection
+            for one, holds it.
         waiting: the calls that have not begun.
         max_calls: the most calls in one transaction.
         max_bytes: the payloads after which a transaction takes no more calls, in bytes.
         errors: what an operation itself can raise; see `Batch.fail`.
-        main_thread: the main thread's number.
     """
 
     def __init__(
@@ -90,9 +194,6 @@ class Queue:
         place: Callable[[], str],
         logger: str,
         errors: tuple[type[Exception], ...] = (),
-        *,
-        at_once: int = 1,
-        leaders: int = 1,
     ) -> None:
         """Take what runs transactions.
 
@@ -101,25 +202,21 @@ class Queue:
             place: of the database, for people.
             logger: the name of the logger below ``director_db``.
             errors: what operations raise of their driver's.
-            at_once: the most transactions at once.
-            leaders: how many of them while none takes long: a batch is the larger, the fewer run.
         """
         self._transaction = transaction
         self._place = place
         self._logger = logger
-        self.errors: tuple[type[Exception], ...] = (*errors, *_OF_OPERATIONS)
+        self.errors = (*errors, *_OF_OPERATIONS)
         self.max_calls = MAX_BATCH_CALLS
         self.max_bytes = MAX_BATCH_BYTES
-        self._at_once = at_once
-        self._leaders = leaders
         self.reset()
 
     def reset(self) -> None:
         """Forget every caller, with a lock that nobody owns: after a fork, or gevent's patches."""
-        self._lanes = [_Lane() for _ in range(self._at_once)]
-        self.leading = self._lanes[0].leading
+        self.leading = new_lock()
         self.waiting: deque[Call] = deque()
-        self.main_thread = threading.main_thread().ident
+        self._batch: Batch | None = None
+        self._main_thread = threading.main_thread().ident
 
     def run(self, operation: Callable[..., T], size: int, deadline: float) -> T:
         """Run an operation in a transaction, in this thread or another one.
@@ -134,9 +231,8 @@ class Queue:
         Raises:
             BackendUnavailableError: it could not begin in time, or who ran it was interrupted.
         """
-        for lane in self._lanes:
-            if lane.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
-                raise in_use_by_this_thread(self._place())
+        if self.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
+            raise in_use_by_this_thread(self._place())
         call = Call(operation, size)
         try:
             self.waiting.append(call)
@@ -224,63 +320,36 @@ class Queue:
         whole sleep: a leader was struck with this call in its hand, or the first in the queue is
         the very call that this one interrupts.
         """
-        alone = threading.get_ident() == self.main_thread
+        alone = threading.get_ident() == self._main_thread
         if alone and in_turn and self._first() is not call:
             return
         led = False
-        lane = self._lanes[0]
         try:
-            quick = 0
-            for lane in self._lanes:
-                led = lane.leading.acquire(blocking=False)
-                if led:
-                    break
-                if time.monotonic() - lane.since < _LONG:
-                    quick += 1
-                    if quick == self._leaders:
-                        break
+            led = self.leading.acquire(blocking=False)
             if led:
-                if lane.batch is not None:
+                if self._batch is not None:
                     self.recover()
                 if call in self.waiting:
-                    lane.since = time.monotonic()
-                    lane.batch = batch = Batch(self, call, alone=alone)
+                    self._batch = batch = Batch(self, call, alone=alone)
                     try:
                         self._transaction.run(batch, deadline)
                         self._settle(batch)
-                        lane.batch = None
                     except BaseException:
                         self.recover()
                         raise
-                elif not call.settled and self._is_lost(call):
+                elif not call.settled:
                     # A leader was struck after it took this call and before it noted it.
                     call.error = self._interrupted()
                     call.settled = True
         finally:
             # Without asking whether we own it; see `locks.Lock`.
             try:  # noqa: SIM105 - to call suppress() would be the very gap
-                lane.leading.release()
+                self.leading.release()
             except RuntimeError:
                 pass
         if led and self.waiting:
             # Who queues after this look finds nobody leading.
             self._wake_next()
-
-    def _is_lost(self, call: Call) -> bool:
-        """Whether no leader has a call that has left the queue: who had it was struck.
-
-        Whoever has it in hand leads since before this was asked. So each place is seen to be free
-        once, and what its leader left there is settled.
-        """
-        for lane in self._lanes:
-            try:
-                if not lane.leading.acquire(blocking=False):
-                    return False
-                self.recover()
-            finally:
-                with contextlib.suppress(RuntimeError):  # As in `_try_to_lead`.
-                    lane.leading.release()
-        return not call.settled
 
     def _settle(self, batch: Batch) -> None:
         for call in batch.calls:
@@ -288,19 +357,18 @@ class Queue:
                 call.settled = True
                 if call.wake is not None:
                     call.awaken()
+        self._batch = None
 
     def recover(self) -> None:
-        """Settle what an interrupted leader left; whoever calls this holds its lock."""
-        for lane in self._lanes:
-            batch = lane.batch
-            if batch is None or not lane.leading._is_owned():  # noqa: SLF001 - as above
-                continue
-            failed = 0 if self._transaction.recover() else batch.fail_all(self._interrupted)
-            self._settle(batch)
-            lane.batch = None
-            if failed:
-                text = "%s: a thread that was storing writes (%d) was interrupted; they failed"
-                tell(self._logger, WARNING, text, self._place(), failed)
+        """Settle what an interrupted leader left; whoever calls this holds `leading`."""
+        batch = self._batch
+        if batch is None:
+            return
+        failed = 0 if self._transaction.recover() else batch.fail_all(self._interrupted)
+        self._settle(batch)
+        if failed:
+            text = "%s: a thread that was storing writes (%d) was interrupted; they failed"
+            tell(self._logger, WARNING, text, self._place(), failed)
 
     def _interrupted(self) -> BackendUnavailableError:
         message = f"{self._place()}: the thread that was storing this was interrupted. Try again."

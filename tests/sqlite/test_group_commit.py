@@ -19,8 +19,7 @@ from director_db import (
     DirectorDBError,
     SessionNotFoundError,
 )
-from director_db.batch import Batch, Call
-from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS
+from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Batch, Call
 from director_db_sqlite import SQLiteDB
 from director_db_sqlite.readers import MAX_READERS
 
@@ -313,7 +312,7 @@ class Dropping(deque):
 
     def popleft(self):
         call = super().popleft()
-        if self.left and len(self.calls._lanes[0].batch.calls) == 1:
+        if self.left and len(self.calls._batch.calls) == 1:
             self.left = 0
             raise Boom
         return call
@@ -383,8 +382,8 @@ def test_closed_after_a_leader_was_struck_before_the_commit(db):
     call = Call(insert("lost"), 0)
     writer.connection.execute("BEGIN IMMEDIATE")
     call.result = call.operation(writer.connection)
-    writer.queue._lanes[0].batch, writer._committing = Batch(writer.queue, call, alone=True), True
-    writer.queue._lanes[0].batch.calls.append(call)
+    writer.queue._batch, writer._committing = Batch(writer.queue, call, alone=True), True
+    writer.queue._batch.calls.append(call)
     db._database.close()
     assert "after" == db._database.write(insert("after"), 0)
     assert ["after"] == stored(db)

@@ -11,8 +11,6 @@ from director_db_postgres.driver_log import LOGGER
 from director_db_postgres.waiting import NO_LIMIT
 
 if TYPE_CHECKING:
-    import psycopg
-
     from director_db.errors import DirectorDBError
     from director_db_postgres.settings import Settings
 
@@ -25,9 +23,7 @@ class Call:
         once: whether it may not be applied twice.
         in_doubt: whether a try that failed may have been applied.
         is_held_up: whether a try waited in vain for a lock.
-        is_shared: whether this is a try together with other calls, whose locks it may meet.
         is_late: whether the server was told to cancel it, as the time was up.
-        failure: what a first try has met that was made before; None if there was none.
         holder: who holds the lock of the session's row, for people.
         patience: the longest that it waits for an answer, in seconds.
         end: until when it waits for anything at all, on the monotonic clock.
@@ -35,16 +31,13 @@ class Call:
     """
 
     __slots__ = (
-        "__weakref__",
         "_settings",
         "deadline",
         "end",
-        "failure",
         "holder",
         "in_doubt",
         "is_held_up",
         "is_late",
-        "is_shared",
         "once",
         "patience",
         "session_id",
@@ -66,8 +59,6 @@ class Call:
         self.in_doubt = False
         self.is_late = False
         self.is_held_up = False
-        self.is_shared = False
-        self.failure: psycopg.Error | None = None
         self.holder = "another transaction"
         self.patience = min(patience, settings.operation_timeout)
         self.end = now + self.patience

@@ -28,15 +28,13 @@ from director_db_postgres.errors import (
     reason,
     sqlstate,
 )
-from director_db_postgres.group import Group, Write
 from director_db_postgres.pool import Pool
 from director_db_postgres.waiting import LOCK_WAIT, NO_LIMIT, NoAnswerError, Turn, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from director_db_postgres.connections import Connection
-    from director_db_postgres.pipeline import Answer, Step
     from director_db_postgres.settings import Settings
     from director_db_postgres.statements import Statements
 
@@ -64,7 +62,6 @@ class Database:
         # Short enough that a call hears of a lock before its own time is up.
         self._lock_wait = min(LOCK_WAIT, settings.operation_timeout / 3)
         self._pool = Pool(settings, statements, self._lock_wait, migrates=migrates)
-        self._group = Group(settings, self._try, self._lock_wait)
         self._forget_turns()
 
     def _forget_turns(self) -> None:
@@ -89,31 +86,6 @@ class Database:
     def write(self, operation: Operation[T], session_id: str) -> T:
         """Run an operation that may be applied twice without harm."""
         return self._run(operation, Call(self._settings, session_id))
-
-    def write_together(
-        self,
-        session_id: str,
-        size: int,
-        steps: Callable[[], Sequence[Step]],
-        told: Callable[[Sequence[Answer]], T],
-    ) -> T:
-        """Run as `write`, in one transaction with others that come meanwhile.
-
-        Args:
-            session_id: whose row it locks first.
-            size: about how much it writes, in bytes of payloads.
-            steps: returns its statements; asked when `utf8` is known.
-            told: returns the result that their answers tell.
-        """
-        call = Call(self._settings, session_id)
-        write = Write(call, steps, told)
-        # Each session is on one shard: one transaction for several would take two phases.
-        if not self._pool.connector.is_sharded and self._group.takes(session_id, size):
-            self._group.try_together(write, size)
-            if write.is_done:
-                result: T = write.result  # type: ignore[assignment]
-                return result
-        return self._run(write, call)
 
     def write_in_doubt(self, operation: Operation[T], session_id: str) -> tuple[T, bool]:
         """Run as `write`; the second result is whether an earlier try may have been applied."""
@@ -143,13 +115,11 @@ class Database:
     def renew_locks(self) -> None:
         """Make the locks anew; the next operation opens a new pool."""
         self._pool.renew_locks()
-        self._group.reset()
         self._forget_turns()
 
     def abandon(self) -> None:
         """Forget every connection without closing it: this is a forked child."""
         self._pool.abandon()
-        self._group.reset()
         self._forget_turns()
 
     # --- Trying, and trying again ---------------------------------------------------------------
@@ -206,7 +176,7 @@ class Database:
                 stale_plans -= 1
                 continue
             if state == LOCKED:
-                call.is_held_up, self._group.locked[call.session_id or ""] = True, call
+                call.is_held_up = True
                 if locked is None:
                     what = f"for the lock of a session, held by {call.holder}"
                     locked = LongWait(LOGGER, lambda: self.place, what, since=self._lock_wait)
@@ -261,9 +231,6 @@ class Database:
             tell(LOGGER, WARNING, text, self.place, reason(failure), seconds)
 
     def _try(self, operation: Operation[T], call: Call) -> T:
-        if call.failure is not None:
-            failure, call.failure = call.failure, None
-            raise failure
         token = object()
         pool, connection = self._pool.acquire(call, token)
         try:
@@ -284,7 +251,6 @@ class Database:
             call.in_doubt |= call.writes and (connection.closed or may_be_applied(error))
             # Not at each try: it is for people, and looks at all locks of the server.
             is_new = not call.is_held_up or time.monotonic() + self._lock_wait > call.end
-            is_new = is_new and not call.is_shared
             if sqlstate(error) == LOCKED and call.session_id is not None and is_new:
                 call.holder = connection.holder_of(self._statements.select_holder, call.session_id)
             self._pool.look_why_read_only(error, connection)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
+import psycopg
+
 from director_db import BaseDB
 from director_db.errors import BackendUnavailableError, DirectorDBError, InvalidRecordError
 from director_db.payload import MAX_PAYLOAD_BYTES
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
         SessionQuery,
     )
     from director_db_postgres.connections import Connection
-    from director_db_postgres.pipeline import Answer, Step
+    from director_db_postgres.pipeline import Step
 
     T = TypeVar("T")
 
@@ -172,11 +174,11 @@ class PostgresDB(BaseDB, db_type="postgres"):
     # --- Sessions -------------------------------------------------------------------------------
 
     def _insert_session(self, row: SessionRow) -> None:
-        def steps() -> list[Step]:
+        def insert(connection: Connection) -> None:
             stored = row._replace(metadata=self._text(row.metadata))
-            return [(self._sql.insert_session, stored)]
+            connection.run_waiting(self._sql.insert_session, stored)
 
-        self._database.write_together(row.session_id, len(row.metadata), steps, _any_changed)
+        self._database.write(insert, row.session_id)
 
     def _select_session(self, session_id: str) -> SessionRow | None:
         row = self._select_one(self._sql.select_session, session_id)
@@ -194,16 +196,15 @@ class PostgresDB(BaseDB, db_type="postgres"):
         return list(map(SessionRow._make, self._select(statement, parameters)))
 
     def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
-        def steps() -> list[Step]:
+        def update(connection: Connection) -> bool:
             parameters: list[str | int | None] = [session_id, changes.updated_at]
             for value in (changes.video_id, changes.collection_id):
                 parameters += (False, None) if value is UNSET else (True, value)
             metadata = changes.metadata
             parameters += (False, None) if metadata is UNSET else (True, self._text(metadata))
-            return [(self._sql.update_session, parameters)]
+            return connection.run_waiting(self._sql.update_session, parameters).count > 0
 
-        size = 0 if changes.metadata is UNSET else len(changes.metadata)
-        return self._database.write_together(session_id, size, steps, _any_changed)
+        return self._database.write(update, session_id)
 
     def _delete_session(self, session_id: str) -> DeletedComponents:
         def delete(connection: Connection) -> DeletedComponents:
@@ -222,7 +223,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
         merged = rows if len(rows) == 1 else merge(rows)
         latest = max(row.updated_at for row in rows)
 
-        def steps() -> list[Step]:
+        def upsert(connection: Connection) -> bool:
             stored = merged if self._database.utf8 else list(map(message_in_ascii, merged))
             count: Step = (self._sql.count_messages, (session_id, len(stored), latest))
             writes: list[Step] = [(self._sql.upsert_message, (session_id, *stored[0]))]
@@ -231,16 +232,15 @@ class PostgresDB(BaseDB, db_type="postgres"):
                     (self._sql.upsert_messages, (session_id, len(stored), given, *arrays))
                     for given, arrays in columns(stored)
                 ]
-            return [count, *writes]
+            try:
+                _, *written = connection.run_together(count, *writes)
+            except psycopg.errors.ForeignKeyViolation:
+                # Something in the database, such as a trigger, deleted the session in our own
+                # transaction.
+                return False
+            return any(answer.count for answer in written)
 
-        size = sum(
-            len(row.agents) + len(row.actions) + len(row.content) + len(row.metadata)
-            for row in rows
-        )
-        # Beside the count, which is no message.
-        return self._database.write_together(
-            session_id, size, steps, lambda answers: _any_changed(answers[1:])
-        )
+        return self._database.write(upsert, session_id)
 
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
         limit = _NO_LIMIT if query.limit is None else query.limit
@@ -420,10 +420,6 @@ class PostgresDB(BaseDB, db_type="postgres"):
 
     def _text(self, payload: str) -> str:
         return payload if self._database.utf8 else to_ascii(payload)
-
-
-def _any_changed(answers: Sequence[Answer]) -> bool:
-    return any(answer.count for answer in answers)
 
 
 def _unless_impossible(attempt: Callable[[], T], otherwise: T) -> T:

@@ -22,7 +22,7 @@ from director_db_sqlite.locks import LOGGER, long_wait, patiently
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director_db.batch import Batch
+    from director_db.queue import Batch
 
 # Between two tries to get the write lock of the file, in seconds; see `_begin`.
 _SHORTEST_PAUSE: Final = 0.0002

@@ -36,6 +36,7 @@ class LeaderDoesNotWait(BrokenDB, rule="LIF-1", level="concurrent"):
         def broken(self, connection, batch):
             self.queue._settle(batch)
             time.sleep(ROUND_TRIP)
+            self.queue._batch = batch
             commit(self, connection, batch)
 
         Writer._commit = broken

@@ -7,7 +7,6 @@ import time
 
 from director_db.rows import DeletedComponents, StoredMessage
 from director_db_postgres import errors, schema
-from director_db_postgres.group import Group
 from gallery.broken import ROUND_TRIP
 from gallery.postgres.broken import BrokenPostgresDB, connect_with
 
@@ -100,8 +99,6 @@ class SerializableAndNotAgain(BrokenPostgresDB, rule="LIF-1", level="concurrent"
     def break_code(cls):
         connect_with(options="-c default_transaction_isolation=serializable")
         errors._RETRY = errors._RETRY - {"40001"}
-        # What was refused to several together would be tried by each for itself.
-        Group.takes = lambda *_: False
 
 
 # --- Places ---------------------------------------------------------------------------------------
