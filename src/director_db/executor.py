@@ -172,7 +172,7 @@ class Executor:
                     self._most = THREADS
                     return
                 if self._begun == begun:
-                    more = min(len(self._waiting), MOST_THREADS - self._count)
+                    more = min(THREADS, len(self._waiting), MOST_THREADS - self._count)
                     self._count += more
                     self._most = max(THREADS, self._count)
                 begun = self._begun

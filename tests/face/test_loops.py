@@ -86,6 +86,8 @@ def test_a_loop_that_is_closed_under_its_calls(held, eventually, monkeypatch):
         task.get_coro().close()
     assert asyncio.run(db.delete_message("s1", "m3"))
     assert [True, False] == [held.begun.acquire(blocking=False) for _ in range(2)]
+    for name in ("m0", "m1"):
+        asyncio.run(eventually(lambda name=name: not held.get_message("s1", name)))
     assert {"m0", "m1", "m3"}.isdisjoint(m["msg_id"] for m in held.get_conversations("s1"))
     assert held.get_message("s1", "m2")
 
@@ -215,5 +217,6 @@ def test_the_loop_runs_on_while_much_is_stored_and_read(db):
 
     took = asyncio.run(main())
     assert len(gaps) > 20
-    # A face that runs them on the loop has three gaps or so, each a third of the whole.
-    assert max(gaps) < max(took / 4, 0.05), f"{max(gaps):.3f} s of {took:.3f} s"
+    # A face that runs them on the loop has three gaps or so, which are nearly the whole.
+    blocked = sum(gap for gap in gaps if gap > took / 8)
+    assert blocked < took / 2, f"{blocked:.3f} s of {took:.3f} s"

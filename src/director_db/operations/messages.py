@@ -152,8 +152,8 @@ class MessageOperations(Instance):
         read when its first message is asked for; so is what is raised.
 
         If others write meanwhile: a message that was there from the beginning to the end comes
-        once, in its place, and none that was deleted comes after that. If the last message of a
-        page is deleted, the next page follows the nearest one before it.
+        once, in its place, also if the last message of a page is deleted, and none that was deleted
+        comes after that. If that last one is stored again, the next page follows its new place.
 
         Args:
             session_id: the session; one that does not exist has no messages.
@@ -197,15 +197,11 @@ class MessageOperations(Instance):
         cursor = None
         while True:
             found = self._page_after(session_id, page, cursor)
-            back = 1
-            while found is None:
-                # The cursor was deleted. In growing steps, as all of a page may have gone at once;
-                # from the first message if all that were looked for have gone.
-                back *= 2
-                place = max(len(seen) - back, -1)
-                cursor = seen[place] if place >= 0 else None
-                again = {*seen[place + 1 :]}
-                found = self._page_after(session_id, page, cursor)
+            if found is None:
+                # The cursor was deleted. Any other that came may have been stored again since, and
+                # so stand behind what is new: from the first message.
+                again = {*seen}
+                found = self._page_after(session_id, page, None) or []
             # Only those at the start: one that was stored again stands behind what is new.
             skipped = 0
             while skipped < len(found) and found[skipped]["msg_id"] in again:

@@ -60,6 +60,11 @@ class IterationClauses:
         for name in "cda":
             db.delete_message("s1", name)
         expect(msg_ids(list(found)), ["e", "f", "g"])
+        found = _begun(db, [*"abcdefgh"], page=4, taken=4)
+        for name in "dc":
+            db.delete_message("s1", name)
+        put(db, "s1", "c")
+        expect(msg_ids(list(islice(found, 4))), ["e", "f", "g", "h"], "though c is the last now")
 
     @clause("MSG-10")
     def test_msg_10_goes_on_where_the_end_was_cut_off(self, db: RecordedDB) -> None:
