@@ -23,11 +23,10 @@ MAX_TEXT_CHARACTERS: Final = 255
 # Clocks differ, and some sessions are planned.
 _FAR_AHEAD: Final = 366 * 24 * 3600
 
-_MIN_TIMESTAMP: Final = -(2**63)
-
 PAGE: Final = 1000
 """How many records an iteration reads at once, if it is not told."""
 
+_MIN_TIMESTAMP: Final = -(2**63)
 _MAX_TIMESTAMP: Final = 2**63 - 1
 
 

@@ -167,7 +167,7 @@ class Executor:
         while True:
             with self._lock:
                 more = 0
-                if not any(not job._unwanted for job in self._waiting):  # noqa: SLF001
+                if all(job._unwanted for job in self._waiting):  # noqa: SLF001
                     self._watched = False
                     self._most = THREADS
                     return

@@ -49,7 +49,10 @@ def test_the_two_cannot_be_told_apart(pair, stopped_clock):
 
 def test_text_that_only_the_rows_show_is_a_difference(pair, stopped_clock, monkeypatch):
     insert = pair.two._insert_session
-    spaced = lambda row: insert(row._replace(metadata=f" {row.metadata}"))  # noqa: E731
+
+    def spaced(row):
+        return insert(row._replace(metadata=f" {row.metadata}"))
+
     monkeypatch.setattr(pair.two, "_insert_session", spaced)
     machine = type("Pair", (StoredAlike,), {"handles": [pair.one], "reference": pair.two})()
     machine.create_sessions((LOOK_ALIKES[0], LOOK_ALIKES[0]), 1)

@@ -24,6 +24,11 @@ class HeldDB(SQLiteDB, db_type="held"):
         assert self.go_on.wait(120)
         return super()._delete_message(session_id, msg_id)
 
+    async def until_begun(self, times=1):
+        """Wait until so many more of them have begun."""
+        for _ in range(times):
+            await eventually(lambda: self.begun.acquire(blocking=False))
+
 
 @pytest.fixture
 def sync_db(tmp_path):

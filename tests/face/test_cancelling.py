@@ -15,12 +15,12 @@ def ids(db):
     return [message["msg_id"] for message in db.get_conversations("s1")]
 
 
-def test_one_that_has_begun_ends_and_the_await_with_it(held, eventually):
+def test_one_that_has_begun_ends_and_the_await_with_it(held):
     db = AsyncDB(held)
 
     async def main():
         task = asyncio.create_task(db.delete_message("s1", "m0"))
-        await eventually(lambda: held.begun.acquire(blocking=False))
+        await held.until_begun()
         for _ in range(3):
             task.cancel()
             await asyncio.sleep(0.01)
@@ -36,7 +36,7 @@ def test_one_that_has_begun_ends_and_the_await_with_it(held, eventually):
     asyncio.run(main())
 
 
-def test_the_error_of_a_cancelled_call_is_the_cause(held, eventually, monkeypatch):
+def test_the_error_of_a_cancelled_call_is_the_cause(held, monkeypatch):
     db = AsyncDB(held)
     error = BackendUnavailableError("gone", maybe_applied=True)
 
@@ -49,7 +49,7 @@ def test_the_error_of_a_cancelled_call_is_the_cause(held, eventually, monkeypatc
 
     async def main():
         task = asyncio.create_task(db.delete_message("s1", "m0"))
-        await eventually(lambda: held.begun.acquire(blocking=False))
+        await held.until_begun()
         task.cancel()
         await asyncio.sleep(0)
         held.go_on.set()
@@ -60,15 +60,14 @@ def test_the_error_of_a_cancelled_call_is_the_cause(held, eventually, monkeypatc
     asyncio.run(main())
 
 
-def test_one_that_has_not_begun_never_begins(held, eventually, monkeypatch):
+def test_one_that_has_not_begun_never_begins(held, monkeypatch):
     # No more threads than so many, or it would begin.
     monkeypatch.setattr("director_db.executor.MOST_THREADS", THREADS)
     db = AsyncDB(held)
 
     async def main():
         first = [asyncio.create_task(db.delete_message("s1", f"m{n}")) for n in range(THREADS)]
-        for _ in first:
-            await eventually(lambda: held.begun.acquire(blocking=False))
+        await held.until_begun(THREADS)
         late = asyncio.create_task(db.delete_message("s1", "m99"))
         last = asyncio.create_task(db.delete_message("s1", "m98"))
         await asyncio.sleep(0.3)
@@ -108,8 +107,7 @@ def test_closing_waits_for_what_has_begun_and_lets_nothing_begin(held, eventuall
 
     async def main():
         begun = [asyncio.create_task(db.delete_message("s1", f"m{n}")) for n in range(THREADS)]
-        for _ in begun:
-            await eventually(lambda: held.begun.acquire(blocking=False))
+        await held.until_begun(THREADS)
         waiting = asyncio.create_task(db.delete_message("s1", "m99"))
         await asyncio.sleep(0)
         closing = asyncio.create_task(db.aclose())
@@ -128,11 +126,11 @@ def test_closing_waits_for_what_has_begun_and_lets_nothing_begin(held, eventuall
     asyncio.run(main())
 
 
-def test_timeouts_and_task_groups(held, eventually):
+def test_timeouts_and_task_groups(held):
     db = AsyncDB(held)
 
     async def let_go(limit):
-        await eventually(lambda: held.begun.acquire(blocking=False))
+        await held.until_begun()
         limit.reschedule(asyncio.get_running_loop().time())
         await asyncio.sleep(0.05)
         held.go_on.set()

@@ -72,11 +72,7 @@ def test_a_loop_that_is_closed_under_its_calls(held, eventually, monkeypatch):
     loop = asyncio.new_event_loop()
     tasks = [loop.create_task(db.delete_message("s1", f"m{n}")) for n in range(4)]
 
-    async def until_two_have_begun():
-        for _ in range(2):
-            await eventually(lambda: held.begun.acquire(blocking=False))
-
-    loop.run_until_complete(until_two_have_begun())
+    loop.run_until_complete(held.until_begun(2))
     loop.close()
     held.go_on.set()
     found = asyncio.run(db.get_conversations("s1"))
@@ -93,7 +89,7 @@ def test_a_loop_that_is_closed_under_its_calls(held, eventually, monkeypatch):
 
 
 @needs_fork
-def test_a_forked_child_has_threads_of_its_own(held, eventually):
+def test_a_forked_child_has_threads_of_its_own(held):
     """It runs none of its parent's calls, and the parent's end there."""
     db = AsyncDB(held)
     held.go_on.set()
