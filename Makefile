@@ -19,13 +19,19 @@ DOCS_READY := $(VENV)/.docs-ready
 
 # More workers than cores, as most tests of Postgres wait; the longest files begin.
 PYTEST := $(BIN)/python -m pytest -n auto --no-loadscope-reorder
-# What a run of `make test` draws of the gallery; `make test SAMPLE=2026-01-31` is the run of that day.
+# What a run of `make test` draws of the gallery and of the tests that take long;
+# `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
+
+# Thousands of small databases come and go: in memory, where programs may run there and 8 GB are free.
+IN_MEMORY := $(shell [ -w /dev/shm ] && ! grep -qs ' /dev/shm .*noexec' /proc/mounts && \
+	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 8000000 {print "/dev/shm"}')
+test test-all print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
 
 # The tests start thousands of processes; without bytecode each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all bench proven docs lint format init-sqlite-db init-postgres-db build clean
+.PHONY: demo test test-all print-tmpdir bench proven docs lint format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo
@@ -35,6 +41,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST)
+
+print-tmpdir:
+	@echo "$$TMPDIR"
 
 bench: $(if $(PEERS),$(PEERS_READY),$(READY))
 	$(BENCH_PYTHON) -m benchmarks --json $(RESULTS)/latest.json --markdown $(RESULTS)/latest.md \

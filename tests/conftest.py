@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -92,6 +93,11 @@ class _Failures:
 def pytest_collection_modifyitems(items):
     turns = {**{name: turn for turn, name in enumerate(_LONG)}, "gallery/test_gallery.py": 1000}
     items.sort(key=lambda item: turns.get("/".join(item.path.parts[-2:]), len(turns)))
+
+
+def pytest_collection_finish():
+    # What thousands of tests are made of stays to the end, and no collection is to walk it again.
+    gc.freeze()
 
 
 @pytest.fixture

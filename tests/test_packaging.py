@@ -14,6 +14,8 @@ import pytest
 
 import director_db
 
+pytestmark = pytest.mark.sampled
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.sampled
+
 # A sitecustomize. Without SIGKILL, with which this system's own subprocess ends processes; that
 # module keeps the rest of what it needs.
 PRELUDE = """

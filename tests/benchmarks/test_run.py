@@ -19,6 +19,8 @@ from benchmarks.scale import TINY
 from benchmarks.statistics import Spread
 from director_db_conformance.servers import NoServerError, offered_postgres
 
+pytestmark = pytest.mark.sampled
+
 COUNTED_ON_THE_WIRE = (
     "upsert",
     "bulk of 50",

@@ -14,6 +14,8 @@ import pytest
 
 from director_db_sqlite import SQLiteDB
 
+pytestmark = pytest.mark.sampled
+
 COMMAND = Path(sys.executable).with_name("director-db")
 CHECKS = 14
 

@@ -16,6 +16,8 @@ from director_db_conformance.servers import find_cluster
 from director_db_conformance.servers.folder import ServerFolder
 from director_db_conformance.servers.reaper import processes, processes_in, reap
 
+pytestmark = pytest.mark.sampled
+
 WAL_WRITER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 

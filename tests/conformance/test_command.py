@@ -15,6 +15,8 @@ from director_db_conformance.provision import why_unusable
 from director_db_conformance.servers.configured_server import VARIABLE
 from director_db_conformance.servers.server_sources import VERSION_VARIABLE
 
+pytestmark = pytest.mark.sampled
+
 
 def row(done, db_type):
     """Return the cells of a backend's row in the table of verdicts."""
@@ -23,6 +25,7 @@ def row(done, db_type):
     return re.split(r"  +", found[0].strip())
 
 
+@pytest.mark.sampled(always=True)
 @pytest.mark.timeout(1200)
 def test_sqlite_and_postgres_are_conformant(conformance, tmp_path, pytestconfig):
     """The proof of the two backends of this repository, and of all that the command writes.

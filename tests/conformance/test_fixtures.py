@@ -9,6 +9,8 @@ from director_db_conformance.servers.configured_server import VARIABLE
 from director_db_conformance.servers.docker_container import IMAGE_VARIABLE
 from director_db_conformance.servers.server_sources import VERSION_VARIABLE
 
+pytestmark = pytest.mark.sampled
+
 CONFTEST = 'pytest_plugins = ["director_db_conformance.fixtures"]\n'
 
 USES_A_DATABASE = """

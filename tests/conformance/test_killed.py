@@ -31,6 +31,7 @@ class TestSpinning(ConformanceSuite):
 """
 
 pytestmark = [
+    pytest.mark.sampled,
     pytest.mark.timeout(600),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
 ]

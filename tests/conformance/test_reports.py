@@ -10,6 +10,8 @@ from director_db_conformance.expectation import NonconformityError
 from director_db_conformance.transcript import shown_error, shown_output
 from director_db_conformance.unexpected import nonconformity
 
+pytestmark = pytest.mark.sampled
+
 WATCHED = {
     "test_msg_7_another_process_sees_no_part_of_a_bulk",
     "test_ctx_3_another_process_sees_no_part_of_a_save",

@@ -21,7 +21,7 @@ from director_db_conformance.servers.configured_server import VARIABLE, Configur
 from director_db_conformance.servers.docker_container import DEFAULT_VERSION, IMAGE_VARIABLE
 from director_db_conformance.servers.server_sources import SERVER_SOURCES
 
-pytestmark = pytest.mark.usefixtures("no_configured_server")
+pytestmark = [pytest.mark.sampled, pytest.mark.usefixtures("no_configured_server")]
 
 NAMES = [source.name for source in SERVER_SOURCES]
 CONFIGURED, DOCKER, SYSTEM, WHEEL = NAMES

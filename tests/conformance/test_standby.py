@@ -3,6 +3,8 @@ import pytest
 
 from director_db_conformance.servers import Standby, find_cluster
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture
 def primary():

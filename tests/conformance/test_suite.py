@@ -19,6 +19,8 @@ from director_db_conformance.clause import clause, clause_of
 from director_db_conformance.clauses import ALL_CLAUSES
 from director_db_conformance.levels import Level
 
+pytestmark = pytest.mark.sampled
+
 FILE = """
 from director_db_conformance import ConformanceSuite, Place
 

@@ -12,6 +12,8 @@ from director_db.rows import MessageQuery
 from director_db_conformance.machine import OperationsMachine, compare_backends
 from director_db_conformance.strategies import LOOK_ALIKES
 
+pytestmark = pytest.mark.sampled
+
 
 class StoredAlike(OperationsMachine):
     """Looks at the rows, too."""

@@ -12,7 +12,7 @@ from gallery.broken import SQLITE
 from gallery.registry import whole_gallery
 from gallery.report import as_json, as_markdown, left_to_luck, others, summary
 from gallery.runner import Trials, Verdict
-from gallery.verdicts import PROPERTY, SAMPLED, sample
+from gallery.verdicts import OF_DAYS, PROPERTY, SAMPLED, has_its_turn, sample
 
 CONTRACT = (Path(__file__).parents[2] / "CONTRACT.md").read_text(encoding="utf-8")
 RULES = re.findall(r"^### ([A-Z]{3}-\d+):", CONTRACT, re.MULTILINE)
@@ -127,6 +127,16 @@ def test_a_sample_is_drawn_anew_with_each_seed():
     assert drawn <= {*GALLERY}
     assert SAMPLED == len(drawn)
     assert drawn != sample(GALLERY, "2026-01-02")
+
+
+def test_each_sampled_test_has_its_turn_within_some_weeks():
+    days = [f"2026-{month:02}-{day:02}" for month in (1, 2, 3) for day in range(1, 29)]
+    turns = {
+        name: [day for day in days if has_its_turn(name, day)] for name in map(str, range(200))
+    }
+    assert all(turns.values())
+    drawn = sum(map(len, turns.values())) / len(turns) / len(days)
+    assert 0.8 / OF_DAYS < drawn < 1.25 / OF_DAYS
 
 
 class TestReport:

@@ -6,9 +6,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from director_db_conformance.dsn import replace
 from director_db_conformance.servers import Standby, find_cluster
 from director_db_postgres import PostgresDB
+
+pytestmark = pytest.mark.sampled
 
 THREADS = 4
 BEFORE = 1.5

@@ -16,6 +16,8 @@ from director_db import BackendUnavailableError, ConfigurationError, SchemaError
 from director_db.records import Migration
 from director_db_postgres import PostgresDB
 
+pytestmark = pytest.mark.sampled
+
 NOTHING = Migration(0, 0, 0, 0, [])
 BUSY = Migration(3, 30, 2, 0, [])
 

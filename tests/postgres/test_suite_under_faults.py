@@ -13,6 +13,8 @@ from director_db_conformance.transcript import RecordedPlace
 from director_db_postgres import database
 from director_db_postgres.database import Database
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture
 def place(postgres_cluster, tmp_path):

@@ -24,6 +24,8 @@ from director_db import (
 from director_db.records import Migration
 from director_db_sqlite import SQLiteDB, connections
 
+pytestmark = pytest.mark.sampled
+
 NOTHING = Migration(0, 0, 0, 0, [])
 
 TABLES = """

@@ -16,6 +16,8 @@ import pytest
 
 from director_db_sqlite import SQLiteDB
 
+pytestmark = pytest.mark.sampled
+
 PRELUDE = """
 import ctypes, itertools, json, os, random, signal, sys, threading, time
 from director_db import BackendUnavailableError, DirectorDBError

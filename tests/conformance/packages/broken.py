@@ -45,8 +45,7 @@ class DyingDB(SQLiteDB, db_type="dying"):
         time.sleep(1000)
 
     def _delete_context(self, session_id):
-        while True:
-            pass
+        time.sleep(1000)
 
 
 class HangingDB(SQLiteDB, db_type="hanging"):

@@ -18,47 +18,70 @@ SAMPLE_OPTION: Final = "--sample"
 SAMPLED: Final = 60
 """How many trials are a sample."""
 
+OF_DAYS: Final = 5
+"""In a run with a sample, a test that is marked ``sampled`` has its turn one time in so many."""
+
 
 def pytest_addoption(parser):
     """Add the option for a run of minutes."""
     parser.addoption(
         SAMPLE_OPTION,
         metavar="SEED",
-        help=f"of the gallery only {SAMPLED} trials, drawn with this seed; of the suite only core",
+        help=f"draw {SAMPLED} trials of the gallery and one in {OF_DAYS} of the tests that are "
+        "marked as sampled, with this seed; of the suite run only core",
     )
 
 
 def pytest_report_header(config):
     """Say how to draw the same sample again."""
     seed = config.getoption(SAMPLE_OPTION)
-    return None if seed is None else f"gallery: {SAMPLED} trials, drawn with {SAMPLE_OPTION}={seed}"
+    if seed is None:
+        return None
+    return (
+        f"sample: {SAMPLED} trials of the gallery, one in {OF_DAYS} of the tests that are marked "
+        f"as sampled, drawn with {SAMPLE_OPTION}={seed}"
+    )
 
 
 def pytest_configure(config):
     """Begin to collect verdicts."""
+    text = f"sampled: takes long; with {SAMPLE_OPTION}, it is drawn one time in {OF_DAYS}"
+    config.addinivalue_line("markers", f"{text}, unless it is marked as sampled(always=True)")
     config.pluginmanager.register(_Verdicts(), "director-db-gallery-verdicts")
 
 
 @pytest.hookimpl(trylast=True)  # What was chosen by name needs no drawing.
 def pytest_collection_modifyitems(config, items):
-    """Leave out the trials that were not drawn."""
+    """Leave out the trials and the tests that were not drawn."""
     seed = config.getoption(SAMPLE_OPTION)
+    if seed is None:
+        return
     trials = {
         item: item.callspec.params["name"]
         for item in items
         if "verdict_on" in getattr(item, "fixturenames", ())
     }
-    if seed is None or len(trials) <= SAMPLED:
-        return
     drawn = sample(trials.values(), seed)
-    out = [item for item, name in trials.items() if name not in drawn]
-    config.hook.pytest_deselected(items=out)
+    out = {item for item, name in trials.items() if name not in drawn}
+    out |= {item for item in items if _is_sampled(item) and not has_its_turn(item.nodeid, seed)}
+    config.hook.pytest_deselected(items=list(out))
     items[:] = [item for item in items if item not in out]
+
+
+def _is_sampled(item):
+    marker = item.get_closest_marker("sampled")
+    return marker is not None and not marker.kwargs.get("always")
 
 
 def sample(names, seed):
     """Return some of the names, the same for the same seed."""
-    return {*random.Random(seed).sample(sorted(names), SAMPLED)}
+    known = sorted(names)
+    return {*random.Random(seed).sample(known, min(SAMPLED, len(known)))}
+
+
+def has_its_turn(test, seed):
+    """Say whether a test is drawn; the same for the same seed."""
+    return random.Random(f"{seed} {test}").randrange(OF_DAYS) == 0
 
 
 class _Verdicts:
