@@ -159,7 +159,8 @@ class Instance(Storage, metaclass=_Registering):
         transaction. Stop the old application first.
 
         A database that is ours already stays as it is, also where old tables are there again; one
-        that is missing or empty is created, as by any first use.
+        that is missing or empty is created, and one of an earlier release upgraded, as by any first
+        use, and on Postgres for as long as it takes.
 
         Args:
             skip_invalid: leave rows that break a rule of the contract (an empty id, text that is

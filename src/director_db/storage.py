@@ -171,8 +171,9 @@ class Storage(ABC):
     def _check(self) -> Health:
         """Connect, create what is missing, and describe the database (LIF-4).
 
-        Every first operation creates what is missing, as this one does. Many processes may do so at
-        once, and one may have died in the middle.
+        Every first operation creates what is missing, as this one does, and upgrades what an
+        earlier release of the backend has made; `director_db.schema_version` helps. Many processes
+        may do so at once, and one may have died in the middle.
 
         Raises:
             SchemaError: the tables are not ours, or of another release; nothing is changed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from psycopg import sql
@@ -138,7 +139,7 @@ def test_the_old_layout_in_another_schema_is_none_of_ours(place, new_db):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("UPDATE director_meta SET value = '2'", "Upgrade director-db-postgres"),
+        ("UPDATE director_meta SET value = '3'", "Upgrade director-db-postgres"),
         ("UPDATE director_meta SET value = 'x'", "not director-db's"),
         ("DELETE FROM director_meta", "not director-db's"),
         ("DROP TABLE director_meta", "no director_meta"),
@@ -233,3 +234,24 @@ def test_without_a_schemas_name_only_the_first_of_the_search_path_counts(place, 
 def test_a_schema_whose_name_is_reserved(place, new_db):
     with pytest.raises(ConfigurationError, match="reserved"):
         new_db(place.dsn, schema="pg_foo").get_sessions()
+
+
+def test_who_must_not_alter_old_tables_is_told_who_has_to(place, new_db):
+    folder = Path(__file__).parents[1] / "upgrades"
+    with place.connect() as admin:
+        admin.execute((folder / "version_1.postgres.sql").read_text(encoding="utf-8"))
+        admin.execute(
+            "CREATE ROLE app LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA public TO app;"
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app"
+        )
+    try:
+        db = new_db(replace(place.dsn, user="app", password="x"))  # noqa: S106 - a throw-away role
+        with pytest.raises(
+            SchemaError, match=r"owner of table.*As their owner, run: director-db migrate"
+        ):
+            db.get_sessions()
+        assert new_db(place.dsn).migrate() == (0, 0, 0, 0, [])
+        assert db.get_sessions() == []
+    finally:
+        with place.connect() as admin:
+            admin.execute("DROP OWNED BY app; DROP ROLE app")

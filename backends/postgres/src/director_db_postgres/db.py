@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -136,7 +137,8 @@ class PostgresDB(BaseDB, db_type="postgres"):
     def _check(self) -> Health:
         def look(connection: Connection) -> ServerHealth:
             # Once more, as somebody may have dropped the tables since the first operation.
-            schema.ensure(connection, self._sql, self.place)
+            until = time.monotonic() + _HEALTH_PATIENCE
+            schema.ensure(connection, self._sql, self.place, until=until)
             return ServerHealth.look(connection, self._sql)
 
         found = self._database.read(look, patience=_HEALTH_PATIENCE)

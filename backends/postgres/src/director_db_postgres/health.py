@@ -8,7 +8,7 @@ import psycopg
 
 from director_db import CONTRACT_VERSION, __version__
 from director_db_postgres import citus, old_layout, sql
-from director_db_postgres.schema import SCHEMA_VERSION
+from director_db_postgres.upgrades import SCHEMA_VERSION
 from director_db_postgres.version import __version__ as plugin_version
 
 if TYPE_CHECKING:

@@ -209,7 +209,13 @@ class Pool:
             try:
                 if not self._migrates:
                     connection.expect_answers(call.patience, call.end)
-                schema.ensure(connection, self._statements, self._place, migrating=self._migrates)
+                schema.ensure(
+                    connection,
+                    self._statements,
+                    self._place,
+                    migrating=self._migrates,
+                    until=call.end,
+                )
                 self.utf8 = connection.pgconn.parameter_status(b"server_encoding") == b"UTF8"
             except BaseException as error:
                 call.is_late |= connection.is_cancelled

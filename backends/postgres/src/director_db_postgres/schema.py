@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -10,16 +11,19 @@ from psycopg import sql
 from director_db.errors import ConfigurationError, SchemaError
 from director_db.legacy.old_layout import is_old_layout
 from director_db.logs import INFO, tell
-from director_db_postgres import old_layout
+from director_db.schema_version import SchemaVersion
+from director_db_postgres import old_layout, upgrades
 from director_db_postgres.driver_log import LOGGER
+from director_db_postgres.upgrades import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from director_db.records import Migration
     from director_db_postgres.pipeline import PipelinedConnection
     from director_db_postgres.statements import Statements
 
-SCHEMA_VERSION: Final = 1
-
+# The tables of version 1; new ones are made by the same upgrades as old ones, so that they cannot
+# differ.
+#
 # A message's place is `seq`, taken from its session's `last_seq`. A context's list may be kept item
 # by item (`list_key`, `list_len` and director_context_items); all else stays in `context_data`.
 # Payloads are TEXT: JSONB loses the order of keys, the type of numbers and U+0000.
@@ -95,15 +99,13 @@ CREATE: Final = (
         PRIMARY KEY (session_id, idx)
     )
     """,
-    f"""
-    INSERT INTO {{schema}}director_meta (key, value)
-    VALUES ('schema_version', '{SCHEMA_VERSION}')
+    """
+    INSERT INTO {schema}director_meta (key, value)
+    VALUES ('schema_version', '1')
     """,
 )
 
-# One key for all schemas of a database: creating is rare, and a wait for another one is short. A
-# lock of the transaction, not of the session: it works through a pooler and cannot be left behind.
-_LOCK: Final = b"SELECT pg_advisory_xact_lock(7310868735422735730)"
+_LOCK: Final = upgrades.LOCK
 
 WAIT_FOR_LOCKS: Final = b"SET LOCAL lock_timeout = 0"
 """Others' locks are waited for in the rest of the transaction: this needs what they create."""
@@ -134,8 +136,9 @@ def ensure(
     *,
     migrating: bool = False,
     skip_invalid: bool = False,
+    until: float | None = None,
 ) -> Migration | None:
-    """Create what is missing; one statement where nothing is.
+    """Create what is missing and upgrade what is old; one statement where nothing is.
 
     Sees whether the server is a sharded one, too, and tells the connection.
 
@@ -145,13 +148,15 @@ def ensure(
         place: the database, for messages.
         migrating: carry the old system's tables over, instead of refusing them.
         skip_invalid: leave rows that break a rule behind, instead of giving up.
+        until: when an upgrade stops waiting for the locks of others, on the monotonic clock.
 
     Returns:
         What was migrated; None where our tables were there already.
 
     Raises:
-        SchemaError: the tables are of another version or not ours, or the old system's are there
-            and not to be migrated, or cannot be.
+        SchemaError: the tables are too new or not ours, or the old system's are there and not to
+            be migrated, or cannot be.
+        BackendUnavailableError: somebody held tables that have to be upgraded.
     """
     try:
         row = next(iter(connection.run(statements.select_schema_version).rows()), None)
@@ -163,7 +168,14 @@ def ensure(
             raise
     else:
         if row is not None or statements.schema is not None:
-            _check_version(row, place)
+            if _version(row, place) < SCHEMA_VERSION:
+
+                def find() -> int:
+                    row = connection.execute(statements.select_schema_version).fetchone()
+                    return _version(row, place)
+
+                until = time.monotonic() + upgrades.PATIENCE if until is None else until
+                upgrades.upgrade(connection, statements, place, find, until)
             connection.is_sharded = row is not None and row[1]
             return None
     # Whatever the server's default is: after the lock, each statement must see the latest state.
@@ -205,7 +217,9 @@ def _create(
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name).as_bytes(None))
     tables = old_layout.columns_by_table(connection, schema)
     if "director_meta" in tables:
-        _check_version(connection.execute(statements.select_schema_version).fetchone(), place)
+        version = _version(connection.execute(statements.select_schema_version).fetchone(), place)
+        if version < SCHEMA_VERSION:
+            upgrades.apply(connection, statements, version)
         return None
     taken = sorted(tables.keys() & _OURS)
     if taken:
@@ -219,20 +233,22 @@ def _create(
         raise SchemaError(message)
     for statement in CREATE:
         connection.execute(statements.compose(statement))
+    upgrades.apply(connection, statements, 1)
     return old_layout.carry_over(connection, statements, place, tables, skip_invalid=skip_invalid)
 
 
-def _check_version(row: tuple[Any, ...] | None, place: str) -> None:
-    version = None if row is None else row[0]
-    if version == str(SCHEMA_VERSION):
-        return
-    if isinstance(version, str) and version.isdecimal() and int(version) > SCHEMA_VERSION:
+def _version(row: tuple[Any, ...] | None, place: str) -> int:
+    required, _, reached = row or (None, None, None)
+    version = SchemaVersion(required, reached, SCHEMA_VERSION)
+    if version.is_too_new:
         message = (
-            f"{place} has schema version {version}; this release of director-db-postgres knows "
+            f"{place} has schema version {required}; this release of director-db-postgres knows "
             f"{SCHEMA_VERSION}. Upgrade director-db-postgres."
         )
         raise SchemaError(message)
-    raise _not_ours(place, f"a table director_meta with schema version {version!r}")
+    if version.number is None:
+        raise _not_ours(place, f"a table director_meta with schema version {required!r}")
+    return version.number
 
 
 def _not_ours(place: str, what: str) -> SchemaError:

@@ -16,16 +16,18 @@ import itertools
 from typing import Final
 
 # The first look at a database. The second column is whether the server may be a sharded one.
-_LOOK: Final = "SELECT value, EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus')"
-
-SELECT_SCHEMA_VERSION: Final = f"""
-    {_LOOK} FROM {{schema}}director_meta WHERE key = 'schema_version'
+_LOOK: Final = """
+    SELECT value, EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus'),
+        (SELECT value FROM {schema}director_meta WHERE key = 'upgraded_to')
+    FROM {schema}director_meta WHERE key = 'schema_version'
 """
+
+SELECT_SCHEMA_VERSION: Final = _LOOK
 
 # Without a schema's name the search path is searched; but only its first schema is ours, or else it
 # would depend on who comes first whether two users of a database share their tables.
 SELECT_OWN_SCHEMA_VERSION: Final = f"""
-    {_LOOK} FROM director_meta WHERE key = 'schema_version'
+    {_LOOK.replace("{schema}", "")}
     AND tableoid = to_regclass(quote_ident(current_schema()) || '.director_meta')
 """
 
@@ -380,8 +382,8 @@ DELETE_CONTEXT: Final = "DELETE FROM {schema}director_context_messages WHERE ses
 # Fails where a table is missing; reads no row.
 PROBE_TABLES: Final = """
     SELECT
-        (SELECT seq FROM {schema}director_conversations WHERE false),
-        (SELECT last_seq FROM {schema}director_sessions WHERE false),
+        (SELECT revision FROM {schema}director_conversations WHERE false),
+        (SELECT user_id FROM {schema}director_sessions WHERE false),
         (SELECT version FROM {schema}director_context_messages WHERE false),
         (SELECT idx FROM {schema}director_context_items WHERE false)
 """

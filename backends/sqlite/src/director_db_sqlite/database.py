@@ -24,6 +24,7 @@ from director_db_sqlite.file import (
 from director_db_sqlite.locks import LOGGER, locked, patiently
 from director_db_sqlite.log import refuse_log_of_another
 from director_db_sqlite.readers import Readers
+from director_db_sqlite.upgrades import SCHEMA_VERSION
 from director_db_sqlite.writer import Writer
 
 if TYPE_CHECKING:
@@ -306,6 +307,9 @@ class FileDatabase:
                     self.path,
                     deadline,
                 )
+            if found is schema.Layout.OUTDATED:
+                text = "%s: upgraded to schema version %d"
+                tell(LOGGER, INFO, text, self.path, SCHEMA_VERSION)
             if _journal_mode(connection) != "wal":
                 # A migration may have taken longer than anybody waits for a lock.
                 deadline = max(deadline, time.monotonic() + self._patience)
@@ -322,6 +326,9 @@ class FileDatabase:
         # Another process may have been faster; now the write lock is ours.
         found = schema.find_layout(connection, self.path)
         if found is schema.Layout.OURS:
+            return None
+        if found is schema.Layout.OUTDATED:
+            schema.upgrade_tables(connection, self.path)
             return None
         if found is schema.Layout.OLD and not migrating:
             schema.refuse_old_layout(self.path)

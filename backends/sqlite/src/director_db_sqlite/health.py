@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from director_db import CONTRACT_VERSION, __version__
-from director_db_sqlite.schema import SCHEMA_VERSION
 from director_db_sqlite.settings import NORMAL
+from director_db_sqlite.upgrades import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

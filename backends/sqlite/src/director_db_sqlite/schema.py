@@ -6,14 +6,17 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from director_db.errors import SchemaError
+from director_db.schema_version import SchemaVersion
 from director_db_sqlite import old_layout
 from director_db_sqlite.sql import SELECT_SCHEMA_VERSION
+from director_db_sqlite.upgrades import SCHEMA_VERSION, upgrade
 
 if TYPE_CHECKING:
     import sqlite3
 
-SCHEMA_VERSION: Final = 1
-
+# The tables of version 1; new ones are made by the same upgrades as old ones, so that they cannot
+# differ.
+#
 # A message's place is `seq`, taken from its session's `last_seq`. A context's list may be kept item
 # by item (`list_key`, `list_len` and director_context_items); all else stays in `context_data`.
 CREATE: Final = (
@@ -85,7 +88,7 @@ CREATE: Final = (
         PRIMARY KEY (session_id, idx)
     ) STRICT
     """,
-    f"INSERT INTO director_meta (key, value) VALUES ('schema_version', '{SCHEMA_VERSION}')",
+    "INSERT INTO director_meta (key, value) VALUES ('schema_version', '1')",
 )
 
 # Tables, views and indexes share their names, in upper or lower case.
@@ -100,6 +103,7 @@ _OURS: Final = {
 _INDEXES: Final = {
     "director_sessions_by_activity",
     "director_sessions_by_collection",
+    "director_sessions_by_user",
     "director_sessions_by_video",
 }
 
@@ -108,7 +112,8 @@ class Layout(Enum):
     """Whose tables a file holds."""
 
     NONE = "neither ours nor the old system's"
-    OURS = "ours, in the version of this release"
+    OURS = "ours, in the version of this release or a newer one that it may use"
+    OUTDATED = "ours, to be upgraded"
     OLD = "those of the system before director-db"
 
 
@@ -116,7 +121,7 @@ def find_layout(connection: sqlite3.Connection, place: str) -> Layout:
     """Return whose tables are there; changes nothing.
 
     Raises:
-        SchemaError: tables of ours are there, but of another version, or not as we made them.
+        SchemaError: tables of ours are there, but too new, or not as we made them.
     """
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
     if encoding != "UTF-8":
@@ -126,8 +131,8 @@ def find_layout(connection: sqlite3.Connection, place: str) -> Layout:
     types = dict(connection.execute(_SELECT_NAMES).fetchall())
     if types.get("director_meta") == "table":
         tables = {name for name, kind in types.items() if kind == "table"}
-        _check_version(connection, place, tables)
-        return Layout.OURS
+        version = _version(connection, place, tables)
+        return Layout.OURS if version >= SCHEMA_VERSION else Layout.OUTDATED
     taken = sorted(types.keys() & {"director_meta", *_OURS, *_INDEXES})
     if taken:
         message = (
@@ -156,23 +161,29 @@ def create(connection: sqlite3.Connection) -> None:
     """Create the tables, inside the caller's transaction."""
     for statement in CREATE:
         connection.execute(statement)
+    upgrade(connection, 1)
 
 
-def _check_version(connection: sqlite3.Connection, place: str, tables: set[str]) -> None:
-    row = connection.execute(SELECT_SCHEMA_VERSION).fetchone()
-    version = row[0] if row is not None else None
-    if version == str(SCHEMA_VERSION) and tables >= _OURS:
-        return
-    if isinstance(version, str) and version.isdecimal() and int(version) > SCHEMA_VERSION:
+def upgrade_tables(connection: sqlite3.Connection, place: str) -> None:
+    """Bring our tables to the version of this release, inside the caller's transaction."""
+    upgrade(connection, _version(connection, place, _OURS))
+
+
+def _version(connection: sqlite3.Connection, place: str, tables: set[str]) -> int:
+    required, reached = connection.execute(SELECT_SCHEMA_VERSION).fetchone()
+    version = SchemaVersion(required, reached, SCHEMA_VERSION)
+    if version.is_too_new:
         message = (
-            f"{place} has schema version {version}; this release of director-db knows "
+            f"{place} has schema version {required}; this release of director-db knows "
             f"{SCHEMA_VERSION}. Upgrade director-db."
         )
-    elif version == str(SCHEMA_VERSION):
+    elif version.number is None:
+        message = (
+            f"{place} has a table director_meta with schema version {required!r}, which "
+            "director-db never wrote. Choose another file."
+        )
+    elif not tables >= _OURS:
         message = f"{place} lacks {', '.join(sorted(_OURS - tables))}. Restore it from a backup."
     else:
-        message = (
-            f"{place} has a table director_meta with schema version {version!r}, which director-db "
-            "never wrote. Choose another file."
-        )
+        return version.number
     raise SchemaError(message)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-SELECT_SCHEMA_VERSION: Final = "SELECT value FROM director_meta WHERE key = 'schema_version'"
+SELECT_SCHEMA_VERSION: Final = """
+    SELECT (SELECT value FROM director_meta WHERE key = 'schema_version'),
+        (SELECT value FROM director_meta WHERE key = 'upgraded_to')
+"""
 
 # --- Sessions -----------------------------------------------------------------------------------
 
