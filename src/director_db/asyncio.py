@@ -119,7 +119,7 @@ class AsyncDB:
 
     A cancelled call that has not begun never begins. One that has begun ends, and CancelledError is
     raised after that; its ``__cause__`` is the error if the call has failed, and None if it is
-    stored.
+    stored (LIF-7).
 
     Attributes:
         sync_db: the instance behind it, for whoever is in a thread.

@@ -199,6 +199,23 @@ def test_a_choice_of_clauses_is_partial(conformance, tmp_path):
     assert ("PARTIAL", False) == (backend["verdict"], backend["conformant"])
 
 
+def test_the_asynchronous_face_is_named_with_what_says_nothing_of_it(conformance, tmp_path):
+    stored, interrupted = (
+        "test_ses_1_stores_what_is_given",
+        "test_lif_3_an_interrupted_call_that_waited_is_not_applied_later",
+    )
+    done = conformance(
+        "sqlite", "--face=asyncio", "-k", f"{stored} or {interrupted}", "--json=o.json"
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "\nface: asyncio\n" in done.stdout
+    reason = "for coroutines: nothing breaks off a call that has begun, see LIF-7"
+    assert f"sqlite: 1 clause not applicable: {reason}" in done.stdout
+    found, backend = results(tmp_path / "o.json")
+    assert ("asyncio", "passed") == (backend["face"], found[stored]["outcome"])
+    assert reason == found[interrupted]["reason"]
+
+
 def test_fail_fast_stops_at_the_first_failure_of_all(conformance, tmp_path):
     done = conformance("raising", "sqlite", "--fail-fast", "--json=o.json")
     assert 1 == done.returncode, done.stdout

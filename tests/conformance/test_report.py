@@ -8,6 +8,7 @@ import pytest
 
 from director_db.cli.console import CommandConsole
 from director_db_conformance import CLAUSES
+from director_db_conformance.face import FACES
 from director_db_conformance.levels import Level
 from director_db_conformance.record import Choice, Record
 from director_db_conformance.report import as_json, as_junit, show
@@ -78,6 +79,18 @@ def test_the_server_is_named(shown):
     run.server = "Postgres 15.3 from a drawer"
     assert "\nsqlite: on Postgres 15.3 from a drawer\n" in shown(run)
     assert run.server == json.loads(as_json([run], strictly=True))["backends"][0]["server"]
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_the_face_is_named(shown, face):
+    name = next(iter(CLAUSES))
+    run = record(Choice(face=face), **{name: Result(Outcome.FAILED, reason="no")})
+    text = shown(run, 200)
+    assert f"\nface: {face}\n" in text
+    again = f"director-db-conformance sqlite{' --face asyncio' if face == 'asyncio' else ''} -k"
+    assert f"again: {again} {name}\n" in text
+    assert face == json.loads(as_json([run], strictly=True))["backends"][0]["face"]
+    assert f'<property name="face" value="{face}" />' in as_junit([run])
 
 
 def test_what_did_not_run_says_why(shown):

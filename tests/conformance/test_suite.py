@@ -110,6 +110,16 @@ def test_the_verdict_names_the_server(run):
     assert "\n    on Postgres 99.1 from a drawer\n" in output
 
 
+def test_a_subclass_may_run_through_the_asynchronous_face(run):
+    face = '    face = "asyncio"\n'
+    status, output = run(FILE + face, "-k=test_ses_1_stores_what_is_given")
+    assert status == 0, output
+    assert "::TestMyBackend, face asyncio  PARTIAL  (1 passed)" in output
+    status, output = run(FILE + face.replace("asyncio", "async"), "-k=SES-1")
+    assert status == 2
+    assert "TestMyBackend.face is 'async', and not sync or asyncio." in output
+
+
 def test_a_place_that_cannot_be_made_is_no_verdict(run):
     status, output = run(FILE.replace("path =", "path = missing ="), RULE)
     assert status == 0, output

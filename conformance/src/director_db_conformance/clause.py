@@ -20,7 +20,9 @@ completed: Final[set[str]] = set()
 """The clauses whose bodies have run to their end; a test that passed without is no proof."""
 
 
-def clause(rule: str, *, level: str = "core", needs: str | None = None) -> Callable[[Check], Check]:
+def clause(
+    rule: str, *, level: str = "core", needs: str | None = None, sync_only: str = ""
+) -> Callable[[Check], Check]:
     """Mark a method as a clause of the suite.
 
     Its docstring says what the rule means to a user. Whatever it raises is a nonconformity: with
@@ -31,6 +33,7 @@ def clause(rule: str, *, level: str = "core", needs: str | None = None) -> Calla
         level: ``core``, ``concurrent`` or ``durable``.
         needs: what it cannot do without: an attribute of the place, as ``restart`` or ``url``, one
             of its faults, as ``locked``, or ``fork`` of the system.
+        sync_only: why it says nothing of the asynchronous face; empty if it does.
     """
 
     def mark(check: Check) -> Check:
@@ -38,7 +41,7 @@ def clause(rule: str, *, level: str = "core", needs: str | None = None) -> Calla
         if not meaning:
             message = f"The clause {check.__qualname__} does not say what its rule means."
             raise TypeError(message)
-        marked = Clause(rule, check.__name__, Level(level), needs, meaning)
+        marked = Clause(rule, check.__name__, Level(level), needs, meaning, sync_only)
 
         @functools.wraps(check)
         def run(*args: object, **kwargs: object) -> None:

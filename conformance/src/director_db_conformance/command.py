@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from director_db.cli.console import CommandConsole
+from director_db_conformance.face import FACES, SYNC, Face
 from director_db_conformance.guard import Guard
 from director_db_conformance.levels import Level
 from director_db_conformance.provision import why_unusable
@@ -43,6 +44,12 @@ _NEAR: Final = 0.5
     "durable (kills and faults). Without it, the highest that applies to the place.",
 )
 @click.option(
+    "--face",
+    type=click.Choice(FACES), default=SYNC, show_default=True,
+    help="Through which face the clauses make their calls: methods, or, with asyncio, coroutines "
+    "of director_db.asyncio.",
+)  # fmt: skip
+@click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="F",
     help="Write verdicts and clauses to F as JSON.",
 )  # fmt: skip
@@ -70,6 +77,7 @@ _NEAR: Final = 0.5
 def main(
     db_types: tuple[str, ...],
     level: str | None,
+    face: Face,
     json_file: Path | None,
     junit_file: Path | None,
     keyword: str,
@@ -103,7 +111,7 @@ def main(
     from director_db_conformance import report  # noqa: PLC0415 - rich takes long to import
     from director_db_conformance.record import Choice  # noqa: PLC0415 - imports pytest
 
-    choice = Choice(Level(level or Level.DURABLE.value), keyword, time_limit, fail_fast)
+    choice = Choice(Level(level or Level.DURABLE.value), keyword, time_limit, fail_fast, face)
     strictly = level is not None
     console = CommandConsole()
     # pytest's own folder of places would be readable only to its owner; servers are others.

@@ -31,6 +31,7 @@ class Clause(NamedTuple):
         needs: what a place must offer, an attribute such as ``restart`` or ``url`` or a fault such
             as ``locked``, or ``fork`` where it is the system that must; None for all places.
         meaning: what the rule means to a user, in a sentence or two.
+        sync_only: why it says nothing of the asynchronous face; empty if it does.
     """
 
     rule: str
@@ -38,6 +39,7 @@ class Clause(NamedTuple):
     level: Level
     needs: str | None
     meaning: str
+    sync_only: str = ""
 
     @property
     def title(self) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from director_db_conformance.clause import clause_of, completed
 from director_db_conformance.expectation import NonconformityError
+from director_db_conformance.face import SYNC
 from director_db_conformance.levels import Clause, Level
 from director_db_conformance.suite import (
     APART,
@@ -131,12 +132,12 @@ def pytest_runtest_makereport(
         report.longrepr = f"{error}\n\n{stack(error.__cause__)}".rstrip()
     server = item.stash.get(SERVER, None)
     if server is not None:
-        report.__dict__["director_db_conformance_server"] = {item.parent.nodeid: server}
+        report.__dict__["director_db_conformance_server"] = {_suite(item): server}
     report.__dict__["director_db_conformance_apart"] = item.stash.get(APART, False)
     if result is not None:
         # Simple data in an attribute: it also survives the way from a worker of pytest-xdist.
         report.__dict__["director_db_conformance"] = {
-            "suite": item.parent.nodeid,
+            "suite": _suite(item),
             "clause": clause.name,
             **result.as_json(),
         }
@@ -162,7 +163,7 @@ class _Reporter:
         for item in session.items:
             clause = _clause(item)
             if clause is not None and item.parent is not None:
-                self._chosen.setdefault(item.parent.nodeid, []).append(clause.name)
+                self._chosen.setdefault(_suite(item), []).append(clause.name)
         self._write_event({"chosen": [name for names in self._chosen.values() for name in names]})
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -251,6 +252,14 @@ def _clause(item: pytest.Item) -> Clause | None:
     if any(replaced(item.cls, name) for name in FIXTURES):
         return None
     return clause_of(own) if own is getattr(ConformanceSuite, item.originalname) else None
+
+
+def _suite(item: pytest.Item) -> str:
+    """Return what the suite of a clause is called, with the face if it is not the usual one."""
+    assert isinstance(item, pytest.Function)  # noqa: S101 - it is a clause
+    assert item.parent is not None  # noqa: S101 - its class
+    face = getattr(item.cls, "face", SYNC)
+    return item.parent.nodeid + ("" if face == SYNC else f", face {face}")
 
 
 def _turn(item: pytest.Item) -> int:

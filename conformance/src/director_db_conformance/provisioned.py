@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
+from director_db_conformance.face import SYNC, Face
 from director_db_conformance.provision import provisioner
 from director_db_conformance.suite import ConformanceSuite
 
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
 TYPE_VARIABLE: Final = "DIRECTOR_DB_CONFORMANCE_TYPE"
 """Names the DB type, from the command to the process that runs the clauses."""
 
+FACE_VARIABLE: Final = "DIRECTOR_DB_CONFORMANCE_FACE"
+"""Names the face."""
+
 
 class TestBackend(ConformanceSuite):
     """The clauses, on places by hook."""
+
+    face = cast("Face", os.environ.get(FACE_VARIABLE, SYNC))
 
     def new_place(self, tmp_path_factory: pytest.TempPathFactory) -> Place:
         """Ask the backend's package."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from director_db_conformance.face import SYNC, Face
 from director_db_conformance.levels import Level
 from director_db_conformance.suite import CLAUSES
 from director_db_conformance.verdict import Outcome, Result, Verdict, Word, judge
@@ -21,12 +22,14 @@ class Choice(NamedTuple):
         keyword: run only the clauses that match, as pytest's ``-k``; all if it is empty.
         time_limit: how long a clause may make no call, in seconds; in all, ten times that.
         fail_fast: run none after the first that fails.
+        face: through which face the calls go.
     """
 
     level: Level = Level.DURABLE
     keyword: str = ""
     time_limit: float = 120.0
     fail_fast: bool = False
+    face: Face = SYNC
 
 
 @dataclass

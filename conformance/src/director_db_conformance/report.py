@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from director_db import __version__ as core_version
+from director_db_conformance.face import SYNC
 from director_db_conformance.levels import Level
 from director_db_conformance.suite import CLAUSES
 from director_db_conformance.verdict import Outcome, Result, Word
@@ -55,6 +56,7 @@ def show(console: CommandConsole, runs: Sequence[Record], asked: Level, *, stric
         _show_failures(console, run)
     console.print()
     console.print(_table(console, runs, asked))
+    console.print(f"face: {runs[0].choice.face}", style="dim")
     for run in runs:
         _show_reasons(console, run)
         if run.verdict.word is Word.CONFORMANT and not run.is_conformant(strictly=strictly):
@@ -82,6 +84,8 @@ def as_junit(runs: Iterable[Record]) -> str:
     root = ET.Element("testsuites", name="director-db-conformance")
     for run in runs:
         suite = ET.SubElement(root, "testsuite", name=run.db_type, time=f"{run.seconds:.3f}")
+        properties = ET.SubElement(suite, "properties")
+        ET.SubElement(properties, "property", name="face", value=run.choice.face)
         counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
         for clause, result in _results(run):
             counts["tests"] += 1
@@ -105,6 +109,7 @@ def _backend(run: Record) -> dict[str, Any]:
     verdict = run.verdict
     return {
         "db_type": run.db_type,
+        "face": run.choice.face,
         "verdict": verdict.word.value,
         "asked": verdict.asked.value,
         "applicable": verdict.applicable.value,
@@ -222,7 +227,8 @@ def _show_failure(console: CommandConsole, run: Record, name: str, result: Resul
     if result.calls:
         lines.append("calls:")
         lines += [f"  {line}" for line in _shortened("\n".join(result.calls).splitlines())]
-    lines.append(f"again: director-db-conformance {run.db_type} -k {name}")
+    face = "" if run.choice.face == SYNC else f" --face {run.choice.face}"
+    lines.append(f"again: director-db-conformance {run.db_type}{face} -k {name}")
     for line in lines:
         # Not folded: what is shown here is to be copied.
         console.print(Text(f"  {line}"), soft_wrap=True)

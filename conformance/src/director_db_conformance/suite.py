@@ -6,13 +6,14 @@ import inspect
 import os
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
 
 from director_db.testing import FAULTS, Place
 from director_db_conformance.clause import clause_of, completed
 from director_db_conformance.clauses import ALL_CLAUSES
+from director_db_conformance.face import ASYNCIO, FACES, SYNC, Face
 from director_db_conformance.levels import Clause, Level
 from director_db_conformance.transcript import RecordedDB, RecordedPlace, transcript
 from director_db_conformance.version import disagreement
@@ -35,15 +36,24 @@ APART: Final = pytest.StashKey[bool]()
 class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
     """All clauses of the contract.
 
-    A subclass writes `new_place` and nothing else. What overrides a clause or its fixtures is
-    refused when the class is made: a suite that leaves something out proves nothing.
+    A subclass writes `new_place` and, if it likes, `face`. What overrides a clause or its fixtures
+    is refused when the class is made: a suite that leaves something out proves nothing.
+
+    Attributes:
+        face: through which face the clauses make their calls: ``sync``, or ``asyncio``, where each
+            is a coroutine of `director_db.asyncio.AsyncDB`.
     """
+
+    face: ClassVar[Face] = SYNC
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         problem = disagreement()
         if problem is not None:
             raise TypeError(problem)
+        if cls.face not in FACES:
+            message = f"{cls.__qualname__}.face is {cls.face!r}, and not {' or '.join(FACES)}."
+            raise TypeError(message)
         for name in (*FIXTURES, *CLAUSES):
             if replaced(cls, name):
                 found = CLAUSES.get(name)
@@ -71,7 +81,7 @@ class ConformanceSuite(*ALL_CLAUSES):  # type: ignore[misc]
             if place.place.server is not None:
                 request.node.stash[SERVER] = place.place.server
             wanted = clause_of(request.function)
-            reason = None if wanted is None else not_applicable(wanted, place.place)
+            reason = None if wanted is None else not_applicable(wanted, place.place, self.face)
             if reason is not None:
                 request.node.stash[NOT_APPLICABLE] = reason
                 pytest.skip(reason)
@@ -101,7 +111,7 @@ def replaced(cls: type, name: str) -> bool:
 def _provided(suite: ConformanceSuite, tmp_path_factory: pytest.TempPathFactory) -> RecordedPlace:
     transcript.clear()
     place = _checked(type(suite), suite.new_place(tmp_path_factory))
-    return RecordedPlace(place, partial(tmp_path_factory.mktemp, "shared"))
+    return RecordedPlace(place, partial(tmp_path_factory.mktemp, "shared"), suite.face)
 
 
 _first_places: Final[dict[type, Place]] = {}
@@ -131,8 +141,10 @@ def _checked(cls: type, place: object) -> Place:
     return place
 
 
-def not_applicable(wanted: Clause, place: Place) -> str | None:
-    """Say why a clause says nothing of a place; None if it has to pass there."""
+def not_applicable(wanted: Clause, place: Place, face: Face = SYNC) -> str | None:
+    """Say why a clause says nothing of a place or a face; None if it has to pass there."""
+    if face == ASYNCIO and wanted.sync_only:
+        return f"for coroutines: {wanted.sync_only}"
     if not place.shared and wanted.level is not Level.CORE:
         return f"the place is not shared: {place.reason}"
     if not place.durable and wanted.level is Level.DURABLE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections import Counter, deque
@@ -9,7 +10,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from director_db.asyncio import AsyncDB
 from director_db.testing import FAULTS
+from director_db_conformance.face import ASYNCIO, IN_ANOTHER_PROCESS, SYNC, AwaitedDB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from director_db import BaseDB
     from director_db.testing import Place
+    from director_db_conformance.face import Face
 
 _FIRST: Final = 30
 _LAST: Final = 50
@@ -109,6 +113,10 @@ class _Line:
     def __str__(self) -> str:
         return self.text + self.outcome
 
+    def note(self, result: object) -> None:
+        """Keep what a call has returned."""
+        self.outcome = "" if result is None else f"  -> {shown(result)}"
+
 
 transcript: Final = Transcript()
 """Of the clause that runs now; clauses run one at a time."""
@@ -117,14 +125,14 @@ transcript: Final = Transcript()
 class RecordedDB:
     """A handle on a place that writes down every call. Otherwise it is the instance itself."""
 
-    def __init__(self, db: BaseDB, name: str) -> None:
+    def __init__(self, db: BaseDB | AwaitedDB | AsyncDB, name: str) -> None:
         """Take the instance, and what it is called in the transcript."""
-        self._db = db
+        self._db: Any = db
         self._name = name
 
     @property
-    def instance(self) -> BaseDB:
-        """The instance behind it."""
+    def instance(self) -> Any:
+        """The instance behind it, or that instance's asynchronous face."""
         return self._db
 
     def __getattr__(self, name: str) -> Any:
@@ -148,14 +156,46 @@ class RecordedDB:
 
     def _recorded(self, name: str, method: Callable[..., object]) -> Callable[..., object]:
         def call(*args: object, **kwargs: object) -> object:
-            line = transcript.add(f"{self._name}.{name}({_arguments(args, kwargs)})")
-            line.outcome = "  has not returned"
-            try:
+            with self._noting(name, args, kwargs) as line:
                 result = method(*args, **kwargs)
-            except BaseException as error:
-                line.outcome = f"  raised {shown_error(error)}"
-                raise
-            line.outcome = "" if result is None else f"  -> {shown(result)}"
+                line.note(result)
+            return result
+
+        return call
+
+    @contextmanager
+    def _noting(
+        self, name: str, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> Iterator[_Line]:
+        line = transcript.add(f"{self._name}.{name}({_arguments(args, kwargs)})")
+        line.outcome = "  has not returned"
+        try:
+            yield line
+        except BaseException as error:
+            line.outcome = f"  raised {shown_error(error)}"
+            raise
+
+
+class RecordedAsyncDB(RecordedDB):
+    """The same of an `AsyncDB`, whose calls are to be awaited.
+
+    Attributes:
+        beside: a handle on the instance behind it, for what needs no coroutine.
+    """
+
+    def __init__(self, instance: BaseDB, name: str) -> None:
+        """Take that instance, and what it is called in the transcript."""
+        super().__init__(AsyncDB(instance), f"await {name}")
+        self.beside = RecordedDB(instance, name)
+
+    def _recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        if not inspect.iscoroutinefunction(method):
+            return super()._recorded(name, method)
+
+        async def call(*args: object, **kwargs: object) -> Any:
+            with self._noting(name, args, kwargs) as line:
+                result = await method(*args, **kwargs)
+                line.note(result)
             return result
 
         return call
@@ -164,16 +204,18 @@ class RecordedDB:
 class RecordedPlace:
     """A place whose handles write down their calls, and are closed when the clause ends."""
 
-    def __init__(self, place: Place, new_folder: Callable[[], Path]) -> None:
+    def __init__(self, place: Place, new_folder: Callable[[], Path], face: Face = SYNC) -> None:
         """Take the place.
 
         Args:
             place: it.
             new_folder: makes a folder for what processes share that is not in the place.
+            face: through which face the calls go, here and in other processes.
         """
         self.place = place
         self.new_folder = new_folder
-        self._handles: list[RecordedDB] = []
+        self.face = face
+        self._instances: list[BaseDB] = []
 
     @property
     def db_type(self) -> str:
@@ -186,16 +228,27 @@ class RecordedPlace:
         Args:
             impatient: its calls give up soon what they wait for; see `Place.impatient`.
         """
-        number = len(self._handles) + 1
-        instance = self.place.open(**self.place.impatient) if impatient else self.place.open()
-        handle = RecordedDB(instance, "db" if number == 1 else f"db{number}")
-        self._handles.append(handle)
-        return handle
+        instance = self._opened(**(self.place.impatient if impatient else {}))
+        called = AwaitedDB(AsyncDB(instance)) if self.face == ASYNCIO else instance
+        return RecordedDB(called, self._latest_name)
+
+    def open_async(self) -> RecordedAsyncDB:
+        """Return a handle of its own, whose calls are coroutines, whatever the face is."""
+        return RecordedAsyncDB(self._opened(), self._latest_name)
+
+    def _opened(self, **arguments: object) -> BaseDB:
+        self._instances.append(self.place.open(**arguments))
+        return self._instances[-1]
+
+    @property
+    def _latest_name(self) -> str:
+        return "db" if len(self._instances) == 1 else f"db{len(self._instances)}"
 
     def python(self, code: str, *args: str) -> Popen[str]:
         """Run code in another process; see `Place.python`."""
         transcript.add(f"(in another process, {list(args)!r}) {code.strip()}")
-        return self.place.python(_WORKER + code, *args)
+        prelude = _WORKER + (IN_ANOTHER_PROCESS if self.face == ASYNCIO else "")
+        return self.place.python(prelude + code, *args)
 
     def restart(self) -> None:
         """Kill the server and start it again."""
@@ -239,8 +292,8 @@ class RecordedPlace:
         with ExitStack() as stack:
             if self.place.destroy is not None:
                 stack.callback(self.place.destroy)
-            for handle in self._handles:
-                stack.callback(handle.instance.close)
+            for instance in self._instances:
+                stack.callback(instance.close)
 
 
 NewPlaces = Callable[[], AbstractContextManager[RecordedPlace]]

@@ -2,8 +2,9 @@
 
 A mutant is a class that says which rule it breaks and, in its docstring, how people come to do
 that; the suite has to catch it, and at the latest at the mutant's level. Those of SQLite are in
-`gallery.mutants`, in the file of the family of their rule; those of Postgres, for what can be done
-wrong with a server alone, in `gallery.postgres`, in the file of the part that they break::
+`gallery.mutants`, in the file of the family of their rule; those of the asynchronous face in
+`gallery.face`; those of Postgres, for what can be done wrong with a server alone, in
+`gallery.postgres`, in the file of the part that they break::
 
     class NewestFirst(BrokenDB, rule="MSG-6"):
         \"\"\"The page is read backwards for its limit and never turned round.\"\"\"

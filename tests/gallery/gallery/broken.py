@@ -29,7 +29,7 @@ SQLITE: Final = "SQLite"
 """The kind of backend that the mutants of this module's `BrokenDB` are of."""
 
 GALLERY: Final[dict[str, type[Mutant]]] = {}
-"""The mutants by name; `gallery.mutants` and `gallery.postgres` fill it."""
+"""The mutants by name; `gallery.mutants`, `gallery.face` and `gallery.postgres` fill it."""
 
 
 class Mutant:
@@ -39,6 +39,7 @@ class Mutant:
     kind = ""
     rule = ""
     level = "core"
+    face = "sync"
 
     def __init_subclass__(cls, *, rule="", level="core", **kwargs):
         """Put a mutant into the gallery.

@@ -8,7 +8,9 @@ from gallery.mutants import HEALTHY
 
 def whole_gallery():
     """Return all mutants, and all healthy twins, by name."""
-    # Here, and not above: a child process of a mutant of SQLite starts without Postgres's driver.
+    # Here, and not above: a child process of a mutant of SQLite starts without Postgres's driver,
+    # and without asyncio.
+    import gallery.face  # noqa: F401, PLC0415
     from gallery.postgres import HEALTHY as HEALTHY_POSTGRES  # noqa: PLC0415
 
     return GALLERY, HEALTHY | HEALTHY_POSTGRES

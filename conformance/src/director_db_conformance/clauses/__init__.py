@@ -12,6 +12,7 @@ from typing import Final
 from director_db_conformance.clauses.context import ContextClauses
 from director_db_conformance.clauses.context_appending import ContextAppendingClauses
 from director_db_conformance.clauses.contexts_at_once import ContextsAtOnceClauses
+from director_db_conformance.clauses.coroutines import CoroutineClauses
 from director_db_conformance.clauses.deleting import DeletingClauses
 from director_db_conformance.clauses.deleting_at_once import DeletingAtOnceClauses
 from director_db_conformance.clauses.durability import DurabilityClauses
@@ -57,6 +58,7 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     ContextsAtOnceClauses,
     DeletingAtOnceClauses,
     LifeAtOnceClauses,
+    CoroutineClauses,
     ProcessesAtOnceClauses,
     ForkClauses,
     EverythingClauses,

@@ -138,7 +138,12 @@ class FaultClauses:
         """Where nothing can be written a write raises an error of ours that does not say: again."""
         _suffer(place, "read-only")
 
-    @clause("LIF-3", level="durable", needs="locked")
+    @clause(
+        "LIF-3",
+        level="durable",
+        needs="locked",
+        sync_only="nothing breaks off a call that has begun, see LIF-7",
+    )
     def test_lif_3_an_interrupted_call_that_waited_is_not_applied_later(
         self, place: RecordedPlace
     ) -> None:

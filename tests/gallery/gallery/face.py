@@ -1,0 +1,187 @@
+"""LIF-7: an asynchronous face of one's own. The clauses run through it, as with ``--face asyncio``.
+
+What they break is in the core, in one place for all backends, so they are of SQLite alone.
+"""
+
+from __future__ import annotations
+
+import asyncio as aio
+import contextvars
+import functools
+
+from director_db import asyncio, executor
+from director_db.asyncio import AsyncDB
+from director_db.executor import Executor
+from gallery.broken import ROUND_TRIP, BrokenDB, replace
+from gallery.mutants.concurrency import travel
+
+
+class BrokenFace(BrokenDB):
+    """The healthy face."""
+
+    face = "asyncio"
+
+    @classmethod
+    def break_code(cls):
+        """Put the mutant's own in the place of what runs a call."""
+        if "_outcome" in vars(cls):
+            replace(asyncio._outcome, cls._outcome)
+
+
+class CancelledCallRunsLater(BrokenFace, rule="LIF-7", level="concurrent"):
+    """Whoever waits is told at once, and nobody takes the call out of the queue."""
+
+    @classmethod
+    def break_code(cls):
+        Executor.withdraw = lambda _self, job: not job._begun
+
+
+class CancelledCallIsLeftToItself(BrokenFace, rule="LIF-7", level="concurrent"):
+    """As with `asyncio.to_thread`: the await ends, and the call goes on in its thread."""
+
+    @staticmethod
+    async def _outcome(executor, call, *, apart=False):
+        done = aio.get_running_loop().create_future()
+        loop = aio.get_running_loop()
+
+        def run():
+            try:
+                found = functools.partial(_settle, done, call(), None)
+            except Exception as error:  # noqa: BLE001 - it is the caller's
+                found = functools.partial(_settle, done, None, error)
+            loop.call_soon_threadsafe(found)
+
+        _start(executor, run, apart=apart)
+        return await done
+
+
+class CancelledCallTellsNothing(BrokenFace, rule="LIF-7", level="concurrent"):
+    """CancelledError is raised after the call, and what has become of that is dropped."""
+
+    @classmethod
+    def break_code(cls):
+        outcome = asyncio._outcome
+
+        async def broken(executor, call, *, apart=False):
+            try:
+                return await outcome(executor, call, apart=apart)
+            except aio.CancelledError:
+                raise aio.CancelledError from None
+
+        replace(outcome, broken)
+
+
+class ReturnsWhenQueued(BrokenFace, rule="LIF-7"):
+    """A write to a session that is there is as good as done: the next one may overtake it."""
+
+    @classmethod
+    def break_code(cls):
+        outcome = asyncio._outcome
+
+        async def broken(executor, call, *, apart=False):
+            if call.func.__name__ != "add_or_update_msg_to_conv":
+                return await outcome(executor, call, apart=apart)
+            look = functools.partial(call.args[0].get_session, *call.args[1:2])
+            if call.keywords or not await outcome(executor, look):
+                return await outcome(executor, call)
+
+            def later():
+                travel()
+                call()
+
+            return _start(executor, later)
+
+        replace(outcome, broken)
+
+
+class SwallowedErrors(BrokenFace, rule="LIF-7"):
+    """The thread logs what was raised, and the coroutine returns None."""
+
+    @classmethod
+    def break_code(cls):
+        def run(self):
+            try:
+                self.result = self._context.run(self._call)
+            except BaseException:  # noqa: BLE001
+                self.result = None
+            self._done()
+
+        executor.Job.run = run
+
+
+class SharedExecutor(BrokenFace, rule="LIF-7", level="concurrent"):
+    """`asyncio.to_thread`: the few threads that the loop has for the whole application."""
+
+    @staticmethod
+    async def _outcome(_executor, call, *, apart=False):
+        return await aio.to_thread(call)
+
+
+class ThirtyTwoAtMost(BrokenFace, rule="LIF-7", level="concurrent"):
+    """A pool of a fixed size: calls that wait for one session fill it, and all others wait, too."""
+
+    @classmethod
+    def break_code(cls):
+        Executor._watch = lambda _self: None
+
+
+class RunsOnTheLoop(BrokenFace, rule="LIF-7", level="concurrent"):
+    """`async def` in front of a call that blocks."""
+
+    @staticmethod
+    async def _outcome(_executor, call, *, apart=False):
+        await aio.sleep(0)
+        return call()
+
+
+class ContextOfTheThread(BrokenFace, rule="LIF-7"):
+    """A call runs in the context of the thread that it got, and no trace knows its request."""
+
+    @classmethod
+    def break_code(cls):
+        init = executor.Job.__init__
+
+        def broken(self, call, done):
+            init(self, call, done)
+            self._context = contextvars.Context()
+
+        executor.Job.__init__ = broken
+
+
+class CloseDoesNotWait(BrokenFace, rule="LIF-7", level="concurrent"):
+    """`aclose` lets a thread do it, and returns."""
+
+    @classmethod
+    def break_code(cls):
+        async def aclose(self):
+            _start(self._executor, self.sync_db.close, apart=True)
+            await aio.sleep(ROUND_TRIP)
+
+        AsyncDB.aclose = aclose
+
+
+class CancelledCloseIsGivenUp(BrokenFace, rule="LIF-7", level="concurrent"):
+    """A closing that is cancelled ends at once, and calls that have begun are still under way."""
+
+    @classmethod
+    def break_code(cls):
+        aclose = AsyncDB.aclose
+
+        async def broken(self):
+            await aio.shield(aclose(self))
+
+        AsyncDB.aclose = broken
+
+
+def _settle(future, result, error):
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _start(executor, run, *, apart=False):
+    job = asyncio.Job(run, lambda: None)
+    (executor.run_apart if apart else executor.submit)(job)
