@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from director_db.asyncio import AsyncDB
+from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
 
@@ -30,9 +31,12 @@ class HeldDB(SQLiteDB, db_type="held"):
             await eventually(lambda: self.begun.acquire(blocking=False))
 
 
-@pytest.fixture
-def sync_db(tmp_path):
-    db = SQLiteDB(tmp_path / "director.db")
+@pytest.fixture(params=["sqlite", "postgres"])
+def sync_db(request, tmp_path):
+    if request.param == "sqlite":
+        db = SQLiteDB(tmp_path / "director.db")
+    else:
+        db = PostgresDB(request.getfixturevalue("postgres_database").dsn)
     yield db
     db.close()
 

@@ -113,6 +113,29 @@ def test_a_forked_child_has_threads_of_its_own(held):
     asyncio.run(main())
 
 
+@needs_fork
+def test_a_fork_in_the_middle_of_many_calls(db, sync_db, eventually):
+    sync_db.create_session("s1")
+
+    async def main():
+        writing = [asyncio.create_task(count_up(db, 10)) for _ in range(8)]
+        await eventually(lambda: db._executor._begun)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                asyncio.run(count_up(db, 10))
+                status = 0
+            finally:
+                os._exit(status)
+        await asyncio.gather(*writing)
+        waited = await asyncio.to_thread(os.waitpid, child, 0)
+        assert 0 == os.waitstatus_to_exitcode(waited[1])
+
+    asyncio.run(main())
+    assert 90 == length(sync_db)
+
+
 def test_threads_end_when_there_is_nothing_to_do(db, sync_db, monkeypatch):
     monkeypatch.setattr("director_db.executor._IDLE", 0.01)
     sync_db.create_session("s1")
