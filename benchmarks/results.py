@@ -104,8 +104,8 @@ class Curve(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the cost of one thing grows.
 
     Attributes:
-        plot: the picture that it belongs to: ``conversation``, ``context``, ``sessions`` or
-            ``threads``.
+        plot: the picture that it belongs to: ``conversation``, ``context``, ``sessions``,
+            ``threads`` or ``coroutines``.
         backend: the database.
         name: what it is, for the legend.
         points: sizes, each with the median: seconds for each call, or calls for each second.

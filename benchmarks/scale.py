@@ -22,6 +22,7 @@ class Scale(NamedTuple):
         starts: how many interpreters are started.
         processes: how many write one file at once.
         fairness_seconds: how long they write, in seconds.
+        coroutines: sizes of crowds of coroutines.
         durable: whether the Postgres that is started keeps fsync on.
     """
 
@@ -38,6 +39,7 @@ class Scale(NamedTuple):
     starts: int
     processes: int
     fairness_seconds: float
+    coroutines: tuple[int, ...] = (1, 8, 32, 100, 1_000)
     durable: bool = True
 
 
@@ -87,6 +89,7 @@ TINY: Final = Scale(
     starts=2,
     processes=2,
     fairness_seconds=0.2,
+    coroutines=(1, 3),
     durable=False,
 )
 """For the tests of this package: everything runs, nothing is to be believed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import threading
@@ -9,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 Item = TypeVar("Item")
 
@@ -43,6 +44,15 @@ class Crowd(NamedTuple):
 
     name: str
     calls: Sequence[Callable[[], Any]]
+    durability: str = ""
+    is_peer: bool = False
+
+
+class Coroutines(NamedTuple):
+    """One way to do the work from many coroutines of one loop; each has a callable of its own."""
+
+    name: str
+    calls: Sequence[Callable[[], Awaitable[object]]]
     durability: str = ""
     is_peer: bool = False
 
@@ -115,6 +125,30 @@ def interleave_crowds(crowds: Sequence[Crowd], *, window: float, rounds: int) ->
     return rates
 
 
+async def interleave_coroutines(
+    crowds: Sequence[Coroutines], *, window: float, rounds: int
+) -> tuple[Timings, Timings]:
+    """Run crowds of coroutines in turns.
+
+    Returns:
+        Their calls for each second, as `interleave_crowds`, and how long each call took, in
+        seconds.
+
+    Raises:
+        FailedError: a call raised.
+    """
+    rates: Timings = {crowd.name: [] for crowd in crowds}
+    waits: Timings = {crowd.name: [] for crowd in crowds}
+    with _quiet_collector():
+        for number in range(-1, rounds):
+            for crowd in in_turn(crowds, number):
+                rate, waited = await _rate_of_coroutines(crowd, window)
+                if number >= 0:
+                    rates[crowd.name].append(rate)
+                    waits[crowd.name] += waited
+    return rates, waits
+
+
 def in_turn(items: Sequence[Item], number: int) -> list[Item]:
     """Return the order of a round: each may be first, and each may follow each."""
     start = number // 2 % len(items)
@@ -185,6 +219,25 @@ def _rate(crowd: Crowd, window: float) -> float:
         raise FailedError(crowd.name, failures[0]) from failures[0]
     # Until the last one ended: what was begun within the window counts, and so does its time.
     return sum(counts) / (clock() - start)
+
+
+async def _rate_of_coroutines(crowd: Coroutines, window: float) -> tuple[float, list[float]]:
+    clock = time.perf_counter
+    start = clock()
+    waited: list[float] = []
+
+    async def work(call: Callable[[], Awaitable[object]]) -> None:
+        while (begun := clock()) < start + window:
+            await call()
+            waited.append(clock() - begun)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for call in crowd.calls:
+                group.create_task(work(call))
+    except ExceptionGroup as errors:
+        raise FailedError(crowd.name, errors.exceptions[0]) from errors
+    return len(waited) / (clock() - start), waited
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Final
 from benchmarks.cases import (
     context,
     conversation,
+    coroutines,
     durability,
     fairness,
     sessions,
@@ -25,6 +26,7 @@ CASES: Final = (
     *wire.CASES,
     *durability.CASES,
     *threads.CASES,
+    *coroutines.CASES,
     *fairness.CASES,
     *conversation.CASES,
     *context.CASES,

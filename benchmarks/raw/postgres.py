@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg_pool import AsyncConnectionPool
 
 from benchmarks.raw.store import columns, encode, now, records
 from director_db_postgres.arrays import ADAPTERS, BigintArray, TextArray
@@ -59,6 +60,34 @@ _APPEND_CONTEXT = b"""
 """
 
 
+def _parameters(session_id: str, message: dict[str, Any]) -> tuple[Any, ...]:
+    time = now()
+    return (session_id, *columns(message, time), time, encode(message["metadata"]))
+
+
+async def upsert_in_pool(
+    pool: AsyncConnectionPool[Any], session_id: str, message: dict[str, Any]
+) -> None:
+    """Do as `RawPostgres.upsert`, on a connection of an asynchronous pool of `raw_pool`."""
+    async with pool.connection() as connection:
+        await connection.execute(_UPSERT, _parameters(session_id, message), prepare=True)
+
+
+def raw_pool(dsn: str, size: int) -> AsyncConnectionPool[Any]:
+    """Return psycopg's own pool for coroutines, to be opened."""
+    return AsyncConnectionPool(
+        dsn,
+        min_size=size,
+        max_size=size,
+        open=False,
+        kwargs={
+            "autocommit": True,
+            "cursor_factory": psycopg.AsyncRawCursor,
+            "context": ADAPTERS,
+        },
+    )
+
+
 class RawPostgres:
     """One connection in autocommit mode, every statement prepared at its first use.
 
@@ -75,14 +104,7 @@ class RawPostgres:
 
     def upsert(self, session_id: str, message: dict[str, Any]) -> None:
         """Send one statement."""
-        time = now()
-        parameters = (
-            session_id,
-            *columns(message, time),
-            time,
-            encode(message["metadata"]),
-        )
-        self.connection.execute(_UPSERT, parameters, prepare=True)
+        self.connection.execute(_UPSERT, _parameters(session_id, message), prepare=True)
 
     def bulk(self, session_id: str, messages: Sequence[dict[str, Any]]) -> None:
         """Send one statement, with arrays."""

@@ -32,6 +32,7 @@ _PLOTS: Final = {
     "context": "A context, as it grows",
     "sessions": "A page of 50 sessions, as their number grows",
     "threads": "Messages stored in a second, by the number of threads",
+    "coroutines": "Messages stored in a second, by the number of coroutines",
 }
 
 

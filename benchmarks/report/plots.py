@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
     from benchmarks.results import Curve, Report
 
-_THREADS: Final = "threads"
+_RATES: Final = ("threads", "coroutines")
 _TITLES: Final = {
     "conversation": ("As the conversation grows", "messages in the conversation"),
     "context": ("As the context grows", "messages in the context"),
     "sessions": ("As the number of sessions grows", "sessions"),
-    _THREADS: ("As threads are added", "threads"),
+    "threads": ("As threads are added", "threads"),
+    "coroutines": ("As coroutines are added", "coroutines of one event loop"),
 }
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; ours bold, peers thin and dashed.
@@ -83,9 +84,7 @@ def _draw(subject: str, curves: Sequence[Curve], path: Path) -> None:
             loc="upper left", bbox_to_anchor=(0, -0.2), frameon=False, fontsize=9, borderaxespad=0
         )
     _fit(axes[0][0], [value for curve in curves for _, value in curve.points], subject)
-    axes[0][0].set_ylabel(
-        "messages stored in a second" if subject == _THREADS else "time of a call"
-    )
+    axes[0][0].set_ylabel("messages stored in a second" if subject in _RATES else "time of a call")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     figure.tight_layout()
     # Without a date, so that a picture changes only with its figures.
@@ -112,10 +111,10 @@ def _looks(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
 
 
 def _scale(axes: Axes, subject: str) -> None:
-    axes.set_xscale("log", base=2 if subject == _THREADS else 10)
+    axes.set_xscale("log", base=2 if subject in _RATES else 10)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    if subject == _THREADS:
+    if subject in _RATES:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     else:
         axes.set_yscale("log")
@@ -126,7 +125,7 @@ def _scale(axes: Axes, subject: str) -> None:
 
 def _fit(axes: Axes, values: Sequence[float], subject: str) -> None:
     """Begin rates at nothing and times at a power of ten: a cut axis makes small things large."""
-    if subject == _THREADS:
+    if subject in _RATES:
         axes.set_ylim(0, 1.05 * max(values))
     else:
         lowest, highest = math.log10(min(values)), math.log10(max(values))

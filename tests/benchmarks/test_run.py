@@ -130,7 +130,7 @@ def test_a_report_survives_its_file(report, tmp_path):
 
 def test_the_pictures_are_drawn(report, tmp_path):
     drawn = draw(report, tmp_path)
-    assert {"conversation", "context", "sessions", "threads"} == set(drawn)
+    assert {"conversation", "context", "sessions", "threads", "coroutines"} == set(drawn)
     for name in drawn.values():
         root = ET.parse(tmp_path / name).getroot()  # noqa: S314 - our own
         assert "{http://www.w3.org/2000/svg}svg" == root.tag

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 
-from benchmarks.timing import MIN_ROUNDS, Contender, Crowd, FailedError, interleave
+from benchmarks.timing import (
+    MIN_ROUNDS,
+    Contender,
+    Coroutines,
+    Crowd,
+    FailedError,
+    interleave,
+    interleave_coroutines,
+)
 from benchmarks.timing import interleave_crowds as race
 
 
@@ -65,3 +74,25 @@ def test_a_thread_that_fails_is_told():
 
     with pytest.raises(FailedError, match="crowd: ValueError: locked"):
         race([Crowd("crowd", [fail, lambda: None])], window=0.01, rounds=1)
+
+
+def test_coroutines_are_of_one_loop_and_each_call_has_its_time():
+    loops = set()
+
+    async def call():
+        loops.add(asyncio.get_running_loop())
+        await asyncio.sleep(0.002)
+
+    crowd = Coroutines("a", [call] * 3)
+    rates, waits = asyncio.run(interleave_coroutines([crowd], window=0.01, rounds=2))
+    assert (1, 2) == (len(loops), len(rates["a"]))
+    assert len(waits["a"]) >= 6
+    assert min(waits["a"]) >= 0.001
+
+
+def test_a_coroutine_that_fails_is_told():
+    async def fail():
+        raise ValueError("locked")
+
+    with pytest.raises(FailedError, match="crowd: ValueError: locked"):
+        asyncio.run(interleave_coroutines([Coroutines("crowd", [fail])], window=0.01, rounds=1))

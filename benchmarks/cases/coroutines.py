@@ -1,0 +1,117 @@
+"""Many coroutines of one event loop that store messages at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.bench import DURABILITY, LABELS, open_ours
+from benchmarks.cases.case import OURS, RAW, Case, figures
+from benchmarks.payloads import Stream
+from benchmarks.raw.postgres import raw_pool, upsert_in_pool
+from benchmarks.results import Curve, Row
+from benchmarks.statistics import paired_ratios, quantile
+from benchmarks.timing import Coroutines, interleave_coroutines
+from director_db.asyncio import AsyncDB
+from director_db_postgres.settings import DEFAULT_POOL_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from benchmarks.bench import Bench
+    from director_db import BaseDB
+
+_TO_THREAD: Final = "ours, to_thread"
+
+
+def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
+    """Store 1 KB messages from 1 to 1,000 coroutines, each in a session of its own.
+
+    *Ours, to_thread*: the synchronous face in `asyncio.to_thread`, whose threads are few. Raw,
+    Postgres: psycopg's own pool for coroutines, of as many connections as ours has.
+
+    The row says how long the calls took: half of them no longer than p50, 99 in 100 than p99.
+    """
+    rates: dict[str, list[tuple[float, float]]] = {}
+    for callers in bench.scale.coroutines:
+        row = asyncio.run(_row(bench, backend, callers))
+        for figure in row.figures:
+            rates.setdefault(figure.name, []).append((callers, figure.spread.median))
+        yield row
+    for name, points in rates.items():
+        yield Curve("coroutines", backend, name, points)
+
+
+async def _row(bench: Bench, backend: str, callers: int) -> Row:
+    durability = DURABILITY[backend]
+    async with contextlib.AsyncExitStack() as stack:
+        async_db = AsyncDB(_new_db(bench, backend, callers, stack))
+        sync_db = _new_db(bench, backend, callers, stack)
+        crowds = [
+            Coroutines(OURS, _calls(callers, partial(_store, async_db)), durability),
+            Coroutines(
+                _TO_THREAD, _calls(callers, partial(_store_in_a_thread, sync_db)), durability
+            ),
+        ]
+        if backend == "postgres":
+            place = _new_place(bench, backend, callers, stack)
+            pool = await stack.enter_async_context(raw_pool(place, DEFAULT_POOL_SIZE))
+            crowds.append(
+                Coroutines(RAW, _calls(callers, partial(upsert_in_pool, pool)), durability)
+            )
+        timings, waits = await interleave_coroutines(
+            crowds, window=bench.scale.window, rounds=bench.scale.rounds
+        )
+    against = crowds[-1].name
+    return Row(
+        f"coroutines-{backend}",
+        f"{LABELS[backend]}: upserts, {callers:,} coroutine{'s' if callers > 1 else ''}",
+        "/s",
+        figures(crowds, timings),
+        paired_ratios(timings[OURS], timings[against]),
+        facts={
+            "ratio to": against,
+            **{f"p50 and p99 of {name}": _shown(waits[name]) for name in waits},
+        },
+    )
+
+
+def _shown(waits: list[float]) -> str:
+    ordered = sorted(waits)
+    return " and ".join(f"{1000 * quantile(ordered, part):,.1f} ms" for part in (0.5, 0.99))
+
+
+def _calls(
+    callers: int, store: Callable[[str, dict[str, Any]], Awaitable[object]]
+) -> list[Callable[[], Awaitable[object]]]:
+    def storing(number: int) -> Callable[[], Awaitable[object]]:
+        stream, session = Stream(), f"s{number}"
+        return lambda: store(session, stream())
+
+    return [storing(number) for number in range(callers)]
+
+
+def _store(db: AsyncDB, session_id: str, message: dict[str, Any]) -> Awaitable[object]:
+    return db.add_or_update_msg_to_conv(session_id, **message)
+
+
+def _store_in_a_thread(db: BaseDB, session_id: str, message: dict[str, Any]) -> Awaitable[object]:
+    return asyncio.to_thread(db.add_or_update_msg_to_conv, session_id, **message)
+
+
+def _new_place(bench: Bench, backend: str, callers: int, stack: contextlib.AsyncExitStack) -> str:
+    place = stack.enter_context(bench.place(backend))
+    with contextlib.closing(open_ours(backend, place)) as db:
+        for number in range(callers):
+            db.create_session(f"s{number}")
+    return place
+
+
+def _new_db(bench: Bench, backend: str, callers: int, stack: contextlib.AsyncExitStack) -> BaseDB:
+    place = _new_place(bench, backend, callers, stack)
+    return stack.enter_context(contextlib.closing(open_ours(backend, place)))
+
+
+CASES: Final = tuple(Case(f"coroutines-{backend}", upserts, backend) for backend in LABELS)
