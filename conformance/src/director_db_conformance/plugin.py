@@ -6,6 +6,7 @@ Loaded by itself wherever the suite is installed; it does nothing for other test
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import os
 import signal
@@ -165,6 +166,9 @@ class _Reporter:
             if clause is not None and item.parent is not None:
                 self._chosen.setdefault(_suite(item), []).append(clause.name)
         self._write_event({"chosen": [name for names in self._chosen.values() for name in names]})
+        if self._events is not None:
+            # A process of the command: what it is made of stays, and no collection is to walk it.
+            gc.freeze()
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Leave out, as done, the clauses that another process has claimed."""
