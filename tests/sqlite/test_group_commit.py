@@ -37,13 +37,16 @@ def wait_until(condition):
         time.sleep(0.001)
 
 
+INSERT = """
+    INSERT INTO director_sessions (session_id, created_at, updated_at, last_seq, metadata)
+"""
+
+
 def insert(name, then=None):
     """Return an operation that stores a session, and then fails if it is told to."""
 
     def operation(connection):
-        connection.execute(
-            "INSERT INTO director_sessions VALUES (?, NULL, NULL, 0, 0, 0, '{}')", (name,)
-        )
+        connection.execute(f"{INSERT} VALUES (?, 0, 0, 0, '{{}}')", (name,))
         if then is not None:
             raise then
         return name
@@ -335,7 +338,7 @@ def test_struck_with_the_call_of_the_main_thread_in_its_hand(db, group):
 
     def write():
         # A thread that can be given up takes the main thread's part.
-        group.calls._main_thread = threading.get_ident()
+        group.calls.main_thread = threading.get_ident()
         try:
             db._database.write(insert("main"), 0)
         except BackendUnavailableError as error:
@@ -545,7 +548,7 @@ def test_a_fork_while_callers_wait(db):
 def large(name):
     def operation(connection):
         connection.execute(
-            "INSERT INTO director_sessions VALUES (?, NULL, NULL, 0, 0, 0, zeroblob_text(?))",
+            f"{INSERT} VALUES (?, 0, 0, 0, zeroblob_text(?))",
             (name, 4_000_000),
         )
         return name
