@@ -169,6 +169,32 @@ class LifeAtOnceClauses:
         context = db.get_context_messages("s1")
         expect([sorted(context["list"]), context["number"]], [names, 1], "the context")
 
+    @clause("LIF-3", level="concurrent")
+    def test_lif_3_each_of_many_calls_has_an_outcome_of_its_own(self, db: RecordedDB) -> None:
+        """Of forty threads that write to many sessions at one moment, each gets its own result."""
+        for number in range(_SESSIONS):
+            if number % _MISSING:
+                new_session(db, f"s{number}")
+
+        def work(number: int) -> None:
+            name = f"s{number % _SESSIONS}"
+            for step in range(3):
+                for msg_id, gives in ((f"{number}.early", 0), (f"{number}.late", 2)):
+                    given = {"created_at": number} if step == gives else {}
+                    if not number % _SESSIONS % _MISSING:
+                        expect_error(SessionNotFoundError, put, db, name, msg_id, **given)
+                        continue
+                    put(db, name, msg_id, step, **given)
+                    expect(db.get_message(name, msg_id)["content"], step, msg_id)
+
+        at_once([partial(work, number) for number in range(_MANY)])
+        for number in range(_MANY):
+            found = db.get_conversations(f"s{number % _SESSIONS}")
+            own = [one for one in found if one["msg_id"].startswith(f"{number}.")]
+            wanted = [f"{number}.early", f"{number}.late"] if number % _SESSIONS % _MISSING else []
+            expect(msg_ids(own), wanted, f"the messages of thread {number}, in its order")
+            expect([one["created_at"] for one in own], [number] * len(own), "their created_at")
+
     @clause("LIF-4", level="concurrent")
     def test_lif_4_threads_and_processes_open_a_new_place_at_once(
         self, place: RecordedPlace
@@ -236,6 +262,10 @@ class LifeAtOnceClauses:
 
 # More calls in flight than any backend has connections by default.
 _MANY: Final = 40
+
+# For two threads each; every fifth is missing.
+_SESSIONS: Final = 20
+_MISSING: Final = 5
 
 _LOSE_NOTHING: Final = """
 import threading
