@@ -422,6 +422,23 @@ def test_out_of_time_a_call_is_withdrawn(ledger, callers, caplog):
     assert ["a"] == ledger.stored
 
 
+def test_a_call_may_give_up_before_its_time_unless_it_has_begun(ledger, callers, caplog):
+    gives_up, run = threading.Event(), ledger.queue.run
+    callers.lead(name("a"))
+    waiting = callers.pool.submit(run, name("b"), 0, math.inf, gives_up.is_set)
+    wait_until(lambda: len(ledger.queue.waiting) == 1)
+    assert not waiting.done()
+    gives_up.set()
+    error = waiting.exception(PATIENCE)
+    assert isinstance(error, BackendUnavailableError)
+    assert (True, False) == (error.retryable, error.maybe_applied)
+    # It is no accident, of which somebody would have to hear.
+    assert "gave up" not in caplog.text
+    assert ["a"] == callers.outcomes()
+    assert "c" == run(name("c"), 0, math.inf, lambda: True)
+    assert ["a", "c"] == ledger.stored
+
+
 def test_a_call_that_has_begun_is_waited_for_beyond_its_deadline(ledger, callers):
     begun, leave = threading.Event(), threading.Event()
 

@@ -186,6 +186,7 @@ class Queue:
         max_calls: the most calls in one transaction.
         max_bytes: the payloads after which a transaction takes no more calls, in bytes.
         errors: what an operation itself can raise; see `Batch.fail`.
+        main_thread: the main thread's number.
     """
 
     def __init__(
@@ -206,7 +207,7 @@ class Queue:
         self._transaction = transaction
         self._place = place
         self._logger = logger
-        self.errors = (*errors, *_OF_OPERATIONS)
+        self.errors: tuple[type[Exception], ...] = (*errors, *_OF_OPERATIONS)
         self.max_calls = MAX_BATCH_CALLS
         self.max_bytes = MAX_BATCH_BYTES
         self.reset()
@@ -216,9 +217,15 @@ class Queue:
         self.leading = new_lock()
         self.waiting: deque[Call] = deque()
         self._batch: Batch | None = None
-        self._main_thread = threading.main_thread().ident
+        self.main_thread = threading.main_thread().ident
 
-    def run(self, operation: Callable[..., T], size: int, deadline: float) -> T:
+    def run(
+        self,
+        operation: Callable[..., T],
+        size: int,
+        deadline: float,
+        gives_up: Callable[[], bool] | None = None,
+    ) -> T:
         """Run an operation in a transaction, in this thread or another one.
 
         It is stored on return, or has not happened.
@@ -227,6 +234,7 @@ class Queue:
             operation: what to run.
             size: about how much it writes, in bytes of payloads.
             deadline: until when to wait for others, by the monotonic clock.
+            gives_up: asked several times a second while it waits: whether to do so before that.
 
         Raises:
             BackendUnavailableError: it could not begin in time, or who ran it was interrupted.
@@ -238,7 +246,7 @@ class Queue:
             self.waiting.append(call)
             self._try_to_lead(call, deadline)
             while not call.settled:
-                woken = self._sleep(call, deadline)
+                woken = self._sleep(call, deadline, gives_up)
                 if not call.settled:
                     self._try_to_lead(call, deadline, in_turn=woken)
         except BaseException:
@@ -257,6 +265,18 @@ class Queue:
             raise error
         finally:
             del error, call  # A cycle: the error's traceback holds this frame.
+
+    def is_led(self) -> bool:
+        """Whether another thread leads."""
+        led = True
+        try:
+            led = not self.leading.acquire(blocking=False)
+        finally:
+            try:  # noqa: SIM105 - as in `_try_to_lead`
+                self.leading.release()
+            except RuntimeError:
+                pass
+        return led
 
     # --- Waiting --------------------------------------------------------------------------------
 
@@ -290,7 +310,9 @@ class Queue:
         if first is not None:
             first.awaken()
 
-    def _sleep(self, call: Call, deadline: float) -> bool:
+    def _sleep(
+        self, call: Call, deadline: float, gives_up: Callable[[], bool] | None = None
+    ) -> bool:
         """Wait for somebody to wake this thread; False if nobody did."""
         wake = call.wake
         if wake is None:
@@ -300,11 +322,12 @@ class Queue:
             call.wake = wake
             return True  # Whoever left before could not wake us: look again.
         left = deadline - time.monotonic()
-        if left > 0:
+        if left > 0 and (gives_up is None or not gives_up()):
             return wake.acquire(timeout=min(left, _LONGEST_SLEEP))
         if self._withdraw(call):
             place = self._place()
-            tell(self._logger, WARNING, "%s: gave up waiting for other threads' writes", place)
+            if left <= 0:
+                tell(self._logger, WARNING, "%s: gave up waiting for other threads' writes", place)
             message = f"{place} stayed locked by other threads of this process. Try again."
             raise BackendUnavailableError(message, retryable=True)
         # It has begun, and a commit waits for none.
@@ -320,7 +343,7 @@ class Queue:
         whole sleep: a leader was struck with this call in its hand, or the first in the queue is
         the very call that this one interrupts.
         """
-        alone = threading.get_ident() == self._main_thread
+        alone = threading.get_ident() == self.main_thread
         if alone and in_turn and self._first() is not call:
             return
         led = False

@@ -219,6 +219,11 @@ EVERY = {
     ),
     "count_messages": ([TEXT, NUMBER, NUMBER], "'s1', 2, 1"),
     "upsert_messages": ([TEXT, NUMBER, FLAG, *ARRAYS], f"'s1', 2, true, {BULK}"),
+    "count_together": (["text[]", "bigint[]", "bigint[]"], "'{s1,s2}', '{1,1}', '{1,1}'"),
+    "upsert_together": (
+        ["text[]", *ARRAYS, "text[]", "text[]"],
+        f"'{{s1,s2}}', {BULK}, '{{s2}}', '{{m}}'",
+    ),
     "select_message": ([TEXT] * 2, "'s1', 'm1'"),
     "select_first_messages": ([TEXT, NUMBER], "'s1', 50"),
     "select_last_messages": ([TEXT, NUMBER], "'s1', 50"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from director_db_postgres.arrays import BigintArray, TextArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from director_db.rows import MessageRow
 
@@ -38,24 +38,45 @@ def columns(rows: Sequence[MessageRow]) -> Iterator[tuple[bool, tuple[object, ..
         places = [place for place, row in enumerate(rows, 1) if row.created_at_given is given]
         if not places:
             continue
-        (
-            conv_ids,
-            msg_ids,
-            msg_types,
-            agents,
-            actions,
-            contents,
-            statuses,
-            created_at,
-            updated_at,
-            metadata,
-            _,
-        ) = zip(*(rows[place - 1] for place in places), strict=True)
-        arrays = (
-            BigintArray(places),
-            *map(TextArray, (conv_ids, msg_ids, msg_types, agents, actions, contents, statuses)),
-            BigintArray(created_at),
-            BigintArray(updated_at),
-            TextArray(metadata),
-        )
+        arrays = (BigintArray(places), *_arrays(rows[place - 1] for place in places))
         yield given, arrays
+
+
+def together(
+    messages: Mapping[tuple[str, str], MessageRow],
+) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    """Return messages of many sessions, by session and id, as the arrays of two statements.
+
+    The first one counts the messages of each session; the second one stores them, each with the
+    number of those that come after it in its session.
+    """
+    counts: dict[str, int] = {}
+    latest: dict[str, int] = {}
+    for (session_id, _), row in messages.items():
+        counts[session_id] = counts.get(session_id, 0) + 1
+        latest[session_id] = max(row.updated_at, latest.get(session_id, row.updated_at))
+    later = []
+    left = dict(counts)
+    for session_id, _ in messages:
+        left[session_id] -= 1
+        later.append(left[session_id])
+    given = [key for key, row in messages.items() if row.created_at_given]
+    sessions = (TextArray(counts), BigintArray(counts.values()), BigintArray(latest.values()))
+    return sessions, (
+        TextArray(session_id for session_id, _ in messages),
+        BigintArray(later),
+        *_arrays(messages.values()),
+        TextArray(session_id for session_id, _ in given),
+        TextArray(msg_id for _, msg_id in given),
+    )
+
+
+def _arrays(rows: Iterable[MessageRow]) -> tuple[object, ...]:
+    """Return all columns but created_at_given, each as an array."""
+    *texts, created_at, updated_at, metadata, _ = zip(*rows, strict=True)
+    return (
+        *map(TextArray, texts),
+        BigintArray(created_at),
+        BigintArray(updated_at),
+        TextArray(metadata),
+    )

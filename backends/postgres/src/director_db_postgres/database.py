@@ -28,12 +28,14 @@ from director_db_postgres.errors import (
     reason,
     sqlstate,
 )
+from director_db_postgres.group import Group
 from director_db_postgres.pool import Pool
 from director_db_postgres.waiting import LOCK_WAIT, NO_LIMIT, NoAnswerError, Turn, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from director_db.rows import MessageRow
     from director_db_postgres.connections import Connection
     from director_db_postgres.settings import Settings
     from director_db_postgres.statements import Statements
@@ -62,6 +64,7 @@ class Database:
         # Short enough that a call hears of a lock before its own time is up.
         self._lock_wait = min(LOCK_WAIT, settings.operation_timeout / 3)
         self._pool = Pool(settings, statements, self._lock_wait, migrates=migrates)
+        self._group = Group(settings, statements, self._pool, self._try)
         self._forget_turns()
 
     def _forget_turns(self) -> None:
@@ -86,6 +89,14 @@ class Database:
     def write(self, operation: Operation[T], session_id: str) -> T:
         """Run an operation that may be applied twice without harm."""
         return self._run(operation, Call(self._settings, session_id))
+
+    def write_message(self, operation: Operation[bool], session_id: str, row: MessageRow) -> bool:
+        """Run as `write` the operation that stores a message, or store it together with others."""
+        call = Call(self._settings, session_id)
+        waits = not self._turns.has_place(session_id)
+        if self._group.takes(row, waits=waits) and self._group.store(call, row):
+            return True
+        return self._run(operation, call)
 
     def write_in_doubt(self, operation: Operation[T], session_id: str) -> tuple[T, bool]:
         """Run as `write`; the second result is whether an earlier try may have been applied."""
@@ -115,11 +126,13 @@ class Database:
     def renew_locks(self) -> None:
         """Make the locks anew; the next operation opens a new pool."""
         self._pool.renew_locks()
+        self._group.reset()
         self._forget_turns()
 
     def abandon(self) -> None:
         """Forget every connection without closing it: this is a forked child."""
         self._pool.abandon()
+        self._group.reset()
         self._forget_turns()
 
     # --- Trying, and trying again ---------------------------------------------------------------

@@ -242,6 +242,8 @@ class PostgresDB(BaseDB, db_type="postgres"):
                 return False
             return any(answer.count for answer in written)
 
+        if len(rows) == 1:
+            return self._database.write_message(upsert, session_id, rows[0])
         return self._database.write(upsert, session_id)
 
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:

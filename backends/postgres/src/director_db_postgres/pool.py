@@ -86,6 +86,8 @@ class Pool:
         self._opening = threading.RLock()
         # The operations that hold a connection; what the pool has given out beyond them is lost.
         self._holding: dict[object, None] = {}
+        # Those that wait for one.
+        self._wanting: dict[object, None] = {}
         self.current: ConnectionPool[Connection] | None = None
         self.connector = self._new_connector()
 
@@ -111,6 +113,13 @@ class Pool:
             BackendUnavailableError: none was free before the call's deadline.
             psycopg.OperationalError: the server cannot be connected to.
         """
+        try:
+            self._wanting[token] = None
+            return self._acquire(call, token)
+        finally:
+            self._wanting.pop(token, None)
+
+    def _acquire(self, call: Call, token: object) -> tuple[ConnectionPool[Connection], Connection]:
         deadline = call.deadline
         pool = self.current or self._open(call)
         known = self.connector.failure
@@ -148,6 +157,11 @@ class Pool:
                     return pool, connection
                 tell(LOGGER, INFO, "%s: an idle connection was ended from outside", self._place)
                 pool.putconn(connection)
+
+    @property
+    def users(self) -> int:
+        """How many operations hold a connection or wait for one."""
+        return len(self._holding) + len(self._wanting)
 
     def give_back(
         self, token: object, pool: ConnectionPool[Connection], connection: Connection

@@ -207,6 +207,47 @@ UPSERT_MESSAGES: Final = f"""
         {_UPDATE_MESSAGE}
 """
 
+# The messages of many sessions in one transaction, which would not do on shards. It waits for no
+# session: one that is missing, or that somebody else has locked, is left out with its messages.
+COUNT_TOGETHER: Final = """
+    UPDATE {schema}director_sessions AS session
+    SET last_seq = session.last_seq + taken.messages,
+        updated_at = greatest(session.updated_at, taken.latest)
+    FROM (
+        SELECT free.session_id, new.messages, new.latest
+        FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS new (session_id, messages, latest)
+            JOIN {schema}director_sessions AS free ON free.session_id = new.session_id
+        ORDER BY free.session_id
+        FOR UPDATE OF free SKIP LOCKED
+    ) AS taken
+    WHERE session.session_id = taken.session_id
+"""
+
+# The last parameters are the keys of those that give created_at.
+UPSERT_TOGETHER: Final = f"""
+    {_INSERT_MESSAGE}
+    SELECT session.session_id, session.last_seq - new.later,
+        new.conv_id, new.msg_id, new.msg_type, new.agents, new.actions, new.content, new.status,
+        new.created_at, new.updated_at, new.metadata
+    FROM unnest(
+            $1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[]
+        ) AS new (
+            session_id, later, conv_id, msg_id, msg_type, agents, actions, content, status,
+            created_at, updated_at, metadata
+        )
+        JOIN {{schema}}director_sessions AS session ON session.session_id = new.session_id
+    WHERE {_IS_UPDATED}
+    ON CONFLICT (session_id, msg_id) DO UPDATE SET
+        created_at = CASE
+            WHEN (excluded.session_id, excluded.msg_id)
+                IN (SELECT * FROM unnest($13::text[], $14::text[]))
+            THEN excluded.created_at ELSE stored.created_at
+        END,
+        {_UPDATE_MESSAGE}
+    RETURNING session_id, msg_id
+"""
+
 _MESSAGE_COLUMNS: Final = """
     session_id, conv_id, msg_id, msg_type, agents, actions, content, status, created_at,
     updated_at, metadata

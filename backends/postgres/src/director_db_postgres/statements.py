@@ -28,6 +28,8 @@ class Statements:
         self.count_messages = self.compose(sql.COUNT_MESSAGES)
         self.upsert_message = self.compose(sql.UPSERT_MESSAGE)
         self.upsert_messages = self.compose(sql.UPSERT_MESSAGES)
+        self.count_together = self.compose(sql.COUNT_TOGETHER)
+        self.upsert_together = self.compose(sql.UPSERT_TOGETHER)
         self.select_message = self.compose(sql.SELECT_MESSAGE)
         self.select_first_messages = self.compose(sql.SELECT_FIRST_MESSAGES)
         self.select_last_messages = self.compose(sql.SELECT_LAST_MESSAGES)

@@ -141,3 +141,7 @@ class Turns:
         """Take how many may go on at once."""
         self.at_once = at_once
         self.lines: dict[str, _Line] = {}
+
+    def has_place(self, session_id: str) -> bool:
+        """Whether a call that comes now need not wait."""
+        return len(self.lines.get(session_id, ())) < self.at_once

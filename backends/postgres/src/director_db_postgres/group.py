@@ -1,0 +1,267 @@
+"""Group commit on the wire: messages of many callers in one transaction and one round trip.
+
+Who shares one, and who sends it, is the queue's to say: see `director_db.queue`. Only callers queue
+who would have to wait in any case, for a connection or for others of their session; as long as few
+come, each goes by itself.
+
+What is sent together waits for no session, so nobody is held up by a lock that somebody else holds,
+and two processes cannot wait for each other. And a batch whose connection is lost cannot be stored
+when nobody expects it any more, over what its callers have written since: from its first statement
+on it has the locks that they would wait for.
+
+It is no more than a first try of each write. Whatever has not been stored so, for whatever reason,
+goes on by itself as if it had been alone, and meets its own error.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Final, cast
+
+import psycopg
+
+from director_db.errors import BackendUnavailableError, DirectorDBError
+from director_db.logs import WARNING, tell
+from director_db.queue import Queue
+from director_db_postgres.bulk import together
+from director_db_postgres.call import Call
+from director_db_postgres.driver_log import LOGGER
+from director_db_postgres.encoding import message_in_ascii
+from director_db_postgres.errors import LOST_STATEMENT, reason, sqlstate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director_db.queue import Batch
+    from director_db.queue import Call as Queued
+    from director_db.rows import MessageRow
+    from director_db_postgres.connections import Connection
+    from director_db_postgres.pool import Pool
+    from director_db_postgres.settings import Settings
+    from director_db_postgres.statements import Statements
+
+MAX_WRITE_BYTES: Final = 256 * 1024
+"""What is larger goes by itself, in bytes: others would wait until it is on the server."""
+
+LONG: Final = 0.5
+"""How long a batch may be under way before the others go by themselves, in seconds."""
+
+# After so many small batches, one after another, callers go by themselves again. A crowd makes some
+# small ones, too: who was woken last comes too late for every other one.
+_CALM: Final = 4
+
+# Whose time is up so soon goes by itself, in seconds: the others would have no more.
+_SHORTEST: Final = 0.5
+
+# How long a caller that was struck waits for what was sent for it, in seconds.
+_STRUCK_PATIENCE: Final = 2.0
+_POLL: Final = 0.002
+
+
+class Write:
+    """One caller's message on its way into a batch.
+
+    Attributes:
+        call: its time, and what is known of it.
+        row: the message.
+        is_sent: whether it may have been sent.
+        is_stored: whether the server said that it is stored.
+        is_over: whether nothing of it is under way any more.
+    """
+
+    __slots__ = ("call", "is_over", "is_sent", "is_stored", "row")
+
+    def __init__(self, call: Call, row: MessageRow) -> None:
+        """Take a message that nobody has sent."""
+        self.call = call
+        self.row = row
+        self.is_sent = self.is_stored = self.is_over = False
+
+    def __call__(self) -> bool:
+        """Return what became of it."""
+        return self.is_stored
+
+    @property
+    def session_id(self) -> str:
+        """Whose message it is."""
+        return cast("str", self.call.session_id)
+
+    def wait_until_over(self) -> None:
+        """Let what was sent for a caller that was struck end, before it goes on and writes more."""
+        limit = time.monotonic() + _STRUCK_PATIENCE
+        while self.is_sent and not self.is_over and time.monotonic() < limit:
+            time.sleep(_POLL)
+
+
+class Group:
+    """Sends the messages of callers who wait together.
+
+    Attributes:
+        queue: where they wait.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        statements: Statements,
+        pool: Pool,
+        attempt: Callable[[Callable[[Connection], None], Call], None],
+    ) -> None:
+        """Take what a batch needs.
+
+        Args:
+            settings: of the instance.
+            statements: those that store messages.
+            pool: the connections.
+            attempt: tries an operation for a call once, a method of who has this.
+        """
+        self._settings = settings
+        self._statements = statements
+        self._pool = pool
+        self._attempt = weakref.WeakMethod(attempt)
+        # Reads get one at least, and those who send together another.
+        self._alone = max(1, settings.pool_size - 2)
+        self.queue = Queue(self, lambda: settings.place, LOGGER, (psycopg.Error,))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every caller, with a lock that nobody owns."""
+        self._small = _CALM
+        self._sent_at: float | None = None
+        self.queue.reset()
+
+    def takes(self, row: MessageRow, *, waits: bool) -> bool:
+        """Whether a message is to queue.
+
+        Not the main thread's, as only there a signal's handler raises: what it strikes is cancelled
+        on the server, and nobody else's.
+
+        Args:
+            row: the message.
+            waits: whether it would wait for others of its session.
+        """
+        if waits or self._pool.users >= self._alone:
+            self._small = 0
+        elif self._small >= _CALM:
+            return False
+        return (
+            not self._pool.connector.is_sharded
+            and threading.get_ident() != self.queue.main_thread
+            and _size(row) <= MAX_WRITE_BYTES
+            and not self._is_held_up()
+        )
+
+    def store(self, call: Call, row: MessageRow) -> bool:
+        """Store a message together with others; False if it has to go by itself.
+
+        Raises:
+            BackendUnavailableError: the server did not answer in the time of the call.
+        """
+        write = Write(call, row)
+        try:
+            return self.queue.run(write, _size(row), call.deadline, self._is_held_up)
+        except BackendUnavailableError:
+            # It did not begin in time, or who sent it was struck.
+            call.in_doubt |= write.is_sent
+        except BaseException:
+            write.wait_until_over()
+            raise
+        if call.in_doubt and time.monotonic() >= call.end:
+            raise call.no_answer()
+        return False
+
+    def _is_held_up(self) -> bool:
+        sent_at = self._sent_at
+        if sent_at is None or time.monotonic() - sent_at <= LONG:
+            return False
+        return self.queue.is_led()  # If not, its leader was struck at the last moment.
+
+    # --- A transaction --------------------------------------------------------------------------
+
+    def run(self, batch: Batch, deadline: float) -> None:
+        """Send the messages of a batch, and note what has become of each."""
+        attempt_once = self._attempt()
+        assert attempt_once is not None  # noqa: S101 - a call of its holder's is under way
+        attempt = Call(self._settings, "")
+        attempt.deadline = deadline
+        attempt.is_held_up = True  # It meets no session's lock, so nobody asks who holds one.
+        try:
+            attempt_once(lambda connection: self._send(connection, batch), attempt)
+        except self.queue.errors as error:
+            self._part(batch, attempt, error)
+        finally:
+            self._sent_at = None
+            for queued in batch.calls:
+                write = _write_of(queued)
+                write.is_over = True
+                queued.result = write()
+
+    def recover(self) -> bool:
+        """Whether it was committed: nobody knows of one whose leader was struck."""
+        return False
+
+    def _send(self, connection: Connection, batch: Batch) -> None:
+        """Store what waits by now."""
+        while batch.take() is not None:
+            pass
+        if connection.is_sharded:
+            return  # One transaction for several sessions would take two phases.
+        writes = list(map(_write_of, batch.calls))
+        # First, then look who was struck, which does it the other way round: one sees the other.
+        for write in writes:
+            write.is_sent = True
+        soon = time.monotonic() + _SHORTEST
+        sent: dict[tuple[str, str], Write] = {}
+        for queued, write in zip(batch.calls, writes, strict=True):
+            key = (write.session_id, write.row.msg_id)
+            # One statement cannot change a row twice: who comes second goes by itself.
+            write.is_sent = not queued.abandoned and write.call.end > soon and key not in sent
+            if write.is_sent:
+                sent[key] = write
+        if not sent:
+            return
+        self._small = 0 if len(sent) > self._alone else self._small + 1
+        connection.expect_answers(
+            self._settings.operation_timeout, min(write.call.end for write in sent.values())
+        )
+        rows = {
+            key: write.row if self._pool.utf8 else message_in_ascii(write.row)
+            for key, write in sent.items()
+        }
+        sessions, messages = together(rows)
+        self._sent_at = time.monotonic()
+        _, stored = connection.run_together(
+            (self._statements.count_together, sessions),
+            (self._statements.upsert_together, messages),
+        )
+        for key in stored.rows():
+            sent[key].is_stored = True
+
+    def _part(self, batch: Batch, attempt: Call, error: Exception) -> None:
+        """Let each caller go on by itself."""
+        if not batch.calls:
+            while batch.take() is not None:
+                pass  # There is no connection for these.
+        # What is no error of the driver's may have come while its answer was read, or before.
+        of_driver = isinstance(error, (psycopg.Error, DirectorDBError, UnicodeError))
+        for queued in batch.calls:
+            write = _write_of(queued)
+            write.is_stored = False
+            write.call.in_doubt |= write.is_sent and (attempt.in_doubt or not of_driver)
+        said = type(error).__name__
+        if isinstance(error, psycopg.Error):
+            said = reason(error)
+            if sqlstate(error) in LOST_STATEMENT:
+                self._pool.connector.tell_pooled("a prepared statement is missing")
+        text = "%s: %s; the messages that were sent together (%d) go on one by one"
+        tell(LOGGER, WARNING, text, self._settings.place, said, len(batch.calls))
+
+
+def _write_of(queued: Queued) -> Write:
+    return cast("Write", queued.operation)
+
+
+def _size(row: MessageRow) -> int:
+    return len(row.agents) + len(row.actions) + len(row.content) + len(row.metadata)
