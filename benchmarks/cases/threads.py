@@ -6,13 +6,18 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
+from psycopg_pool import ConnectionPool
+
 from benchmarks.bench import DURABILITY, LABELS, open_ours, open_raw
 from benchmarks.cases.case import OURS, Case, figures, note
 from benchmarks.payloads import Stream
 from benchmarks.peers import installed_peers
+from benchmarks.raw.postgres import RawPostgres
 from benchmarks.results import Curve, Goal, Row
 from benchmarks.statistics import paired_ratios
 from benchmarks.timing import Crowd, FailedError, interleave_crowds
+from director_db_postgres.arrays import ADAPTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,17 +26,23 @@ if TYPE_CHECKING:
     from director_db import BaseDB
 
 ONE_BY_ONE: Final = "ours, one by one"
+POOL_SIZE: Final = 10
+POOLED: Final = f"raw, a pool of {POOL_SIZE}"
 
-_GOAL: Final = Goal(4, f"x {ONE_BY_ONE}", at_least=True)
+_AGAINST: Final = {"sqlite": ONE_BY_ONE, "postgres": POOLED}
+_GOALS: Final = {
+    "sqlite": Goal(4, f"x {ONE_BY_ONE}", at_least=True),
+    "postgres": Goal(1.5, f"x {POOLED}", at_least=True),
+}
 _GOAL_FROM: Final = 32
 
 
 def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
-    """Store 1 KB messages from 1, 8 and 32 threads, each in a session of its own.
+    """Store 1 KB messages from 1, 8, 32 and 100 threads, each in a session of its own.
 
-    *Ours, one by one* (SQLite): the same, where no commit may take more than one call. Raw, SQLite:
-    one connection under a lock, one commit for each message. Raw, Postgres: one connection for each
-    thread, where ours has its pool of 10.
+    *Ours, one by one*: the same, where no commit may take more than one call. Raw, SQLite: one
+    connection under a lock, one commit for each message. Raw, Postgres: one connection for each
+    thread, where ours has its pool of 10; and psycopg's own pool with 10 connections.
 
     Peers: a store of its own for each thread, as they are used. What fails (a file that stays
     locked) is left out and noted.
@@ -46,14 +57,14 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
             timings = interleave_crowds(
                 crowds, window=bench.scale.window, rounds=bench.scale.rounds
             )
-            against = crowds[1].name
+            against = _AGAINST[backend]
             yield Row(
                 f"threads-{backend}",
                 f"{LABELS[backend]}: upserts, {threads} thread{'s' if threads > 1 else ''}",
                 "/s",
                 figures(crowds, timings),
                 paired_ratios(timings[OURS], timings[against]),
-                _GOAL if backend == "sqlite" and threads >= _GOAL_FROM else None,
+                _GOALS[backend] if threads >= _GOAL_FROM else None,
                 {"ratio to": against},
             )
             for figure in figures(crowds, timings):
@@ -70,21 +81,53 @@ def _ours_and_raw(
     durability = DURABILITY[backend]
     db = _new_db(bench, backend, threads, stack)
     yield Crowd(OURS, [_storing(db, place) for place in range(threads)], durability)
-    if backend == "sqlite":
-        db = _new_db(bench, backend, threads, stack)
-        _one_by_one(db)
-        calls = [_storing(db, place) for place in range(threads)]
-        yield Crowd(ONE_BY_ONE, calls, durability)
+    db = _new_db(bench, backend, threads, stack)
+    _one_by_one(db, backend)
+    calls = [_storing(db, place) for place in range(threads)]
+    yield Crowd(ONE_BY_ONE, calls, durability)
     yield Crowd("raw", _raw_calls(bench, backend, threads, stack), durability)
+    if backend == "postgres":
+        yield Crowd(POOLED, _pooled_calls(bench, threads, stack), durability)
 
 
-def _one_by_one(db: BaseDB) -> None:
-    """Let no commit of an instance take more than one call: the path without group commit.
-
-    By the limit of its queue, so that all else stays the same.
-    """
+def _one_by_one(db: BaseDB, backend: str) -> None:
+    """Let no commit of an instance take more than one call: the path without group commit."""
     inner: Any = db
-    inner._database._writer.queue.max_calls = 1  # noqa: SLF001 - nobody else needs to set it
+    if backend == "sqlite":
+        # By the limit of its queue, so that all else stays the same.
+        inner._database._writer.queue.max_calls = 1  # noqa: SLF001 - nobody else needs to set it
+    else:
+        # As the writes of the main thread: each on a connection of the pool.
+        inner._database._group.takes = lambda _row, **_: False  # noqa: SLF001 - the same
+
+
+def _pooled_calls(
+    bench: Bench, threads: int, stack: contextlib.ExitStack
+) -> Sequence[Callable[[], object]]:
+    place = stack.enter_context(bench.place("postgres"))
+    with contextlib.closing(open_ours("postgres", place)) as db:
+        for number in range(threads):
+            db.create_session(f"s{number}")
+    pool = ConnectionPool(
+        place,
+        min_size=POOL_SIZE,
+        max_size=POOL_SIZE,
+        open=True,
+        kwargs={"autocommit": True, "cursor_factory": psycopg.RawCursor, "context": ADAPTERS},
+    )
+    stack.callback(pool.close)
+    pool.wait()
+
+    def storing(number: int) -> Callable[[], object]:
+        stream, session = Stream(), f"s{number}"
+
+        def store() -> None:
+            with pool.connection() as connection:
+                RawPostgres.on(connection).upsert(session, stream())
+
+        return store
+
+    return [storing(number) for number in range(threads)]
 
 
 def _raw_calls(

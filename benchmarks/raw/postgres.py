@@ -59,6 +59,8 @@ _APPEND_CONTEXT = b"""
     SELECT $1, list_len - 1, $4 FROM context
 """
 
+_STATEMENTS = Statements(None)
+
 
 def _parameters(session_id: str, message: dict[str, Any]) -> tuple[Any, ...]:
     time = now()
@@ -97,10 +99,22 @@ class RawPostgres:
 
     def __init__(self, dsn: str) -> None:
         """Connect to a database that has our tables."""
-        self.connection = psycopg.connect(
-            dsn, autocommit=True, cursor_factory=psycopg.RawCursor, context=ADAPTERS
+        self._use(
+            psycopg.connect(
+                dsn, autocommit=True, cursor_factory=psycopg.RawCursor, context=ADAPTERS
+            )
         )
-        self._sql = Statements(None)
+
+    def _use(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self._sql = _STATEMENTS
+
+    @classmethod
+    def on(cls, connection: psycopg.Connection[Any]) -> RawPostgres:
+        """Use a connection that is there already, as of a pool."""
+        raw = cls.__new__(cls)
+        raw._use(connection)  # noqa: SLF001 - of this class
+        return raw
 
     def upsert(self, session_id: str, message: dict[str, Any]) -> None:
         """Send one statement."""
