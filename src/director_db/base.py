@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
+from director_db import earlier
 from director_db.db_type import DBType
 from director_db.operations.contexts import ContextOperations
 from director_db.operations.messages import MessageOperations
 from director_db.operations.sessions import SessionOperations
 
-CONTRACT_VERSION: Final = "1.0"
+CONTRACT_VERSION: Final = "1.1"
 """The version of the contract that this release keeps; CONTRACT.md carries its text."""
 
 
@@ -41,11 +42,23 @@ class BaseDB(SessionOperations, MessageOperations, ContextOperations):
 
     # ABC would let a subclass replace a public operation, and with it the meaning that all
     # backends share; `final` alone is seen by type checkers only.
-    def __init_subclass__(cls, *, db_type: str | None = None, **kwargs: Any) -> None:
-        """Set the DB type, and refuse a backend that overrides a public operation."""
+    def __init_subclass__(
+        cls, *, db_type: str | None = None, contract: str | None = None, **kwargs: Any
+    ) -> None:
+        """Set the DB type and the contract, and refuse whoever overrides a public operation."""
         super().__init_subclass__(**kwargs)
         if db_type is not None:
             cls.db_type = DBType.of(db_type)
+        if contract is not None:
+            if contract not in earlier.KNOWN:
+                message = (
+                    f"{cls.__qualname__} is written for version {contract} of the contract, and "
+                    f"this release of director-db knows {', '.join(earlier.KNOWN)}."
+                )
+                raise TypeError(message)
+            cls._contract = contract
+        if cls._contract != CONTRACT_VERSION:
+            earlier.adapt(cls)
         for name, public in [item for parent in BaseDB.__mro__ for item in vars(parent).items()]:
             is_final = getattr(getattr(public, "fget", public), "__final__", False)
             # Looked up by hand, as a mixin may override it too, and getattr would bind it.

@@ -119,6 +119,7 @@ def session_row(
     created_at: object,
     updated_at: object,
     metadata: object,
+    user_id: object = None,
 ) -> SessionRow:
     """Check a session to create and fill its defaults (SES-1)."""
     current = now()
@@ -129,11 +130,16 @@ def session_row(
         current if created_at is None else timestamp(created_at, "created_at"),
         current if updated_at is None else timestamp(updated_at, "updated_at"),
         encode_metadata(metadata, "metadata"),
+        optional_text(user_id, "user_id"),
     )
 
 
 def session_changes(
-    video_id: object, collection_id: object, metadata: object, updated_at: object
+    video_id: object,
+    collection_id: object,
+    metadata: object,
+    updated_at: object,
+    user_id: object = UNSET,
 ) -> SessionChanges:
     """Check the new values of a session (SES-5)."""
     return SessionChanges(
@@ -141,6 +147,7 @@ def session_changes(
         UNSET if collection_id is UNSET else optional_text(collection_id, "collection_id"),
         UNSET if metadata is UNSET else encode_metadata(metadata, "metadata"),
         now() if updated_at is None else timestamp(updated_at, "updated_at"),
+        UNSET if user_id is UNSET else optional_text(user_id, "user_id"),
     )
 
 

@@ -22,6 +22,7 @@ class Session(TypedDict):
     created_at: int
     updated_at: int
     metadata: Any
+    user_id: str | None
 
 
 class Message(TypedDict):
@@ -110,7 +111,7 @@ class Health(NamedTuple):
 
 def session_record(row: SessionRow) -> Session:
     """Return the record of a stored session."""
-    session_id, video_id, collection_id, created_at, updated_at, metadata = row
+    session_id, video_id, collection_id, created_at, updated_at, metadata, user_id = row
     return {
         "session_id": session_id,
         "video_id": video_id,
@@ -118,6 +119,7 @@ def session_record(row: SessionRow) -> Session:
         "created_at": created_at,
         "updated_at": updated_at,
         "metadata": decode_payload(metadata),
+        "user_id": user_id,
     }
 
 

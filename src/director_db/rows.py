@@ -7,12 +7,12 @@ surrogates, nor do the texts of payloads.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 
 from director_db.payload import payload_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 class Unset(Enum):
@@ -28,15 +28,26 @@ UNSET: Final = Unset.UNSET
 """The default of an argument for which None has a meaning of its own."""
 
 
-class SessionRow(NamedTuple):
-    """A row of sessions; `metadata` is a payload's text."""
-
+class _SessionColumns(NamedTuple):
     session_id: str
     video_id: str | None
     collection_id: str | None
     created_at: int
     updated_at: int
     metadata: str
+    user_id: str | None = None
+
+
+class SessionRow(_SessionColumns):
+    """A row of sessions; `metadata` is a payload's text."""
+
+    __slots__ = ()
+
+    # Not that of NamedTuple, which takes no fewer values than there are fields: what a backend has
+    # stored for an earlier version of the contract has fewer columns.
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
+        return cls(*iterable)
 
 
 class SessionChanges(NamedTuple):
@@ -46,6 +57,7 @@ class SessionChanges(NamedTuple):
     collection_id: str | Unset | None
     metadata: str | Unset
     updated_at: int
+    user_id: str | Unset | None = UNSET
 
 
 class SessionQuery(NamedTuple):
@@ -58,6 +70,7 @@ class SessionQuery(NamedTuple):
     before: tuple[int, int, str] | None
     video_id: str | None
     collection_id: str | None
+    user_id: str | None = None
 
 
 class MessageRow(NamedTuple):

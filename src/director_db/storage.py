@@ -126,7 +126,15 @@ class Storage(ABC):
     """
 
     db_type: ClassVar[str]
-    """The DB type; ``class DuckDB(BaseDB, db_type="duck")`` sets it."""
+    """The DB type; ``class DuckDB(BaseDB, db_type="duck", contract="1.1")`` sets it."""
+
+    _contract: ClassVar[str] = "1.0"
+    """The version of the contract that it is written for: the class keyword `contract` sets it.
+
+    A backend of an earlier one goes on: its operations get the rows of that version, and what came
+    later raises `ConfigurationError`. New in 1.1: the `user_id` of `SessionRow`, `SessionChanges`
+    and `SessionQuery`, and what `_insert_session` returns.
+    """
 
     incremental_contexts: ClassVar[bool] = False
     """Whether `_save_context_change` and `_append_context` are written.
@@ -224,10 +232,12 @@ class Storage(ABC):
     # --- Sessions -------------------------------------------------------------------------------
 
     @abstractmethod
-    def _insert_session(self, row: SessionRow) -> None:
+    def _insert_session(self, row: SessionRow) -> bool:
         """Insert a session; one that exists already stays as it is (SES-1, SES-2).
 
-        Of two inserts of one id at once, one wins and neither raises.
+        Of two inserts of one id at once, one wins and neither raises. True for the one that
+        inserted. A backend that tries again after a lost connection answers True also where it
+        finds such a row.
         """
 
     @abstractmethod
@@ -239,8 +249,8 @@ class Storage(ABC):
         """Return a page of sessions (SES-4).
 
         By ``(updated_at, created_at, session_id)``, highest first, ids by code point. With
-        `query.before` only rows below that triple; with `query.video_id` or `query.collection_id`
-        only rows with exactly that value; at most `query.limit` rows, None for all.
+        `query.before` only rows below that triple; with `query.video_id`, `query.collection_id` or
+        `query.user_id` only rows with exactly that value; at most `query.limit` rows, None for all.
         """
 
     @abstractmethod

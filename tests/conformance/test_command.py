@@ -49,7 +49,7 @@ def test_sqlite_and_postgres_are_conformant(conformance, tmp_path, pytestconfig)
         assert "not applicable: the place offers no restart()" in done.stdout
 
     document = json.loads((tmp_path / "o.json").read_text())
-    assert ("1.0", __version__) == (document["contract"], document["suite"])
+    assert ("1.1", __version__) == (document["contract"], document["suite"])
     for backend in document["backends"]:
         assert ("CONFORMANT", asked.value) == (backend["verdict"], backend["reached"])
         assert chosen == {entry["clause"] for entry in backend["clauses"]}

@@ -285,7 +285,7 @@ def test_the_error_tells_the_first_few_and_how_many():
 
 def test_the_columns_that_the_converters_take():
     assert tuple(MESSAGE) == CONVERSATIONS.columns
-    assert SessionRow._fields == SESSIONS.columns
+    assert SessionRow._fields == (*SESSIONS.columns, "user_id")
     assert ("session_id", "context_data") == CONTEXT_MESSAGES.columns[:2]
     assert {"reasoning": [1]} == json.loads(
         context_from_old(("s1", '{"reasoning": [1]}', 1, 2, "{}")).context

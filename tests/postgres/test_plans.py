@@ -12,7 +12,8 @@ from director_db_postgres.statements import Statements
 ROWS = 100_000
 FILL = f"""
     INSERT INTO director_sessions
-    SELECT 's' || n, 'v' || n % 10, 'c' || n % 10, n / 7, n / 50, 0, '{{}}'
+    SELECT 's' || n, 'v' || n % 10, 'c' || n % 10, n / 7, n / 50, 0, '{{}}',
+        'u' || n % 10
     FROM generate_series(1, {ROWS}) n;
     INSERT INTO director_conversations
     SELECT CASE WHEN n <= {ROWS // 2} THEN 's1' ELSE 's' || n % 1000 + 2 END, 'c', 'm' || n, n,
@@ -35,23 +36,33 @@ CURSOR = (1000, 7000, "s50000")
 PLANS = {
     "session": (STATEMENTS.select_session, ("s500",), 1),
     "sessions": (
-        STATEMENTS.select_sessions(before=False, video=False, collection=False),
+        STATEMENTS.select_sessions(before=False, user=False, video=False, collection=False),
         (PAGE,),
         PAGE,
     ),
     "sessions before": (
-        STATEMENTS.select_sessions(before=True, video=False, collection=False),
+        STATEMENTS.select_sessions(before=True, user=False, video=False, collection=False),
         (*CURSOR, PAGE),
         PAGE,
     ),
     "sessions of a video": (
-        STATEMENTS.select_sessions(before=True, video=True, collection=False),
+        STATEMENTS.select_sessions(before=True, user=False, video=True, collection=False),
         (*CURSOR, "v3", PAGE),
         PAGE,
     ),
     "sessions of a collection": (
-        STATEMENTS.select_sessions(before=True, video=False, collection=True),
+        STATEMENTS.select_sessions(before=True, user=False, video=False, collection=True),
         (*CURSOR, "c3", PAGE),
+        PAGE,
+    ),
+    "sessions of a user": (
+        STATEMENTS.select_sessions(before=True, user=True, video=False, collection=False),
+        (*CURSOR, "u3", PAGE),
+        PAGE,
+    ),
+    "sessions of a user with a video": (
+        STATEMENTS.select_sessions(before=True, user=True, video=True, collection=False),
+        (*CURSOR, "u3", "v3", PAGE),
         PAGE,
     ),
     "message": (STATEMENTS.select_message, ("s1", "m500"), 1),
@@ -205,11 +216,14 @@ LARGE = {
 ARRAYS = ["bigint[]"] + ["text[]"] * 7 + ["bigint[]", "bigint[]", "text[]"]
 BULK = ", ".join(f"'{{{one},{one}}}'" for one in (1, "c", "m", "t", *["[]"] * 3, "x", 1, 1, "7"))
 EVERY = {
-    "insert_session": ([TEXT] * 3 + [NUMBER] * 2 + [TEXT], "'s1', 'v', 'c', 1, 1, '{}'"),
+    "insert_session": (
+        [TEXT] * 3 + [NUMBER] * 2 + [TEXT] * 2,
+        "'s1', 'v', 'c', 1, 1, '{}', 'u'",
+    ),
     "select_session": ([TEXT], "'s1'"),
     "update_session": (
-        [TEXT, NUMBER, FLAG, TEXT, FLAG, TEXT, FLAG, TEXT],
-        "'s1', 1, true, 'v', true, 'c', true, '{}'",
+        [TEXT, NUMBER, *[FLAG, TEXT] * 4],
+        "'s1', 1, true, 'v', true, 'c', true, '{}', true, 'u'",
     ),
     "lock_session": ([TEXT], "'s1'"),
     "delete_session": ([TEXT], "'s1'"),

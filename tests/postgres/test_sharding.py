@@ -74,7 +74,7 @@ def test_no_statement_is_left_out():
         if isinstance(text, str) and not name.startswith("_") and "{schema}" in text
     }
     assert texts <= STATEMENTS.keys()
-    assert 8 == sum(name.startswith("page ") for name in STATEMENTS)
+    assert 16 == sum(name.startswith("page ") for name in STATEMENTS)
     assert 20 < len(STATEMENTS.keys() - OF_NO_SESSION)
 
 
@@ -107,12 +107,13 @@ OPERATIONS = (
 )
 PAGES = [
     lambda db, given=given: db.get_sessions(limit=1, **dict(given))
-    for count in range(4)
+    for count in range(5)
     for given in itertools.combinations(
         {
             "before": {"updated_at": 1, "created_at": 1, "session_id": "s"},
             "video_id": "v",
             "collection_id": "c",
+            "user_id": "u",
         }.items(),
         count,
     )

@@ -22,7 +22,9 @@ PAGES = {
     "select_sessions(before, collection)": (
         "collection_id=? AND (updated_at,created_at,session_id)<(?,?,?)"
     ),
-    # Either of the two will do.
+    "select_sessions(before, user)": "user_id=? AND (updated_at,created_at,session_id)<(?,?,?)",
+    # Any of them will do.
+    "select_sessions(before, video, user)": "_id=? AND (updated_at,created_at,session_id)<(?,?,?)",
     "select_sessions(before, video, collection)": (
         "_id=? AND (updated_at,created_at,session_id)<(?,?,?)"
     ),
@@ -58,12 +60,15 @@ def database(request):
         schema.create(connection)
         if request.param == "analyzed":
             connection.executemany(
-                "INSERT INTO director_sessions VALUES (?, ?, ?, ?, ?, 0, '{}')",
-                [(f"s{n}", f"v{n % 3}", f"c{n % 5}", n // 7, n // 50) for n in range(2000)],
+                "INSERT INTO director_sessions VALUES (?, ?, ?, ?, ?, 0, '{}', ?)",
+                [
+                    (f"s{n}", f"v{n % 3}", f"c{n % 5}", n // 7, n // 50, f"u{n % 7}")
+                    for n in range(2000)
+                ],
             )
             connection.executemany(
                 "INSERT INTO director_conversations VALUES"
-                " (?, 'c', ?, ?, 't', '[]', '[]', '[]', NULL, 0, 0, '{}')",
+                " (?, 'c', ?, ?, 't', '[]', '[]', '[]', NULL, 0, 0, '{}', NULL)",
                 [(f"s{n % 4}", f"m{n}", n) for n in range(2000)],
             )
             connection.execute("ANALYZE")

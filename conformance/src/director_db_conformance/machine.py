@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Step = tuple[str, tuple[Any, ...]]
 """A method of the machine, and what it was called with: what an example can be replayed from."""
 
-_IDS: Final = ("msg_id", "conv_id", "video_id", "collection_id", "before", "after")
+_IDS: Final = ("msg_id", "conv_id", "video_id", "collection_id", "user_id", "before", "after")
 _LOOK_ALIKES: Final = draw.one_of(draw.LOOK_ALIKES)
 _SAVE: Final = BY_NAME["add_or_update_context_msg"]
 _REFUSED: Final = draw.one_of(

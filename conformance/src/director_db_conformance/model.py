@@ -69,6 +69,7 @@ class Model:
         drawn=draw.some(
             video_id=draw.labels,
             collection_id=draw.labels,
+            user_id=draw.labels,
             connection=st.just(object),
             **draw.record_fields,
         ),
@@ -81,8 +82,9 @@ class Model:
         created_at: Any = None,
         updated_at: Any = None,
         metadata: Any = None,
+        user_id: Any = None,
         **_ignored: object,
-    ) -> None:
+    ) -> bool:
         """Keep SES-1 and SES-2."""
         session = {
             "session_id": _required(session_id, "session_id"),
@@ -91,10 +93,13 @@ class Model:
             "created_at": self._time(created_at, "created_at"),
             "updated_at": self._time(updated_at, "updated_at"),
             "metadata": _metadata(metadata),
+            "user_id": _optional(user_id, "user_id"),
         }
-        if session_id not in self.sessions:
-            self.sessions[session_id] = session
-            self.messages[session_id] = {}
+        if session_id in self.sessions:
+            return False
+        self.sessions[session_id] = session
+        self.messages[session_id] = {}
+        return True
 
     @operation("SES-3", example=_S1, refused={"session_id": 5})
     def get_session(self, session_id: Any) -> Record:
@@ -115,6 +120,12 @@ class Model:
                 video_id=draw.known_ids,
                 collection_id=draw.one_of([0, 1, ""]),
             ),
+            draw.some(
+                limit=draw.limits,
+                before=st.just(draw.CURSOR),
+                user_id=draw.one_of([0, 1, 2, ""]),
+                video_id=draw.known_ids,
+            ),
         ),
     )
     def get_sessions(
@@ -124,13 +135,18 @@ class Model:
         before: Any = None,
         video_id: Any = None,
         collection_id: Any = None,
+        user_id: Any = None,
     ) -> list[Record]:
         """Keep SES-4."""
         most = _limit(limit)
         found = sorted(self.sessions.values(), key=_activity, reverse=True)
         if before is not None:
             found = [session for session in found if _activity(session) < _activity(before)]
-        for name, wanted in (("video_id", video_id), ("collection_id", collection_id)):
+        for name, wanted in (
+            ("video_id", video_id),
+            ("collection_id", collection_id),
+            ("user_id", user_id),
+        ):
             if wanted is not None:
                 found = [session for session in found if session[name] == wanted]
         return copy.deepcopy(found[:most])
@@ -145,13 +161,14 @@ class Model:
         drawn=draw.some(
             video_id=draw.labels,
             collection_id=draw.labels,
+            user_id=draw.labels,
             metadata=draw.payloads,
             updated_at=draw.times,
         ),
     )
     def update_session(self, session_id: Any, *, updated_at: Any = None, **changes: Any) -> None:
         """Keep SES-5."""
-        for name in ("video_id", "collection_id"):
+        for name in ("video_id", "collection_id", "user_id"):
             if name in changes:
                 changes[name] = _optional(changes[name], name)
         if "metadata" in changes:

@@ -118,7 +118,7 @@ REFUSED_PAYLOADS: Final = [
 ]  # fmt: skip
 REFUSED: Final[dict[str, list[Any]]] = {
     "msg_id": _impossible,
-    **dict.fromkeys(["video_id", "collection_id", "conv_id", "status"], _REFUSED_TEXTS),
+    **dict.fromkeys(["video_id", "collection_id", "user_id", "conv_id", "status"], _REFUSED_TEXTS),
     "msg_type": [*_REFUSED_TEXTS, None],
     **dict.fromkeys(["created_at", "updated_at"], _REFUSED_TIMES),
     **dict.fromkeys(

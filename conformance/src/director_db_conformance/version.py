@@ -6,10 +6,10 @@ from typing import Final
 
 from director_db import CONTRACT_VERSION
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 CHECKED: Final = __version__.rpartition(".")[0]
-"""The version of the contract that the suite checks: a suite 1.0.x checks contract 1.0."""
+"""The version of the contract that the suite checks: a suite 1.1.x checks contract 1.1."""
 
 
 def disagreement() -> str | None:

@@ -40,8 +40,9 @@ class SessionOperations(Instance):
         created_at: int | None = None,
         updated_at: int | None = None,
         metadata: Any = None,
+        user_id: str | None = None,
         **_ignored: object,
-    ) -> None:
+    ) -> bool:
         """Store a session; one that exists already stays as it is (SES-1, SES-2).
 
         Args:
@@ -51,13 +52,20 @@ class SessionOperations(Instance):
             created_at: int seconds since the epoch; None means now (VAL-5).
             updated_at: int seconds since the epoch; None means now.
             metadata: any JSON value; None means ``{}`` (VAL-8).
+            user_id: 0 to 255 characters, or None.
             _ignored: other keywords are ignored, so that callers can pass ``**self.__dict__``.
+
+        Returns:
+            True if this call created the session, False if it was there. A backend of contract 1.0
+            cannot tell, and returns None.
 
         Raises:
             InvalidRecordError: a value breaks one of these bounds; nothing is stored.
         """
-        row = session_row(session_id, video_id, collection_id, created_at, updated_at, metadata)
-        self._insert_session(row)
+        row = session_row(
+            session_id, video_id, collection_id, created_at, updated_at, metadata, user_id
+        )
+        return self._insert_session(row)
 
     @final
     @operation
@@ -66,7 +74,7 @@ class SessionOperations(Instance):
 
         Returns:
             A dict with exactly ``session_id, video_id, collection_id, created_at, updated_at,
-            metadata``.
+            metadata, user_id``.
         """
         wanted = lookup_id(session_id)
         row = None if wanted is None else self._select_session(wanted)
@@ -81,6 +89,7 @@ class SessionOperations(Instance):
         before: Mapping[str, Any] | None = None,
         video_id: str | None = None,
         collection_id: str | None = None,
+        user_id: str | None = None,
     ) -> list[Session]:
         """Return sessions by last activity, the latest first (SES-4, SES-6).
 
@@ -92,6 +101,7 @@ class SessionOperations(Instance):
                 also if it was deleted meanwhile.
             video_id: only sessions of this video; None for any.
             collection_id: only sessions of this collection; None for any.
+            user_id: only sessions of this user; None for any.
 
         Raises:
             InvalidRecordError: `limit` is below 1, or `before` is no session.
@@ -101,9 +111,10 @@ class SessionOperations(Instance):
         try:
             video = optional_text(video_id, "video_id")
             collection = optional_text(collection_id, "collection_id")
+            user = optional_text(user_id, "user_id")
         except InvalidRecordError:
             return []  # No session can have such an id (VAL-4).
-        query = SessionQuery(rows_limit, cursor, video, collection)
+        query = SessionQuery(rows_limit, cursor, video, collection, user)
         return [session_record(row) for row in self._select_sessions(query)]
 
     @final
@@ -112,6 +123,7 @@ class SessionOperations(Instance):
         *,
         video_id: str | None = None,
         collection_id: str | None = None,
+        user_id: str | None = None,
         page: int = PAGE,
     ) -> Iterator[Session]:
         """Return sessions one by one by last activity, the latest first, read in pages (SES-7).
@@ -123,12 +135,15 @@ class SessionOperations(Instance):
         Args:
             video_id: only sessions of this video; None for any.
             collection_id: only sessions of this collection; None for any.
+            user_id: only sessions of this user; None for any.
             page: how many to read at once, at least 1.
 
         Raises:
             InvalidRecordError: `page` is below 1.
         """
-        pages = self._session_pages(video_id=video_id, collection_id=collection_id, page=page)
+        pages = self._session_pages(
+            video_id=video_id, collection_id=collection_id, user_id=user_id, page=page
+        )
         return chain.from_iterable(pages)
 
     @final
@@ -141,6 +156,7 @@ class SessionOperations(Instance):
         collection_id: str | Unset | None = UNSET,
         metadata: Any = UNSET,
         updated_at: int | None = None,
+        user_id: str | Unset | None = UNSET,
     ) -> None:
         """Change the given fields of a session and no other (SES-5).
 
@@ -150,12 +166,13 @@ class SessionOperations(Instance):
             collection_id: 0 to 255 characters; None stores null.
             metadata: any JSON value, replaced whole; None stores ``{}`` (VAL-8).
             updated_at: int seconds since the epoch; None means now.
+            user_id: 0 to 255 characters; None stores null.
 
         Raises:
             InvalidRecordError: a value breaks one of these bounds.
             SessionNotFoundError: there is no such session.
         """
-        changes = session_changes(video_id, collection_id, metadata, updated_at)
+        changes = session_changes(video_id, collection_id, metadata, updated_at, user_id)
         wanted = required_id(session_id, "session_id")
         if not self._update_session(wanted, changes):
             raise SessionNotFoundError(wanted)
@@ -183,13 +200,18 @@ class SessionOperations(Instance):
         *,
         video_id: str | None = None,
         collection_id: str | None = None,
+        user_id: str | None = None,
         page: int = PAGE,
     ) -> Iterator[list[Session]]:
         """Yield pages of sessions, none empty; no operation is under way between two of them."""
         limit = page_size(page)
         last = None
         while found := self.get_sessions(
-            limit=limit, before=last, video_id=video_id, collection_id=collection_id
+            limit=limit,
+            before=last,
+            video_id=video_id,
+            collection_id=collection_id,
+            user_id=user_id,
         ):
             last = cast("Mapping[str, Any]", found[-1].copy())  # The record itself is the caller's.
             yield found

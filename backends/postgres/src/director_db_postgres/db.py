@@ -60,7 +60,7 @@ _NO_LIMIT: Final = 2**63 - 1
 _ANY_VERSION: Final = -1
 
 
-class PostgresDB(BaseDB, db_type="postgres"):
+class PostgresDB(BaseDB, db_type="postgres", contract="1.1"):
     """Stores everything in one schema of a Postgres database.
 
     Any number of processes and machines may use it. A write is as durable on return as the server's
@@ -175,12 +175,19 @@ class PostgresDB(BaseDB, db_type="postgres"):
 
     # --- Sessions -------------------------------------------------------------------------------
 
-    def _insert_session(self, row: SessionRow) -> None:
-        def insert(connection: Connection) -> None:
+    def _insert_session(self, row: SessionRow) -> bool:
+        def insert(connection: Connection) -> bool:
             stored = row._replace(metadata=self._text(row.metadata))
-            connection.run_waiting(self._sql.insert_session, stored)
+            return connection.run_waiting(self._sql.insert_session, stored).count > 0
 
-        self._database.write(insert, row.session_id)
+        is_new, in_doubt = self._database.write_in_doubt(insert, row.session_id)
+        if is_new or not in_doubt:
+            return is_new
+        # What is there may be what an earlier try of this call has stored.
+        found = self._select_session(row.session_id)
+        ours = row._replace(metadata=self._text(row.metadata))
+        # Others may have been active in it since.
+        return found is not None and found._replace(updated_at=ours.updated_at) == ours
 
     def _select_session(self, session_id: str) -> SessionRow | None:
         row = self._select_one(self._sql.select_session, session_id)
@@ -189,11 +196,13 @@ class PostgresDB(BaseDB, db_type="postgres"):
     def _select_sessions(self, query: SessionQuery) -> Sequence[SessionRow]:
         statement = self._sql.select_sessions(
             before=query.before is not None,
+            user=query.user_id is not None,
             video=query.video_id is not None,
             collection=query.collection_id is not None,
         )
         parameters: list[str | int] = [*(query.before or ())]
-        parameters += [text for text in (query.video_id, query.collection_id) if text is not None]
+        filters = (query.user_id, query.video_id, query.collection_id)
+        parameters += [text for text in filters if text is not None]
         parameters.append(_NO_LIMIT if query.limit is None else query.limit)
         return list(map(SessionRow._make, self._select(statement, parameters)))
 
@@ -204,6 +213,7 @@ class PostgresDB(BaseDB, db_type="postgres"):
                 parameters += (False, None) if value is UNSET else (True, value)
             metadata = changes.metadata
             parameters += (False, None) if metadata is UNSET else (True, self._text(metadata))
+            parameters += (False, None) if changes.user_id is UNSET else (True, changes.user_id)
             return connection.run_waiting(self._sql.update_session, parameters).count > 0
 
         return self._database.write(update, session_id)

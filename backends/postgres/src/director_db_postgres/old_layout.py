@@ -223,7 +223,8 @@ class _Writer:
 
     def _session(self, values: Sequence[object]) -> None:
         row = old_layout.session_from_old(values)
-        stored = row._replace(metadata=self._text(row.metadata))
+        # The columns of old; whose it is they do not say.
+        stored = row._replace(metadata=self._text(row.metadata))[: len(SESSIONS.columns)]
         cursor = self._connection.execute(self._insert_session, stored, prepare=True)
         _require_new(cursor.rowcount, "session_id")
         self.sessions += 1
@@ -270,7 +271,8 @@ class _Writer:
         parameters: tuple[object, ...],
     ) -> int:
         """Store a part of a session, which is made if it is missing; how many rows are new."""
-        session = old_layout.orphan_session(session_id, created_at, updated_at)
+        orphan = old_layout.orphan_session(session_id, created_at, updated_at)
+        session = orphan[: len(SESSIONS.columns)]
         cursor = self._connection.execute(statement, (*session, *parameters), prepare=True)
         made, stored = cursor.fetchall()[0]
         self.orphan_sessions += made

@@ -33,11 +33,13 @@ SELECT_OWN_SCHEMA_VERSION: Final = f"""
 
 # --- Sessions -----------------------------------------------------------------------------------
 
-_SESSION_COLUMNS: Final = "session_id, video_id, collection_id, created_at, updated_at, metadata"
+_SESSION_COLUMNS: Final = (
+    "session_id, video_id, collection_id, created_at, updated_at, metadata, user_id"
+)
 
 INSERT_SESSION: Final = f"""
     INSERT INTO {{schema}}director_sessions ({_SESSION_COLUMNS}, last_seq)
-    VALUES ($1::text, $2::text, $3::text, $4::bigint, $5::bigint, $6::text, 0)
+    VALUES ($1::text, $2::text, $3::text, $4::bigint, $5::bigint, $6::text, $7::text, 0)
     ON CONFLICT (session_id) DO NOTHING
 """
 
@@ -51,6 +53,7 @@ UPDATE_SESSION: Final = """
         video_id = CASE WHEN $3::boolean THEN $4::text ELSE video_id END,
         collection_id = CASE WHEN $5::boolean THEN $6::text ELSE collection_id END,
         metadata = CASE WHEN $7::boolean THEN $8::text ELSE metadata END,
+        user_id = CASE WHEN $9::boolean THEN $10::text ELSE user_id END,
         updated_at = $2::bigint
     WHERE session_id = $1::text
 """
@@ -115,7 +118,7 @@ DELETE_SESSION: Final = f"""
 """
 
 
-def select_sessions(*, before: bool, video: bool, collection: bool) -> str:
+def select_sessions(*, before: bool, user: bool, video: bool, collection: bool) -> str:
     """Return the statement of a page of sessions; its parameters in the order of the arguments.
 
     A filter is written as a range, and its column stands first in the order. As an equation, it
@@ -128,7 +131,11 @@ def select_sessions(*, before: bool, video: bool, collection: bool) -> str:
     cursor = [f"${next(number)}::{kind}" for kind in types] if before else []
     wanted = [
         (column, f"${next(number)}::text")
-        for column, is_wanted in (("video_id", video), ("collection_id", collection))
+        for column, is_wanted in (
+            ("user_id", user),
+            ("video_id", video),
+            ("collection_id", collection),
+        )
         if is_wanted
     ]
     conditions = [f"{column} = {value}" for column, value in wanted[1:]]

@@ -49,14 +49,16 @@ class Statements:
         self.delete_context = self.compose(sql.DELETE_CONTEXT)
         self._select_sessions = {
             flags: self.compose(
-                sql.select_sessions(before=flags[0], video=flags[1], collection=flags[2])
+                sql.select_sessions(
+                    before=flags[0], user=flags[1], video=flags[2], collection=flags[3]
+                )
             )
-            for flags in itertools.product((False, True), repeat=3)
+            for flags in itertools.product((False, True), repeat=4)
         }
 
-    def select_sessions(self, *, before: bool, video: bool, collection: bool) -> bytes:
+    def select_sessions(self, *, before: bool, user: bool, video: bool, collection: bool) -> bytes:
         """Return the statement of a page; its parameters in the order of the arguments."""
-        return self._select_sessions[before, video, collection]
+        return self._select_sessions[before, user, video, collection]
 
     def compose(self, statement: str) -> bytes:
         """Put the schema's name into a statement of this package."""

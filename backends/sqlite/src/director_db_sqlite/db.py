@@ -53,7 +53,7 @@ _BEFORE_ALL: Final = -1
 _AFTER_ALL: Final = 2**63 - 1
 
 
-class SQLiteDB(BaseDB, db_type="sqlite"):
+class SQLiteDB(BaseDB, db_type="sqlite", contract="1.1"):
     """Stores everything in one SQLite file, or in memory.
 
     Several processes may use one file. A write is on the disk when it returns (LIF-2).
@@ -148,11 +148,11 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
 
     # --- Sessions -------------------------------------------------------------------------------
 
-    def _insert_session(self, row: SessionRow) -> None:
-        def insert(connection: sqlite3.Connection) -> None:
-            connection.execute(sql.INSERT_SESSION, row)
+    def _insert_session(self, row: SessionRow) -> bool:
+        def insert(connection: sqlite3.Connection) -> bool:
+            return connection.execute(sql.INSERT_SESSION, row).rowcount > 0
 
-        self._database.write(insert, len(row.metadata))
+        return self._database.write(insert, len(row.metadata))
 
     def _select_session(self, session_id: str) -> SessionRow | None:
         def select(connection: sqlite3.Connection) -> SessionRow | None:
@@ -166,9 +166,11 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
             before=query.before is not None,
             video=query.video_id is not None,
             collection=query.collection_id is not None,
+            user=query.user_id is not None,
         )
         parameters: list[str | int] = [*(query.before or ())]
-        parameters += [text for text in (query.video_id, query.collection_id) if text is not None]
+        filters = (query.video_id, query.collection_id, query.user_id)
+        parameters += [text for text in filters if text is not None]
         parameters.append(_NO_LIMIT if query.limit is None else query.limit)
 
         def select(connection: sqlite3.Connection) -> list[SessionRow]:
@@ -179,7 +181,7 @@ class SQLiteDB(BaseDB, db_type="sqlite"):
     def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
         metadata = changes.metadata
         parameters: list[str | int | None] = []
-        for value in (changes.video_id, changes.collection_id, metadata):
+        for value in (changes.video_id, changes.collection_id, metadata, changes.user_id):
             parameters += (False, None) if value is UNSET else (True, value)
         parameters += (changes.updated_at, session_id)
 

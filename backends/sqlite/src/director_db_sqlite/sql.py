@@ -14,12 +14,14 @@ SELECT_SCHEMA_VERSION: Final = """
 
 INSERT_SESSION: Final = """
     INSERT INTO director_sessions
-        (session_id, video_id, collection_id, created_at, updated_at, metadata, last_seq)
-    VALUES (?, ?, ?, ?, ?, ?, 0)
+        (session_id, video_id, collection_id, created_at, updated_at, metadata, user_id, last_seq)
+    VALUES (?, ?, ?, ?, ?, ?, ?, 0)
     ON CONFLICT (session_id) DO NOTHING
 """
 
-_SESSION_COLUMNS: Final = "session_id, video_id, collection_id, created_at, updated_at, metadata"
+_SESSION_COLUMNS: Final = """
+    session_id, video_id, collection_id, created_at, updated_at, metadata, user_id
+"""
 
 SELECT_SESSION: Final = f"SELECT {_SESSION_COLUMNS} FROM director_sessions WHERE session_id = ?"
 
@@ -29,6 +31,7 @@ UPDATE_SESSION: Final = """
         video_id = CASE WHEN ? THEN ? ELSE video_id END,
         collection_id = CASE WHEN ? THEN ? ELSE collection_id END,
         metadata = CASE WHEN ? THEN ? ELSE metadata END,
+        user_id = CASE WHEN ? THEN ? ELSE user_id END,
         updated_at = ?
     WHERE session_id = ?
 """
@@ -55,7 +58,7 @@ DELETE_SESSION: Final = "DELETE FROM director_sessions WHERE session_id = ?"
 
 
 @functools.cache
-def select_sessions(*, before: bool, video: bool, collection: bool) -> str:
+def select_sessions(*, before: bool, video: bool, collection: bool, user: bool) -> str:
     """Return the statement of a page of sessions; its parameters in the order of the arguments."""
     conditions = [
         text
@@ -63,6 +66,7 @@ def select_sessions(*, before: bool, video: bool, collection: bool) -> str:
             ("(updated_at, created_at, session_id) < (?, ?, ?)", before),
             ("video_id = ?", video),
             ("collection_id = ?", collection),
+            ("user_id = ?", user),
         )
         if wanted
     ]

@@ -125,15 +125,19 @@ class IterationClauses:
 
     @clause("SES-7")
     def test_ses_7_gives_the_sessions_of_ses_4(self, db: RecordedDB) -> None:
-        """All sessions, or those of a video or collection, in the order of the list."""
+        """All sessions, or those of a video, collection or user, in the order of the list."""
         expect(list(db.iter_sessions()), [])
         for number, collection in enumerate("ccccddddd"):
-            db.create_session(f"s{number}", "ab"[number % 2], collection, number // 4, number // 3)
+            user = "xyz"[number % 3]
+            times = {"created_at": number // 4, "updated_at": number // 3}
+            db.create_session(f"s{number}", "ab"[number % 2], collection, **times, user_id=user)
         wanted: tuple[dict[str, Any], ...] = (
             {},
             {"video_id": "a"},
             {"collection_id": "d"},
             {"video_id": "a", "collection_id": "d"},
+            {"user_id": "x"},
+            {"user_id": "y", "video_id": "a"},
             {"video_id": "nothing"},
             {"video_id": "a\0"},
         )

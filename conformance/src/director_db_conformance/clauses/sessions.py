@@ -35,6 +35,7 @@ _KEYS: Final = [
     "created_at",
     "updated_at",
     "metadata",
+    "user_id",
 ]
 
 
@@ -46,7 +47,7 @@ class SessionClauses:
     @clause("SES-1")
     def test_ses_1_stores_what_is_given(self, db: RecordedDB) -> None:
         """A session is stored with every field that was given, and reads back the same."""
-        expect(db.create_session("s1", "v1", "c1", 3, 5, {"b": 1, "a": [None]}), None)
+        expect(db.create_session("s1", "v1", "c1", 3, 5, {"b": 1, "a": [None]}, "u1"), True)
         expect(
             db.get_session("s1"),
             {
@@ -56,6 +57,7 @@ class SessionClauses:
                 "created_at": 3,
                 "updated_at": 5,
                 "metadata": {"b": 1, "a": [None]},
+                "user_id": "u1",
             },
         )
 
@@ -63,6 +65,7 @@ class SessionClauses:
     def test_ses_1_takes_every_field_by_its_name(self, db: RecordedDB) -> None:
         """The fields may be given by name, in any order."""
         db.create_session(
+            user_id="u1",
             metadata={"k": 1},
             updated_at=5,
             created_at=3,
@@ -71,7 +74,7 @@ class SessionClauses:
             session_id="s1",
         )
         session = db.get_session("s1")
-        expect([session[key] for key in _KEYS], ["s1", "v1", "c1", 3, 5, {"k": 1}])
+        expect([session[key] for key in _KEYS], ["s1", "v1", "c1", 3, 5, {"k": 1}, "u1"])
 
     @clause("SES-1")
     def test_ses_1_fills_the_defaults(self, db: RecordedDB) -> None:
@@ -81,7 +84,8 @@ class SessionClauses:
         session = db.get_session("s1")
         expect_now(session["created_at"], since, "created_at")
         expect(session["updated_at"], session["created_at"], "updated_at, from the same clock")
-        expect([session[key] for key in ("video_id", "collection_id")], [None, None])
+        keys = ("video_id", "collection_id", "user_id")
+        expect([session[key] for key in keys], [None] * 3)
         expect(session["metadata"], {})
 
     @clause("SES-1")
@@ -108,18 +112,24 @@ class SessionClauses:
 
     @clause("SES-1")
     def test_ses_1_tells_an_empty_text_from_none(self, db: RecordedDB) -> None:
-        """An empty video_id or collection_id is a value of its own, not the lack of one."""
+        """An empty video, collection or user is a value of its own, not the lack of one."""
         db.create_session("s1", "", None)
         db.create_session("s2", None, "")
-        for name, expected in (("s1", ["", None]), ("s2", [None, ""])):
+        db.create_session("s3", user_id="")
+        keys = ("video_id", "collection_id", "user_id")
+        for name, expected in (
+            ("s1", ["", None, None]),
+            ("s2", [None, "", None]),
+            ("s3", [None, None, ""]),
+        ):
             session = db.get_session(name)
-            expect([session["video_id"], session["collection_id"]], expected)
+            expect([session[key] for key in keys], expected)
 
     @clause("SES-1")
     def test_ses_1_drops_other_keywords_unchecked(self, db: RecordedDB) -> None:
         """A caller can pass all its attributes; those that are no fields are ignored."""
         others = {"conv_id": "", "db": object(), "score": float("nan"), "status": b"", "limit": 0}
-        expect(db.create_session(session_id="s1", video_id="v1", **others), None)
+        expect(db.create_session(session_id="s1", video_id="v1", **others), True)
         expect(list(db.get_session("s1")), _KEYS)
         expect(db.get_session("s1")["video_id"], "v1")
 
@@ -132,15 +142,24 @@ class SessionClauses:
         db.create_session("s2", None, None, 10, 20)
         with unchanged(db):
             for name in ("s1", "s2"):
-                expect(db.create_session(name, "v2", "c2", 30, 40, {"b": 2}), None)
-                expect(db.create_session(name, "v2", None, 1, 2), None)
+                expect(db.create_session(name, "v2", "c2", 30, 40, {"b": 2}, "u2"), False)
+                expect(db.create_session(name, "v2", None, 1, 2), False)
 
     @clause("SES-2")
     def test_ses_2_a_second_create_with_defaults_changes_no_field(self, db: RecordedDB) -> None:
         """The usual call at every start of an application leaves times and metadata alone."""
         db.create_session("s1", "v1", "c1", 10, 20, {"a": 1})
         with unchanged(db):
-            expect(db.create_session("s1"), None)
+            expect(db.create_session("s1"), False)
+
+    @clause("SES-2")
+    def test_ses_2_says_whether_it_created(self, db: RecordedDB) -> None:
+        """The first create is told that the session is new, every later one that it was there."""
+        for _ in range(2):
+            expect(db.create_session("s1", "v1"), True, "a session that is not there")
+            for _ in range(2):
+                expect(db.create_session("s1", "v1"), False, "one that is there")
+            db.delete_session("s1")
 
     @clause("SES-2")
     def test_ses_2_a_second_create_keeps_messages_and_context(self, db: RecordedDB) -> None:
@@ -173,7 +192,7 @@ class SessionClauses:
 
     @clause("SES-3")
     def test_ses_3_has_these_keys_in_this_order(self, db: RecordedDB) -> None:
-        """A session is a plain dict with six keys, always the same and in the same order."""
+        """A session is a plain dict with seven keys, always the same and in the same order."""
         db.create_session("s1")
         for session in (db.get_session("s1"), *db.get_sessions()):
             expect(type(session).__name__, "dict")
@@ -192,15 +211,17 @@ class SessionClauses:
     @clause("SES-5")
     def test_ses_5_changes_only_what_is_given(self, db: RecordedDB) -> None:
         """Every field that is not named keeps its value."""
-        db.create_session("s1", "v1", "c1", 10, 20, {"a": 1})
+        db.create_session("s1", "v1", "c1", 10, 20, {"a": 1}, "u1")
         expected = db.get_session("s1")
         changes: tuple[dict[str, Any], ...] = (
             {"video_id": "v2"},
             {"collection_id": "c2"},
+            {"user_id": "u2"},
             {"metadata": [1]},
             {"video_id": None},
             {"collection_id": None},
-            {"video_id": "", "collection_id": "", "metadata": {"z": {}, "a": None}},
+            {"user_id": None},
+            {"video_id": "", "collection_id": "", "user_id": "", "metadata": {"z": {}, "a": None}},
             {"metadata": 0},
             {},
         )
@@ -212,16 +233,19 @@ class SessionClauses:
     @clause("SES-5")
     def test_ses_5_none_is_a_value(self, db: RecordedDB) -> None:
         """None clears a field; for metadata that means an empty dict."""
-        db.create_session("s1", "v1", "c1", 10, 20, {"a": 1})
-        db.update_session("s1", video_id=None, collection_id=None, metadata=None, updated_at=20)
+        db.create_session("s1", "v1", "c1", 10, 20, {"a": 1}, "u1")
+        nothing = dict.fromkeys(["video_id", "collection_id", "metadata", "user_id"])
+        db.update_session("s1", **nothing, updated_at=20)
         session = db.get_session("s1")
-        expect([session[key] for key in _KEYS], ["s1", None, None, 10, 20, {}])
+        expect([session[key] for key in _KEYS], ["s1", None, None, 10, 20, {}, None])
 
     @clause("SES-5")
     def test_ses_5_unset_is_as_left_out(self, db: RecordedDB) -> None:
         """UNSET says in so many words that a field stays."""
-        session = db.get_session(new_session(db))
-        db.update_session("s1", video_id=UNSET, collection_id=UNSET, metadata=UNSET, updated_at=7)
+        db.create_session("s1", "v1", "c1", 10, 20, {"a": 1}, "u1")
+        session = db.get_session("s1")
+        unset = dict.fromkeys(["video_id", "collection_id", "metadata", "user_id"], UNSET)
+        db.update_session("s1", **unset, updated_at=7)
         expect(db.get_session("s1"), session | {"updated_at": 7})
 
     @clause("SES-5")
@@ -293,6 +317,7 @@ class SessionClauses:
         changes: tuple[tuple[str, Any], ...] = (
             ("video_id", 5),
             ("collection_id", "x" * 256),
+            ("user_id", "a\0"),
             ("metadata", object()),
             ("updated_at", 1.0),
             ("updated_at", True),

@@ -32,9 +32,12 @@ class SessionsAtOnceClauses:
         """Two workers create one session at the same moment: one wins, and both find the same."""
         handles = [place.open(), place.open()]
 
+        created: list[bool] = []
+
         def create(name: str, number: int) -> dict[str, Any]:
             db = handles[number % 2]
-            db.create_session(name, f"v{number}", f"c{number}", number, number, {"n": number})
+            fields = (f"v{number}", f"c{number}", number, number, {"n": number}, f"u{number}")
+            created.append(db.create_session(name, *fields))
             return db.get_session(name)  # type: ignore[no-any-return]
 
         for attempt in range(12):
@@ -50,9 +53,12 @@ class SessionsAtOnceClauses:
                     "created_at": winner,
                     "updated_at": winner,
                     "metadata": {"n": winner},
+                    "user_id": f"u{winner}",
                 },
             )
             expect(found, [found[0]] * THREADS, "what each worker finds")
+            expect(sorted(created), [*[False] * (THREADS - 1), True], "what they are told")
+            created.clear()
         expect(len(handles[0].get_sessions()), 12, "sessions")
 
     @clause("SES-4", level="concurrent")
@@ -105,13 +111,14 @@ class SessionsAtOnceClauses:
                 partial(change, "video_id", handles[0], "v{}".format),
                 partial(change, "collection_id", handles[1], "c{}".format),
                 partial(change, "metadata", handles[1], lambda step: {"n": step}),
+                partial(change, "user_id", handles[0], "u{}".format),
                 touch,
             ]
         )
         found = handles[0].get_session("s1")
-        kept = {key: found[key] for key in ("video_id", "collection_id", "created_at", "metadata")}
+        del found["session_id"], found["updated_at"]
         last = {"video_id": "v24", "collection_id": "c24", "created_at": 1000}
-        expect(kept, {**last, "metadata": {"n": 24}})
+        expect(found, {**last, "metadata": {"n": 24}, "user_id": "u24"})
 
     @clause("SES-6", level="concurrent")
     def test_ses_6_last_activity_never_goes_back_under_concurrent_writes(

@@ -176,11 +176,41 @@ class SessionListingClauses:
         expect(len(db.get_sessions(video_id=None, collection_id=None)), 12)
 
     @clause("SES-4")
+    def test_ses_4_keeps_the_sessions_of_a_user(self, db: RecordedDB) -> None:
+        """The filter of users is one as the others, and goes together with them."""
+        for number in range(12):
+            user, video = ("u1", "u2", "", None)[number % 4], ("v1", None, "u1")[number % 3]
+            times = {"created_at": -(number % 5), "updated_at": number // 4}
+            db.create_session(f"s{number:02}", video, user_id=user, **times)
+        every = db.get_sessions()
+        for wanted in (
+            {"user_id": "u1"},
+            {"user_id": ""},
+            {"user_id": "u1", "video_id": "v1"},
+            {"user_id": "u2", "video_id": "u1"},
+        ):
+            kept = [session for session in every if wanted.items() <= session.items()]
+            whole = session_ids(kept)
+            expect(len(whole), 12 // 4 if len(wanted) == 1 else 1, f"as many as match {wanted}")
+            expect(session_ids(db.get_sessions(**wanted)), whole, f"{wanted}")
+            for size in (1, 2):
+                expect(_read_by_pages(db, limit=size, **wanted), whole, f"{wanted} by {size}")
+        expect(len(db.get_sessions(user_id=None)), 12)
+        for alike in ("U1", "u%", "u_", "u1 ", "u", "u10", "v1", "None"):
+            expect(db.get_sessions(user_id=alike), [], f"user_id={alike!r}")
+        for value in ("x" * 256, "a\0", "\ud800", 1, True, b"u1", ["u1"], {}, object()):
+            expect(db.get_sessions(user_id=value), [], f"user_id={type(value)}")
+
+    @clause("SES-4")
     def test_ses_4_a_filter_looks_at_what_is_stored_now(self, db: RecordedDB) -> None:
-        """A session that is moved to another video or collection is found there, and only there."""
+        """A session that is moved to another video, collection or user is found only there."""
         for number in range(3):
-            db.create_session(f"s{number}", "v1", "c1", 1, 1)
-        for field, old, new in (("video_id", "v1", "v2"), ("collection_id", "c1", "c2")):
+            db.create_session(f"s{number}", "v1", "c1", 1, 1, user_id="u1")
+        for field, old, new in (
+            ("video_id", "v1", "v2"),
+            ("collection_id", "c1", "c2"),
+            ("user_id", "u1", "u2"),
+        ):
             for value in (new, None, "", old, new):
                 db.update_session("s1", **{field: value}, updated_at=1)
                 kept = {

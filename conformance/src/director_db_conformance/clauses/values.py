@@ -72,6 +72,9 @@ class _Seconds(int):
         return "something else"
 
 
+_SESSION_TEXTS: Final = ("session_id", "video_id", "collection_id", "user_id")
+
+
 class ValueClauses:
     """Ids and other texts, and times."""
 
@@ -81,15 +84,14 @@ class ValueClauses:
     def test_val_4_255_characters_are_allowed(self, db: RecordedDB) -> None:
         """An id or another text has up to 255 characters, whatever each takes in bytes."""
         for text in _LONGEST:
-            db.create_session(text, text, text)
+            db.create_session(text, text, text, user_id=text)
             put(db, text, text, conv_id=text, msg_type=text, status=text)
             session, record = db.get_session(text), db.get_message(text, text)
-            expect(
-                [session[key] for key in ("session_id", "video_id", "collection_id")], [text] * 3
-            )
+            expect([session[key] for key in _SESSION_TEXTS], [text] * 4)
             keys = ("session_id", "conv_id", "msg_id", "msg_type", "status")
             expect([record[key] for key in keys], [text] * 5)
             expect(db.get_sessions(video_id=text, collection_id=text), [session])
+            expect(db.get_sessions(user_id=text), [session])
             expect(db.get_conversations(text, before=text), [])
 
     @clause("VAL-4")
@@ -106,7 +108,7 @@ class ValueClauses:
         """No session id is taken for another, changed, cut, or read as a pattern or a statement."""
         names = list(dict.fromkeys(NAUGHTY_TEXTS))
         for number, name in enumerate(names):
-            db.create_session(name, name, name, 1, 1, {"number": number})
+            db.create_session(name, name, name, 1, 1, {"number": number}, name)
         expect(session_ids(db.get_sessions()), sorted(names, reverse=True))
         for number, name in enumerate(names):
             transcript.clear()
@@ -117,9 +119,11 @@ class ValueClauses:
                 "created_at": 1,
                 "updated_at": 1,
                 "metadata": {"number": number},
+                "user_id": name,
             }
             expect(db.get_session(name), expected)
             expect(db.get_sessions(video_id=name), [expected])
+            expect(db.get_sessions(user_id=name), [expected])
             expect(db.get_sessions(collection_id=name, video_id=name), [expected])
 
     @clause("VAL-4")
@@ -178,12 +182,10 @@ class ValueClauses:
             if not name:
                 expect_error(InvalidRecordError, db.create_session, name)
                 return
-            db.create_session(name, name, name)
+            db.create_session(name, name, name, user_id=name)
             put(db, name, name, conv_id=name, msg_type=name, status=name)
             session, record = db.get_session(name), db.get_message(name, name)
-            expect(
-                [session[key] for key in ("session_id", "video_id", "collection_id")], [name] * 3
-            )
+            expect([session[key] for key in _SESSION_TEXTS], [name] * 4)
             keys = ("session_id", "conv_id", "msg_id", "msg_type", "status")
             expect([record[key] for key in keys], [name] * 5)
             expect(session_ids(db.get_sessions(collection_id=name)), [name])
@@ -247,19 +249,18 @@ class ValueClauses:
     def test_val_4_a_subclass_of_str_counts_as_its_text(self, db: RecordedDB) -> None:
         """An Enum that is a str, or any other subclass, is the plain text wherever ids stand."""
         for one, text in ((_Name.ONE, "one"), (_Text("two"), "two")):
-            db.create_session(one, one, one)
+            db.create_session(one, one, one, user_id=one)
             put(db, one, one, conv_id=one, msg_type=one, status=one)
             db.add_or_update_msgs_to_conv(one, [message(one, status=one, session_id=one)])
             db.add_or_update_context_msg(one, [])
             session, record = db.get_session(text), db.get_message(text, text)
-            expect(
-                [session[key] for key in ("session_id", "video_id", "collection_id")], [text] * 3
-            )
+            expect([session[key] for key in _SESSION_TEXTS], [text] * 4)
             keys = ("session_id", "msg_id", "status")
             expect([record[key] for key in keys], [text] * 3)
             expect(db.get_session(one), session)
             expect(db.get_message(one, one), record)
             expect(db.get_sessions(video_id=one, collection_id=one), [session])
+            expect(db.get_sessions(user_id=one), [session])
             expect(db.get_conversations(one, after=one), [])
             expect(db.get_context(one)["session_id"], text)
             db.add_or_update_context_msg(one, {})
@@ -340,6 +341,8 @@ def _writes_by_text(db: RecordedDB) -> Iterator[tuple[str, Callable[[Any], objec
     """Yield the writes of every other text, and its path."""
     yield "video_id", lambda text: db.create_session("new", text)
     yield "collection_id", lambda text: db.create_session("new", None, text)
+    yield "user_id", lambda text: db.create_session("new", user_id=text)
+    yield "user_id", lambda text: db.update_session("s1", user_id=text)
     yield "video_id", lambda text: db.update_session("s1", video_id=text)
     yield "collection_id", lambda text: db.update_session("s1", collection_id=text)
     yield "conv_id", lambda text: put(db, "s1", "new", conv_id=text)

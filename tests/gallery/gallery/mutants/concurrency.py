@@ -125,7 +125,7 @@ class OldSnapshot(BrokenDB, rule="LIF-1", level="concurrent"):
 
     def _insert_session(self, row):
         self.__dict__.pop("_snapshot", None)
-        super()._insert_session(row)
+        return super()._insert_session(row)
 
     def _update_session(self, session_id, changes):
         self.__dict__.pop("_snapshot", None)
@@ -157,7 +157,7 @@ class SecondHandleStartsEmpty(BrokenDB, rule="LIF-4", level="concurrent"):
 
     def _insert_session(self, row):
         self._select_session("")
-        super()._insert_session(row)
+        return super()._insert_session(row)
 
 
 # --- Threads and forks: LIF-1, LIF-5 ------------------------------------------------------------
@@ -180,7 +180,7 @@ class BoundToItsThread(BrokenDB, rule="LIF-1", level="concurrent"):
 
     def _insert_session(self, row):
         self._check_thread()
-        super()._insert_session(row)
+        return super()._insert_session(row)
 
 
 class ScratchOnTheInstance(BrokenDB, rule="LIF-1", level="concurrent"):
@@ -326,7 +326,7 @@ class FirstUseRaces(BrokenDB, rule="LIF-4", level="concurrent"):
             if not there:
                 self._execute("CREATE TABLE gallery (id)")
             self._ready = True
-        super()._insert_session(row)
+        return super()._insert_session(row)
 
 
 # --- Sessions -----------------------------------------------------------------------------------
@@ -336,25 +336,39 @@ class RacyCreate(BrokenDB, rule="SES-2", level="concurrent"):
     """Look, then INSERT: of two creates at once, one meets the primary key."""
 
     def _insert_session(self, row):
-        if self._select_session(row.session_id) is None:
-            travel()
-            self._execute(INSERT_SESSION.format(or_what="", on_conflict=""), *row)
+        if self._select_session(row.session_id) is not None:
+            return False
+        travel()
+        self._execute(INSERT_SESSION.format(or_what="", on_conflict=""), *row)
+        return True
 
 
 class LastCreateWins(BrokenDB, rule="SES-2", level="concurrent"):
     """Look, then upsert: of two creates at once, both take effect."""
 
     def _insert_session(self, row):
-        if self._select_session(row.session_id) is None:
-            travel()
-            statement = INSERT_SESSION.format(
-                or_what="",
-                on_conflict="""
-                    ON CONFLICT (session_id) DO UPDATE
-                    SET video_id = excluded.video_id, metadata = excluded.metadata
-                """,
-            )
-            self._execute(statement, *row)
+        if self._select_session(row.session_id) is not None:
+            return False
+        travel()
+        statement = INSERT_SESSION.format(
+            or_what="",
+            on_conflict="""
+                ON CONFLICT (session_id) DO UPDATE
+                SET video_id = excluded.video_id, metadata = excluded.metadata
+            """,
+        )
+        self._execute(statement, *row)
+        return True
+
+
+class EachFirstCreateWins(BrokenDB, rule="SES-2", level="concurrent"):
+    """It looks, then inserts where there is none: of two at once, both say that they created."""
+
+    def _insert_session(self, row):
+        is_new = self._select_session(row.session_id) is None
+        travel()
+        super()._insert_session(row)
+        return is_new
 
 
 class UpdateOfTheWholeRow(BrokenDB, rule="SES-5", level="concurrent"):

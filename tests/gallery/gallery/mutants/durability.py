@@ -112,7 +112,7 @@ class StoredAtTheClose(BrokenDB, rule="LIF-2", level="durable"):
     def _insert_session(self, row):
         if Path(self._original).exists() and not Path(self.db_path).exists():
             _copy(self._original, self.db_path)
-        super()._insert_session(row)
+        return super()._insert_session(row)
 
     def _close(self):
         super()._close()

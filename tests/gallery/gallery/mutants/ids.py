@@ -39,7 +39,7 @@ class _LooseIds(BrokenDB):
         return next((text for (text,) in known if self._fold(text) == folded), wanted)
 
     def _insert_session(self, row):
-        super()._insert_session(row._replace(session_id=self._session(row.session_id)))
+        return super()._insert_session(row._replace(session_id=self._session(row.session_id)))
 
     def _select_session(self, session_id):
         return super()._select_session(self._session(session_id) if session_id else session_id)
@@ -303,7 +303,9 @@ class NoSessionIsTheDefault(BrokenDB, rule="VAL-4"):
     """None for the session is taken for a default one."""
 
     def create_session(self, session_id, *args, **kwargs):
-        super().create_session("default" if session_id is None else session_id, *args, **kwargs)
+        return super().create_session(
+            "default" if session_id is None else session_id, *args, **kwargs
+        )
 
 
 class EmptyConvIdIsNone(BrokenDB, rule="MSG-8"):

@@ -7,6 +7,13 @@ from director_db.rows import MessageQuery
 from gallery.broken import BrokenDB
 
 
+class IterationOfAllUsers(BrokenDB, rule="SES-7"):
+    """The filter that came later goes to the list alone."""
+
+    def iter_sessions(self, *, user_id=None, **kwargs):
+        return super().iter_sessions(**kwargs)
+
+
 class FirstPageIsTheLast(BrokenDB, rule="MSG-10"):
     """A limit alone gives the last messages, and iterating begins with it."""
 

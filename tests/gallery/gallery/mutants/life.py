@@ -97,7 +97,7 @@ class CreatedByHealthAlone(BrokenDB, rule="LIF-4"):
         if not Path(self.db_path).exists():
             message = "There are no tables yet. Run: director-db init"
             raise SchemaError(message)
-        super()._insert_session(row)
+        return super()._insert_session(row)
 
 
 class DeletesNeedTables(BrokenDB, rule="LIF-4"):
@@ -224,7 +224,7 @@ class CheckedBeforeClosed(BrokenDB, rule="LIF-5"):
 
     def create_session(self, session_id, *args, metadata=None, **kwargs):
         encode_payload(metadata, "metadata")
-        super().create_session(session_id, *args, metadata=metadata, **kwargs)
+        return super().create_session(session_id, *args, metadata=metadata, **kwargs)
 
 
 class EmptyBulkAfterClose(BrokenDB, rule="LIF-5"):

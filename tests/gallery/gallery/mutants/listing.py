@@ -17,7 +17,7 @@ class _Listed(BrokenDB):
     """Lists in Python, so that each step can go wrong by itself."""
 
     def _select_sessions(self, query):
-        rows = self._kept(query)
+        rows = [row for row in self._kept(query) if query.user_id in {None, row.user_id}]
         rows.sort(key=self._order, reverse=True)
         if query.before is not None:
             rows = self._following(rows, query.before)
@@ -290,8 +290,9 @@ class FilteredByWhatItWas(_Listed, rule="SES-4"):
     """The index of videos is written when a session is created, and never again."""
 
     def _insert_session(self, row):
-        super()._insert_session(row)
+        is_new = super()._insert_session(row)
         self.__dict__.setdefault("_videos", {}).setdefault(row.session_id, row.video_id)
+        return is_new
 
     def _kept(self, query):
         rows = self._all(None, query.collection_id)
@@ -299,6 +300,23 @@ class FilteredByWhatItWas(_Listed, rule="SES-4"):
             return rows
         videos = self.__dict__.get("_videos", {})
         return [row for row in rows if videos.get(row.session_id) == query.video_id]
+
+
+class FilterOfUsersIgnored(BrokenDB, rule="SES-4"):
+    """A filter that came later, which one of the layers in between does not pass on."""
+
+    def _select_sessions(self, query):
+        return super()._select_sessions(query._replace(user_id=None))
+
+
+class UsersFoundByPrefix(_Listed, rule="SES-4"):
+    """LIKE, as users write their own names."""
+
+    def _select_sessions(self, query):
+        wanted = query.user_id or ""
+        rows = super()._select_sessions(query._replace(user_id=None, limit=None))
+        found = [row for row in rows if (row.user_id or "").startswith(wanted)]
+        return found[: query.limit]
 
 
 class FilterAfterTheLimit(BrokenDB, rule="SES-4"):

@@ -13,8 +13,8 @@ from gallery.broken import BrokenDB, replace
 
 INSERT = """
     INSERT {or_what} INTO director_sessions
-        (session_id, video_id, collection_id, created_at, updated_at, metadata, last_seq)
-    VALUES (?, ?, ?, ?, ?, ?, 0) {on_conflict}
+        (session_id, video_id, collection_id, created_at, updated_at, metadata, user_id, last_seq)
+    VALUES (?, ?, ?, ?, ?, ?, ?, 0) {on_conflict}
 """
 
 
@@ -33,7 +33,7 @@ class ExtraKeywordsRefused(BrokenDB, rule="SES-1"):
         updated_at=None,
         metadata=None,
     ):
-        super().create_session(
+        return super().create_session(
             session_id, video_id, collection_id, created_at, updated_at, metadata
         )
 
@@ -43,7 +43,7 @@ class ExtraKeywordsChecked(BrokenDB, rule="SES-1"):
 
     def create_session(self, session_id, *args, **kwargs):
         encode_payload(kwargs, "session")
-        super().create_session(session_id, *args, **kwargs)
+        return super().create_session(session_id, *args, **kwargs)
 
 
 class ExtraKeywordsInMetadata(BrokenDB, rule="SES-1"):
@@ -54,14 +54,14 @@ class ExtraKeywordsInMetadata(BrokenDB, rule="SES-1"):
         extra = {key: value for key, value in kwargs.items() if key not in known}
         if extra and not args:
             metadata = {**(metadata or {}), **extra}
-        super().create_session(session_id, *args, metadata=metadata, **kwargs)
+        return super().create_session(session_id, *args, metadata=metadata, **kwargs)
 
 
 class CollectionBeforeVideo(BrokenDB, rule="SES-1"):
     """The parameters in the order of the URL, collection first; positional callers swap them."""
 
     def create_session(self, session_id, collection_id=None, video_id=None, *args, **kwargs):
-        super().create_session(session_id, video_id, collection_id, *args, **kwargs)
+        return super().create_session(session_id, video_id, collection_id, *args, **kwargs)
 
 
 class CreateReturnsTheSession(BrokenDB, rule="SES-1"):
@@ -76,7 +76,8 @@ class UpdatedNotBeforeCreated(BrokenDB, rule="SES-1"):
     """An update before the creation looks impossible and is mended."""
 
     def _insert_session(self, row):
-        super()._insert_session(row._replace(updated_at=max(row.created_at, row.updated_at)))
+        row = row._replace(updated_at=max(row.created_at, row.updated_at))
+        return super()._insert_session(row)
 
 
 class UpdatedWhenCreated(BrokenDB, rule="SES-1"):
@@ -93,13 +94,53 @@ class UpdatedWhenCreated(BrokenDB, rule="SES-1"):
         **k,
     ):
         updated_at = created_at if updated_at is None else updated_at
-        super().create_session(session_id, video_id, collection_id, created_at, updated_at, *a, **k)
+        return super().create_session(
+            session_id, video_id, collection_id, created_at, updated_at, *a, **k
+        )
+
+
+class UserIsForgotten(BrokenDB, rule="SES-1"):
+    """A column that came later is not among those of the INSERT."""
+
+    def _insert_session(self, row):
+        return super()._insert_session(row._replace(user_id=None))
+
+
+class EmptyUserIsNone(BrokenDB, rule="SES-1"):
+    """``user_id or None``."""
+
+    def _insert_session(self, row):
+        return super()._insert_session(row._replace(user_id=row.user_id or None))
+
+
+class CreateReturnsNone(BrokenDB, rule="SES-1"):
+    """As it did before there was anything to return."""
+
+    def create_session(self, session_id, *args, **kwargs):
+        super().create_session(session_id, *args, **kwargs)
 
 
 # --- SES-2 --------------------------------------------------------------------------------------
 
 
-class DuplicateCreateUpdates(BrokenDB, rule="SES-2"):
+class _Inserts(BrokenDB):
+    """Inserts in a way of its own, and says rightly whether the session was new."""
+
+    def _insert(self, row, or_what="", on_conflict=""):
+        is_new = self._select_session(row.session_id) is None
+        self._execute(INSERT.format(or_what=or_what, on_conflict=on_conflict), *row)
+        return is_new
+
+
+class CreateSaysTrueAgain(BrokenDB, rule="SES-2"):
+    """True is taken for "it is there now"."""
+
+    def create_session(self, session_id, *args, **kwargs):
+        super().create_session(session_id, *args, **kwargs)
+        return True
+
+
+class DuplicateCreateUpdates(_Inserts, rule="SES-2"):
     """ON CONFLICT DO UPDATE: the second create wins."""
 
     def _insert_session(self, row):
@@ -108,34 +149,34 @@ class DuplicateCreateUpdates(BrokenDB, rule="SES-2"):
                 video_id = excluded.video_id, collection_id = excluded.collection_id,
                 updated_at = excluded.updated_at, metadata = excluded.metadata
         """
-        self._execute(INSERT.format(or_what="", on_conflict=on_conflict), *row)
+        return self._insert(row, on_conflict=on_conflict)
 
 
-class DuplicateCreateTouches(BrokenDB, rule="SES-2"):
+class DuplicateCreateTouches(_Inserts, rule="SES-2"):
     """The session stays, but counts as active."""
 
     def _insert_session(self, row):
         on_conflict = """
             ON CONFLICT (session_id) DO UPDATE SET updated_at = max(updated_at, excluded.updated_at)
         """
-        self._execute(INSERT.format(or_what="", on_conflict=on_conflict), *row)
+        return self._insert(row, on_conflict=on_conflict)
 
 
-class DuplicateCreateReplaces(BrokenDB, rule="SES-2"):
+class DuplicateCreateReplaces(_Inserts, rule="SES-2"):
     """INSERT OR REPLACE deletes first, and the cascade takes the messages and the context."""
 
     def _insert_session(self, row):
-        self._execute(INSERT.format(or_what="OR REPLACE", on_conflict=""), *row)
+        return self._insert(row, or_what="OR REPLACE")
 
 
-class DuplicateCreateRaises(BrokenDB, rule="SES-2"):
+class DuplicateCreateRaises(_Inserts, rule="SES-2"):
     """A plain INSERT meets the primary key."""
 
     def _insert_session(self, row):
-        self._execute(INSERT.format(or_what="", on_conflict=""), *row)
+        return self._insert(row)
 
 
-class DuplicateCreateFillsGaps(BrokenDB, rule="SES-2"):
+class DuplicateCreateFillsGaps(_Inserts, rule="SES-2"):
     """COALESCE: what was null takes the second create's value."""
 
     def _insert_session(self, row):
@@ -144,15 +185,16 @@ class DuplicateCreateFillsGaps(BrokenDB, rule="SES-2"):
                 video_id = coalesce(video_id, excluded.video_id),
                 collection_id = coalesce(collection_id, excluded.collection_id)
         """
-        self._execute(INSERT.format(or_what="", on_conflict=on_conflict), *row)
+        return self._insert(row, on_conflict=on_conflict)
 
 
 class DuplicateCreateUnchecked(BrokenDB, rule="SES-2"):
     """Known ids return at once, before the arguments are looked at."""
 
     def create_session(self, session_id, *args, **kwargs):
-        if not self.get_session(session_id):
-            super().create_session(session_id, *args, **kwargs)
+        if self.get_session(session_id):
+            return False
+        return super().create_session(session_id, *args, **kwargs)
 
 
 # --- SES-3 --------------------------------------------------------------------------------------
@@ -222,6 +264,21 @@ class EmptyMeansUnchanged(BrokenDB, rule="SES-5"):
             collection_id=UNSET if changes.collection_id == "" else changes.collection_id,
         )
         return super()._update_session(session_id, changes)
+
+
+class UserCannotBeChanged(BrokenDB, rule="SES-5"):
+    """The statement of the update does not know the column that came later."""
+
+    def _update_session(self, session_id, changes):
+        return super()._update_session(session_id, changes._replace(user_id=UNSET))
+
+
+class UserIsAlwaysSet(BrokenDB, rule="SES-5"):
+    """A user that is left out is taken for none."""
+
+    def _update_session(self, session_id, changes):
+        user_id = None if changes.user_id is UNSET else changes.user_id
+        return super()._update_session(session_id, changes._replace(user_id=user_id))
 
 
 class UpdateNeverGoesBack(BrokenDB, rule="SES-5"):

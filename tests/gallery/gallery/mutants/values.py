@@ -785,6 +785,7 @@ class MetadataStamped(BrokenDB, rule="VAL-7"):
     """Something is added to the caller's own metadata."""
 
     def create_session(self, session_id, *args, metadata=None, **kwargs):
-        super().create_session(session_id, *args, metadata=metadata, **kwargs)
+        is_new = super().create_session(session_id, *args, metadata=metadata, **kwargs)
         if isinstance(metadata, dict):
             metadata.setdefault("stored", True)
+        return is_new

@@ -29,10 +29,11 @@ class NeverCommitted(BrokenPostgresDB, **_SHARED):
         with self._connect() as connection:
             connection.execute(
                 "INSERT INTO director_sessions (session_id, video_id, collection_id, created_at,"
-                " updated_at, metadata, last_seq) VALUES (%s, %s, %s, %s, %s, %s, 0)",
+                " updated_at, metadata, user_id, last_seq) VALUES (%s, %s, %s, %s, %s, %s, %s, 0)",
                 list(row),
             )
             connection.rollback()
+        return True
 
 
 class ReadsInOneTransaction(BrokenPostgresDB, **_SHARED):

@@ -34,13 +34,14 @@ class LooksThenInserts(BrokenPostgresDB, rule="SES-2", level="concurrent"):
 
     def _insert_session(self, row):
         if super()._select_session(row.session_id) is not None:
-            return
+            return False
         with self._connect() as connection:
             connection.execute(
                 "INSERT INTO director_sessions (session_id, video_id, collection_id, created_at,"
-                " updated_at, metadata, last_seq) VALUES (%s, %s, %s, %s, %s, %s, 0)",
+                " updated_at, metadata, user_id, last_seq) VALUES (%s, %s, %s, %s, %s, %s, %s, 0)",
                 list(row),
             )
+        return True
 
 
 class LockThatDoesNotWait(BrokenPostgresDB, rule="LIF-1", level="concurrent"):

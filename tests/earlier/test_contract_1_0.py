@@ -1,0 +1,96 @@
+"""A backend of contract 1.0 goes on with this release, and lacks what came later."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from director_db import BaseDB, ConfigurationError, SessionNotFoundError
+from director_db.rows import SessionRow
+
+FILE = Path(__file__).with_name("backend_of_1_0.py")
+
+
+@pytest.fixture
+def db():
+    spec = importlib.util.spec_from_file_location("backend_of_1_0", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.BackendOf10() as db:
+        yield db
+
+
+def later(name):
+    return pytest.raises(
+        ConfigurationError,
+        match=rf"of10 \(backend_of_1_0.BackendOf10\) was written for version 1.0 .* no {name}\.",
+    )
+
+
+def test_it_does_what_1_0_promised(db):
+    assert db._contract == "1.0"
+    # It cannot say whether it created.
+    assert db.create_session("s1", "v1", "c1", 5, 6, {"a": 1}) is None
+    assert db.create_session("s1", "v2") is None
+    session = {
+        "session_id": "s1",
+        "video_id": "v1",
+        "collection_id": "c1",
+        "created_at": 5,
+        "updated_at": 6,
+        "metadata": {"a": 1},
+        "user_id": None,
+    }
+    assert db.get_session("s1") == session
+    assert db.get_sessions(video_id="v1") == list(db.iter_sessions()) == [session]
+    db.update_session("s1", collection_id=None, updated_at=7)
+    assert db.get_session("s1") == session | {"collection_id": None, "updated_at": 7}
+    for text in ("one", "two"):
+        db.add_or_update_msg_to_conv("s1", "c", "m", "input", [], [], text, updated_at=7)
+    assert [message["content"] for message in db.get_conversations("s1", limit=5)] == ["two"]
+    assert [message["content"] for message in db.iter_conversations("s1")] == ["two"]
+    assert db.append_context_messages("s1", [1]) == 1
+    assert db.get_context_messages("s1") == {"reasoning": [1]}
+    assert db.health().db_type == "toy"
+    assert db.delete_session("s1") == (True, [])
+    with pytest.raises(SessionNotFoundError):
+        db.update_session("s1")
+
+
+def test_what_came_later_is_told(db):
+    with later("user_id"):
+        db.create_session("s1", user_id="u1")
+    assert db.get_session("s1") == {}
+    db.create_session("s1", user_id=None)
+    for use in (
+        lambda: db.update_session("s1", user_id="u1"),
+        lambda: db.get_sessions(user_id="u1"),
+        lambda: list(db.iter_sessions(user_id="")),
+    ):
+        with later("user_id"):
+            use()
+    assert db.get_session("s1")["user_id"] is None
+
+
+def test_a_class_of_its_own_that_goes_further_is_adapted_once(db):
+    class Further(type(db)):
+        def _insert_session(self, row):
+            assert row.metadata == "{}"
+            return super()._insert_session(row)
+
+    with Further() as further:
+        further.create_session("s1")
+        assert further.get_session("s1")["session_id"] == "s1"
+
+
+def test_a_contract_that_this_release_does_not_know_is_refused():
+    with pytest.raises(TypeError, match=r"written for version 1.9 .* knows 1.0, 1.1"):
+        type("New", (BaseDB,), {}, db_type="new", contract="1.9")
+
+
+def test_a_row_of_fewer_columns_is_a_row():
+    row = SessionRow._make(("s", None, None, 1, 2, "{}"))
+    assert row == ("s", None, None, 1, 2, "{}", None)
+    assert row._replace(user_id="u") == SessionRow("s", None, None, 1, 2, "{}", "u")
