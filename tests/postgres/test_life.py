@@ -19,6 +19,7 @@ import director_db
 import director_db_postgres
 from director_db import ClosedError
 from director_db_postgres import PostgresDB
+from director_db_postgres.upgrades import SCHEMA_VERSION
 
 
 def upsert(db, session_id, number):
@@ -245,7 +246,7 @@ def test_health_names_the_parts(place, db):
     ]
     assert health.versions["director-db"] == director_db.__version__
     assert health.versions["psycopg"] == psycopg.__version__
-    assert health.versions["schema"] == "1"
+    assert health.versions["schema"] == str(SCHEMA_VERSION)
 
 
 def test_health_warns_of_settings_that_put_data_at_risk(place, new_db):
