@@ -27,6 +27,7 @@ class AllOfABatchAreStored(BrokenPostgresDB, rule="LIF-3", level="concurrent"):
 
     @classmethod
     def break_code(cls):
+        _always_together()
         send = Group._send
 
         def broken(self, connection, batch):
@@ -62,6 +63,7 @@ class OneGivesTheTimeOfAll(BrokenPostgresDB, rule="LIF-3", level="concurrent"):
 
     @classmethod
     def break_code(cls):
+        _always_together()
         edit_sql(
             "UPSERT_TOGETHER",
             ("(excluded.session_id, excluded.msg_id)", "0"),
@@ -76,6 +78,7 @@ class NobodyGivesATime(BrokenPostgresDB, rule="LIF-3", level="concurrent"):
 
     @classmethod
     def break_code(cls):
+        _always_together()
         edit_sql("UPSERT_TOGETHER", ("THEN excluded.created_at", "THEN stored.created_at"))
 
 
@@ -86,26 +89,27 @@ class WokenBeforeTheAnswer(BrokenPostgresDB, rule="LIF-1", level="concurrent"):
 
     @classmethod
     def break_code(cls):
+        _always_together()
         run = Group.run
 
         def broken(self, batch, deadline):
+            time.sleep(100 * ROUND_TRIP)  # The others come.
             while batch.take() is not None:
                 pass
             for call in batch.calls:
                 if call is not batch._own:
                     call.result = call.settled = True
                     call.awaken()
-            time.sleep(30 * ROUND_TRIP)
+            time.sleep(300 * ROUND_TRIP)
             run(self, batch, deadline)
 
         Group.run = broken
 
 
-class LostTogetherIsStored(BrokenPostgresDB, rule="LIF-3", level="durable"):
-    """A batch whose answer was lost has been sent, and so it is told as stored."""
+class AFailedBatchIsStored(BrokenPostgresDB, rule="LIF-6", level="durable"):
+    """Somebody else has sent it, and so it is told as stored, whatever became of that."""
 
-    by = "cut_connections"
-    own_server = True
+    by = "database_that_is_read_only"
 
     @classmethod
     def break_code(cls):
@@ -115,7 +119,7 @@ class LostTogetherIsStored(BrokenPostgresDB, rule="LIF-3", level="durable"):
         def broken(self, batch, attempt, error):
             part(self, batch, attempt, error)
             for queued in batch.calls:
-                queued.operation.is_stored = attempt.in_doubt
+                queued.operation.is_stored = True
 
         Group._part = broken
 
