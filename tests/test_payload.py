@@ -89,7 +89,7 @@ def test_one_odd_payload_among_plain_ones_in_a_page(odd, field):
     payloads[field] = encode_payload(odd, "x")
 
     def row(agents, actions, content, metadata):
-        return ("s", None, "m", "t", agents, actions, content, None, 1, 2, metadata)
+        return ("s", None, "m", "t", agents, actions, content, None, 1, 2, metadata, None)
 
     records = message_records([row(*plain), row(*payloads), row(*plain)])
     fields = ("agents", "actions", "content", "metadata")

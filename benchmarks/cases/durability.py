@@ -59,7 +59,7 @@ def _open_weaker(backend: str, place: str) -> BaseDB:
         return load_db()
 
 
-def _storing(db: BaseDB) -> Callable[[], None]:
+def _storing(db: BaseDB) -> Callable[[], object]:
     db.create_session(SESSION)
     stream = Stream()
     return lambda: db.add_or_update_msg_to_conv(SESSION, **stream())

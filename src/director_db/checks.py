@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from director_db.errors import InvalidRecordError
 from director_db.payload import MAX_BULK_BYTES, encode_payload, payload_bytes
-from director_db.rows import UNSET, MessageQuery, MessageRow, SessionChanges, SessionRow
+from director_db.rows import (
+    UNSET,
+    GuardedMessage,
+    MessageQuery,
+    MessageRow,
+    SessionChanges,
+    SessionRow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -203,10 +210,27 @@ def message_row(
     )
 
 
+def message_guards(
+    row: MessageRow, revision: object, if_absent: object, *, path: str = ""
+) -> GuardedMessage:
+    """Check the guards of a message to store; `path` is as for `message_row` (MSG-11)."""
+    if revision is not None:
+        if isinstance(revision, bool) or not isinstance(revision, int):
+            reason = f"an int or None, not {type(revision).__name__}"
+            raise InvalidRecordError(f"{path}revision", reason)
+        revision = int.__index__(revision)
+        if not _MIN_TIMESTAMP <= revision <= _MAX_TIMESTAMP:
+            raise InvalidRecordError(f"{path}revision", "a revision has at most 64 bits")
+    if not isinstance(if_absent, bool):
+        reason = f"True or False, not {type(if_absent).__name__}"
+        raise InvalidRecordError(f"{path}if_absent", reason)
+    return GuardedMessage(row, revision, if_absent)
+
+
 _REQUIRED_MESSAGE_KEYS: Final = ("conv_id", "msg_id", "msg_type", "agents", "actions", "content")
 
 
-def message_rows(session_id: str, messages: object) -> list[MessageRow]:
+def message_rows(session_id: str, messages: object) -> list[GuardedMessage]:
     """Check the messages of a bulk write, each a dict of a message's fields (MSG-7).
 
     A message may carry the session's own id, as `get_conversations` returns it; another one is
@@ -242,7 +266,8 @@ def message_rows(session_id: str, messages: object) -> list[MessageRow]:
         if total > MAX_BULK_BYTES:
             mib = MAX_BULK_BYTES // 1024 // 1024
             raise InvalidRecordError(path, f"together longer than {mib} MiB as JSON up to here")
-        rows.append(row)
+        guards = message.get("revision"), message.get("if_absent", False)
+        rows.append(message_guards(row, *guards, path=f"{path}."))
     return rows
 
 

@@ -11,7 +11,7 @@ from collections import namedtuple
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db.errors import ConfigurationError
-from director_db.rows import UNSET, SessionChanges, SessionQuery, SessionRow
+from director_db.rows import UNSET, SessionChanges, SessionQuery, SessionRow, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +76,24 @@ def _gives_session(method: Method) -> Method:
     return call
 
 
+def _gives_message(method: Method) -> Method:
+    @functools.wraps(method)
+    def call(self: Any, *args: Any) -> Any:
+        row = method(self, *args)
+        return None if row is None else StoredMessage(*row)
+
+    return call
+
+
+def _gives_messages(method: Method) -> Method:
+    @functools.wraps(method)
+    def call(self: Any, *args: Any) -> Any:
+        rows = method(self, *args)
+        return None if rows is None else [StoredMessage(*row) for row in rows]
+
+    return call
+
+
 def _gives_sessions(method: Method) -> Method:
     @functools.wraps(method)
     def call(self: Any, query: SessionQuery) -> list[SessionRow]:
@@ -89,4 +107,7 @@ _ADAPTERS: Final[dict[str, Callable[[Method], Method]]] = {
     "_select_session": _gives_session,
     "_select_sessions": _gives_sessions,
     "_update_session": _takes_older,
+    "_select_message": _gives_message,
+    "_select_messages": _gives_messages,
+    "_select_first_messages": _gives_messages,
 }

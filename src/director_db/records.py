@@ -39,6 +39,7 @@ class Message(TypedDict):
     created_at: int
     updated_at: int
     metadata: Any
+    revision: int | None
 
 
 class Context(TypedDict):
@@ -172,6 +173,7 @@ def _message_records(rows: Sequence[MessageColumns], decode: Callable[[str], Any
                 if metadata[:1] != mark
                 else other(metadata)
             ),
+            "revision": revision,
         }
         for (
             session_id,
@@ -185,5 +187,6 @@ def _message_records(rows: Sequence[MessageColumns], decode: Callable[[str], Any
             created_at,
             updated_at,
             metadata,
+            revision,
         ) in rows
     ]

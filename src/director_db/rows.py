@@ -98,9 +98,22 @@ class MessageRow(NamedTuple):
         return self[:-1]
 
 
-class StoredMessage(NamedTuple):
-    """A message as it is stored, its columns in the order of the record's keys."""
+class GuardedMessage(NamedTuple):
+    """A message that is stored only if its guards allow it (MSG-11).
 
+    Attributes:
+        row: the message.
+        revision: it replaces only a message whose revision is lower, or which has none; None
+            replaces any and leaves the stored revision.
+        if_absent: whether it replaces none at all.
+    """
+
+    row: MessageRow
+    revision: int | None
+    if_absent: bool
+
+
+class _StoredColumns(NamedTuple):
     session_id: str
     conv_id: str | None
     msg_id: str
@@ -112,10 +125,22 @@ class StoredMessage(NamedTuple):
     created_at: int
     updated_at: int
     metadata: str
+    revision: int | None = None
+
+
+class StoredMessage(_StoredColumns):
+    """A message as it is stored, its columns in the order of the record's keys."""
+
+    __slots__ = ()
+
+    # As that of `SessionRow`.
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]
+        return cls(*iterable)
 
 
 MessageColumns: TypeAlias = tuple[
-    str, str | None, str, str, str, str, str, str | None, int, int, str
+    str, str | None, str, str, str, str, str, str | None, int, int, str, int | None
 ]
 """A `StoredMessage`, or a plain tuple as drivers give it: a page need not be made into others."""
 

@@ -95,6 +95,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from director_db.earlier import later
 from director_db.errors import ConfigurationError
 from director_db.rows import MessageQuery, StoredMessage
 
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
         ContextChange,
         ContextRow,
         DeletedComponents,
+        GuardedMessage,
         MessageColumns,
         MessageRow,
         SaveOutcome,
@@ -133,7 +135,8 @@ class Storage(ABC):
 
     A backend of an earlier one goes on: its operations get the rows of that version, and what came
     later raises `ConfigurationError`. New in 1.1: the `user_id` of `SessionRow`, `SessionChanges`
-    and `SessionQuery`, and what `_insert_session` returns.
+    and `SessionQuery`, what `_insert_session` returns, the `revision` of `StoredMessage`, and
+    `_upsert_guarded`.
     """
 
     incremental_contexts: ClassVar[bool] = False
@@ -279,6 +282,24 @@ class Storage(ABC):
         Writers of one session at once must not draw the same place. A place becomes visible no
         later than any higher one, or a reader that pages by `after` misses a message.
         """
+
+    def _upsert_guarded(
+        self,
+        session_id: str,  # noqa: ARG002 - for those who have it
+        rows: Sequence[GuardedMessage],  # noqa: ARG002 - for those who have it
+    ) -> Sequence[bool] | None:
+        """Insert or update messages where their guards allow it (MSG-11). New in contract 1.1.
+
+        Otherwise as `_upsert_messages`, one row after another. The guard is checked under the lock
+        of the session's row. Of a row that is held back nothing is stored, and the session's
+        `updated_at` does not follow it.
+
+        Returns:
+            None if there is no such session; else for each row whether it was stored. After a
+            lost connection, a row that may have been held back by an earlier try of its own is
+            `BackendUnavailableError` with ``maybe_applied=True``.
+        """
+        raise later(self, "revision or if_absent")
 
     @abstractmethod
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:

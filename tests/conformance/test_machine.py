@@ -90,8 +90,8 @@ class SkipsEarlier(Broken):
         stored = self.get_message(session_id, msg_id)
         updated_at = kwargs.get("updated_at")
         if stored and type(updated_at) is int and updated_at < stored["updated_at"]:
-            return
-        super().add_or_update_msg_to_conv(session_id, conv_id, msg_id, *args, **kwargs)
+            return True
+        return super().add_or_update_msg_to_conv(session_id, conv_id, msg_id, *args, **kwargs)
 
 
 class LeavesTheContext(Broken):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from director_db import BaseDB, ConfigurationError, SessionNotFoundError
-from director_db.rows import SessionRow
+from director_db.rows import SessionRow, StoredMessage
 
 FILE = Path(__file__).with_name("backend_of_1_0.py")
 
@@ -74,6 +74,21 @@ def test_what_came_later_is_told(db):
     assert db.get_session("s1")["user_id"] is None
 
 
+def test_guarded_writes_came_later(db):
+    db.create_session("s1")
+    message = {"conv_id": "c", "msg_type": "t", "agents": [], "actions": [], "content": 1}
+    for guard in ({"revision": 1}, {"if_absent": True}):
+        with later("revision or if_absent"):
+            db.add_or_update_msg_to_conv("s1", msg_id="m", **message, **guard)
+        with later("revision or if_absent"):
+            db.add_or_update_msgs_to_conv("s1", [{"msg_id": "m", **message, **guard}])
+    assert db.get_conversations("s1") == []
+    plain = {**message, "revision": None, "if_absent": False}
+    assert db.add_or_update_msg_to_conv("s1", msg_id="m", **plain) is True
+    assert db.add_or_update_msgs_to_conv("s1", [{"msg_id": "m", **plain}]) == [True]
+    assert db.get_message("s1", "m")["revision"] is None
+
+
 def test_a_class_of_its_own_that_goes_further_is_adapted_once(db):
     class Further(type(db)):
         def _insert_session(self, row):
@@ -93,4 +108,6 @@ def test_a_contract_that_this_release_does_not_know_is_refused():
 def test_a_row_of_fewer_columns_is_a_row():
     row = SessionRow._make(("s", None, None, 1, 2, "{}"))
     assert row == ("s", None, None, 1, 2, "{}", None)
+    values = ("s", None, "m", "t", "[]", "[]", "[]", None, 1, 2, "{}")
+    assert StoredMessage._make(values) == (*values, None)
     assert row._replace(user_id="u") == SessionRow("s", None, None, 1, 2, "{}", "u")

@@ -238,6 +238,11 @@ EVERY = {
         ["text[]", *ARRAYS, "text[]", "text[]"],
         f"'{{s1,s2}}', {BULK}, '{{s2}}', '{{m}}'",
     ),
+    "upsert_guarded": (
+        [TEXT] * 8 + [NUMBER, NUMBER, TEXT, FLAG, NUMBER, FLAG],
+        "'s1', 'c', 'm1', 't', '[]', '[]', '[]', 'x', 1, 1, '{}', false, 7, false",
+    ),
+    "count_guarded": ([TEXT] * 2, "'s1', 'm1'"),
     "select_message": ([TEXT] * 2, "'s1', 'm1'"),
     "select_first_messages": ([TEXT, NUMBER], "'s1', 50"),
     "select_last_messages": ([TEXT, NUMBER], "'s1', 50"),

@@ -50,6 +50,11 @@ OPERATIONS = {
         "s", [message(number, conv_id=None, created_at=1) for number in range(3)]
     ),
     "bulk of nothing": lambda db: db.add_or_update_msgs_to_conv("s", []),
+    "guarded upsert": lambda db: db.add_or_update_msg_to_conv("s", **message(1), revision=2**40),
+    "held back": lambda db: db.add_or_update_msg_to_conv("s", **message(1), if_absent=True),
+    "guarded bulk": lambda db: db.add_or_update_msgs_to_conv(
+        "s", [message(number, revision=number) for number in range(50)]
+    ),
     "conversation": lambda db: db.get_conversations("s"),
     "first page": lambda db: db.get_conversations("s", limit=10),
     "page before": lambda db: db.get_conversations("s", limit=10, before="m30"),

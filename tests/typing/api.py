@@ -51,7 +51,11 @@ assert_type(success, bool)
 assert_type(failed_components, list[str])
 
 db.add_or_update_msg_to_conv("s", "c", "m", "input", [], [], [{"text": "hi"}], status="done")
-db.add_or_update_msgs_to_conv("s", db.get_conversations("s"))
+assert_type(db.add_or_update_msgs_to_conv("s", db.get_conversations("s")), list[bool])
+assert_type(
+    db.add_or_update_msg_to_conv("s", None, "m", "input", 1, 2, 3, revision=1, if_absent=True), bool
+)
+assert_type(db.get_conversations("s")[0]["revision"], int | None)
 
 
 def store(many: list[Mapping[str, Any]], few: Sequence[dict[str, object]]) -> None:

@@ -215,10 +215,12 @@ class Model:
         updated_at: Any = None,
         metadata: Any = None,
         *,
+        revision: Any = None,
+        if_absent: Any = False,
         path: str = "",
         **_ignored: object,
-    ) -> None:
-        """Keep MSG-1 to MSG-5."""
+    ) -> bool:
+        """Keep MSG-1 to MSG-5, and MSG-11."""
         message = {
             "session_id": _required(session_id, "session_id"),
             "conv_id": _optional(conv_id, f"{path}conv_id"),
@@ -231,13 +233,24 @@ class Model:
             "created_at": self._time(created_at, f"{path}created_at"),
             "updated_at": self._time(updated_at, f"{path}updated_at"),
             "metadata": _metadata(metadata, f"{path}metadata"),
+            "revision": _revision(revision, f"{path}revision"),
         }
-        self._touch(session_id, message["updated_at"])
+        if type(if_absent) is not bool:
+            raise InvalidRecordError(f"{path}if_absent", "no bool")
+        self._session(session_id)
         known = self.messages[session_id].get(msg_id)
-        if known is not None and created_at is None:
-            message["created_at"] = known["created_at"]
+        if known is not None:
+            stored = known["revision"]
+            if if_absent or (revision is not None and stored is not None and revision <= stored):
+                return False
+            if created_at is None:
+                message["created_at"] = known["created_at"]
+            if revision is None:
+                message["revision"] = stored
+        self._touch(session_id, message["updated_at"])
         # A dict keeps the place of a key that is set again.
         self.messages[session_id][msg_id] = message
+        return True
 
     @operation(
         "MSG-7",
@@ -249,17 +262,20 @@ class Model:
         weight=3,
         drawn=st.builds(dict, messages=st.lists(draw.messages, max_size=5)),
     )
-    def add_or_update_msgs_to_conv(self, session_id: Any, messages: Any) -> None:
+    def add_or_update_msgs_to_conv(self, session_id: Any, messages: Any) -> list[bool]:
         """Keep MSG-7."""
         # All or none: the calls are made on a copy, and take effect together.
         trial = copy.deepcopy(self)
         # A stand-in, since arguments are checked before the session is looked for.
         trial.create_session(session_id)
+        answers = []
         for index, message in enumerate(messages):
             own = {key: message[key] for key in message if key != "session_id"}
-            trial.add_or_update_msg_to_conv(session_id, **own, path=f"messages[{index}].")
+            path = f"messages[{index}]."
+            answers.append(trial.add_or_update_msg_to_conv(session_id, **own, path=path))
         self._session(session_id)
         self.sessions, self.messages = trial.sessions, trial.messages
+        return answers
 
     @operation(
         "MSG-6",
@@ -490,6 +506,12 @@ def _required(value: object, path: str) -> str:
     if value == "":
         raise InvalidRecordError(path, "empty")
     return _text(value, path)
+
+
+def _revision(value: Any, path: str) -> int | None:
+    if value is not None and (type(value) is not int or not -(2**63) <= value < 2**63):
+        raise InvalidRecordError(path, "no revision")
+    return value
 
 
 def _optional(value: object, path: str) -> str | None:

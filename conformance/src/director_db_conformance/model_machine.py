@@ -276,6 +276,8 @@ def _rule_of_error(error: Exception, operation: Operation) -> str:
     field = error.path.rpartition("].")[2] if error.path.startswith("messages[") else error.path
     if field in {"created_at", "updated_at"}:
         return "VAL-5"
+    if field in {"revision", "if_absent"}:
+        return "MSG-11"
     return "VAL-4" if field.endswith("_id") or field in {"msg_type", "status"} else "VAL-3"
 
 

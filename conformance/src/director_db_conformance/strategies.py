@@ -105,7 +105,13 @@ messages: Final = st.fixed_dictionaries(
         "content": payloads,
         "updated_at": times,
     },
-    optional={"status": statuses, "created_at": times, "metadata": payloads},
+    optional={
+        "status": statuses,
+        "created_at": times,
+        "metadata": payloads,
+        "revision": one_of([None, None, 0, 1, 1, 2, 3, _MAX_TIME, _MIN_TIME]),
+        "if_absent": one_of([False, False, False, True]),
+    },
 )
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -125,6 +131,8 @@ REFUSED: Final[dict[str, list[Any]]] = {
         ["agents", "actions", "content", "context_messages", "metadata"], REFUSED_PAYLOADS
     ),
     "key": [5, None],
+    "revision": [1.0, True, "1", 2**63, _MIN_TIME - 1],
+    "if_absent": [1, None, "x"],
 }
 """By the name of an argument, values that no write accepts."""
 
@@ -133,9 +141,10 @@ MESSAGE: Final[dict[str, Any]] = {
 }  # fmt: skip
 """A message that is right."""
 
+_OPTIONAL: Final = ("status", "created_at", "updated_at", "metadata", "revision", "if_absent")
 REFUSED_MESSAGES: Final = [
     [*[MESSAGE] * before, {**MESSAGE, name: value}]
-    for before, name in enumerate([*MESSAGE, "status", "created_at", "updated_at", "metadata"])
+    for before, name in enumerate([*MESSAGE, *_OPTIONAL])
     for value in REFUSED[name]
 ]
 """Lists whose last message is refused."""

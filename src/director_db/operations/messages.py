@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 from director_db.checks import (
     PAGE,
     lookup_id,
+    message_guards,
     message_query,
     message_row,
     message_rows,
@@ -22,6 +23,8 @@ from director_db.rows import MessageQuery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from director_db.rows import GuardedMessage
 
 
 class MessageOperations(Instance):
@@ -43,12 +46,18 @@ class MessageOperations(Instance):
         created_at: int | None = None,
         updated_at: int | None = None,
         metadata: Any = None,
+        *,
+        revision: int | None = None,
+        if_absent: bool = False,
         **_ignored: object,
-    ) -> None:
+    ) -> bool:
         """Insert a message, or replace every field of the one with this id (MSG-1).
 
         An update keeps the message's place in the conversation (MSG-3) and, unless `created_at` is
         given, its `created_at` (MSG-2). The session's `updated_at` follows (SES-6).
+
+        With `revision` or `if_absent`, nothing is changed where a message is there that is as new
+        (MSG-11): a late write cannot undo a later one.
 
         Args:
             session_id: the session, which must exist (MSG-5).
@@ -62,7 +71,13 @@ class MessageOperations(Instance):
             created_at: int seconds since the epoch; None keeps the stored one, or means now.
             updated_at: int seconds since the epoch; None means now.
             metadata: any JSON value; None means ``{}``.
+            revision: an int of 64 bits, which grows with each version of the message; None stores
+                in any case, and leaves the stored one.
+            if_absent: store only where there is no message with this id.
             _ignored: other keywords are ignored, so that callers can pass ``**self.__dict__``.
+
+        Returns:
+            True if it was stored, False if `revision` or `if_absent` held it back.
 
         Raises:
             InvalidRecordError: a value has no exact form, with its path as ``content[0].score``.
@@ -81,14 +96,17 @@ class MessageOperations(Instance):
             updated_at,
             metadata,
         )
-        if not self._upsert_messages(wanted, (row,)):
-            raise SessionNotFoundError(wanted)
+        if revision is None and if_absent is False:
+            if not self._upsert_messages(wanted, (row,)):
+                raise SessionNotFoundError(wanted)
+            return True
+        return self._store_guarded(wanted, [message_guards(row, revision, if_absent)])[0]
 
     @final
     @operation
     def add_or_update_msgs_to_conv(
         self, session_id: str, messages: Sequence[Mapping[str, Any]]
-    ) -> None:
+    ) -> list[bool]:
         """Insert or update messages, all or none, as if one after another (MSG-7).
 
         Args:
@@ -97,15 +115,23 @@ class MessageOperations(Instance):
                 id may come twice. Their payloads together come to at most 256 MiB. An empty list
                 only checks that the session exists.
 
+        Returns:
+            For each message whether it was stored, or held back by its `revision` or `if_absent`
+            (MSG-11), which does not keep the others from being stored.
+
         Raises:
             InvalidRecordError: a message is not as described; the path starts ``messages[2]``.
             SessionNotFoundError: there is no such session.
         """
         wanted = required_id(session_id, "session_id")
-        rows = message_rows(wanted, messages)
+        guarded = message_rows(wanted, messages)
+        if any(each.revision is not None or each.if_absent for each in guarded):
+            return self._store_guarded(wanted, guarded)
+        rows = [each.row for each in guarded]
         found = self._upsert_messages(wanted, rows) if rows else self._has_session(wanted)
         if not found:
             raise SessionNotFoundError(wanted)
+        return [True] * len(rows)
 
     @final
     @operation
@@ -232,6 +258,12 @@ class MessageOperations(Instance):
             return message_records(self._select_first_messages(wanted, limit))
         rows = self._select_messages(MessageQuery(wanted, limit, None, cursor))
         return None if rows is None else message_records(rows)
+
+    def _store_guarded(self, session_id: str, rows: Sequence[GuardedMessage]) -> list[bool]:
+        answers = self._upsert_guarded(session_id, rows)
+        if answers is None:
+            raise SessionNotFoundError(session_id)
+        return list(answers)
 
     def _has_session(self, session_id: str) -> bool:
         return self._select_session(session_id) is not None

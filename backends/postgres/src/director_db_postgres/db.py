@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import time
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import psycopg
 
 from director_db import BaseDB
 from director_db.errors import BackendUnavailableError, DirectorDBError, InvalidRecordError
-from director_db.payload import MAX_PAYLOAD_BYTES
 from director_db.records import Health, Migration
 from director_db.rows import (
-    NO_CONTEXT,
     UNSET,
-    Appended,
     DeletedComponents,
-    SaveOutcome,
     SessionRow,
-    StoredContext,
-    whole_context,
 )
 from director_db_postgres import citus, schema, settings
-from director_db_postgres.arrays import BigintArray, TextArray
 from director_db_postgres.bulk import columns, merge
+from director_db_postgres.contexts import ContextStorage
 from director_db_postgres.database import Database
 from director_db_postgres.dsn import DSN
-from director_db_postgres.encoding import message_in_ascii, to_ascii
+from director_db_postgres.encoding import message_in_ascii
 from director_db_postgres.errors import translate
 from director_db_postgres.health import ServerHealth
+from director_db_postgres.sending import unless_impossible
 from director_db_postgres.statements import Statements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
-    from typing import Any, TypeVar
+    from collections.abc import Hashable, Mapping, Sequence
+    from typing import TypeVar
 
     from director_db.records import Distribution
     from director_db.rows import (
-        ContextAppend,
-        ContextChange,
-        ContextRow,
+        GuardedMessage,
         MessageColumns,
         MessageQuery,
         MessageRow,
@@ -60,15 +52,13 @@ _NO_LIMIT: Final = 2**63 - 1
 _ANY_VERSION: Final = -1
 
 
-class PostgresDB(BaseDB, db_type="postgres", contract="1.1"):
+class PostgresDB(ContextStorage, BaseDB, db_type="postgres", contract="1.1"):
     """Stores everything in one schema of a Postgres database.
 
     Any number of processes and machines may use it. A write is as durable on return as the server's
     ``synchronous_commit`` says (LIF-2). What a lost connection or a failover broke off is tried
     again; a delete only where it is known not to have happened.
     """
-
-    incremental_contexts = True
 
     def __init__(
         self,
@@ -227,7 +217,7 @@ class PostgresDB(BaseDB, db_type="postgres", contract="1.1"):
             return DeletedComponents._make(deleted.rows()[0])
 
         nothing = DeletedComponents(conversation=False, context=False, session=False)
-        return _unless_impossible(lambda: self._database.write_once(delete, session_id), nothing)
+        return unless_impossible(lambda: self._database.write_once(delete, session_id), nothing)
 
     # --- Messages -------------------------------------------------------------------------------
 
@@ -255,6 +245,34 @@ class PostgresDB(BaseDB, db_type="postgres", contract="1.1"):
         if len(rows) == 1:
             return self._database.write_message(upsert, session_id, rows[0])
         return self._database.write(upsert, session_id)
+
+    def _upsert_guarded(
+        self, session_id: str, rows: Sequence[GuardedMessage]
+    ) -> Sequence[bool] | None:
+        def upsert(connection: Connection) -> list[bool] | None:
+            steps: list[Step] = []
+            for row, revision, if_absent in rows:
+                stored = row if self._database.utf8 else message_in_ascii(row)
+                values = (session_id, *stored, revision, if_absent)
+                steps += [
+                    (self._sql.upsert_guarded, values),
+                    (self._sql.count_guarded, (session_id, row.msg_id)),
+                ]
+            locked, *written = connection.run_together(
+                (self._sql.lock_session, (session_id,)), *steps
+            )
+            return [answer.count > 0 for answer in written[::2]] if locked.count else None
+
+        answers, in_doubt = self._database.write_in_doubt(upsert, session_id)
+        if in_doubt and answers is not None and not all(answers):
+            # What held it back may be what an earlier try of its own has stored.
+            message = (
+                f"{self.place}: the connection was lost while messages of session {session_id!r} "
+                "were written, and the second try found them guarded. Read them to see whether "
+                "they are stored."
+            )
+            raise BackendUnavailableError(message, maybe_applied=True)
+        return answers
 
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
         limit = _NO_LIMIT if query.limit is None else query.limit
@@ -291,154 +309,3 @@ class PostgresDB(BaseDB, db_type="postgres", contract="1.1"):
 
     def _delete_messages(self, session_id: str) -> bool:
         return self._delete(self._sql.delete_messages, session_id)
-
-    # --- Context --------------------------------------------------------------------------------
-
-    def _save_context(self, row: ContextRow, *, if_version: int | None) -> SaveOutcome:
-        return self._save_context_change(whole_context(row, if_version))
-
-    def _save_context_change(self, change: ContextChange) -> SaveOutcome:
-        row = change.row
-
-        ours = (row.session_id, row.version)
-
-        def save(connection: Connection) -> SaveOutcome:
-            write_items = (
-                self._sql.write_items,
-                (*ours, BigintArray(change.indexes), TextArray(map(self._text, change.items))),
-            )
-            locked, _, touched, *_ = connection.run_together(
-                (self._sql.lock_session, (row.session_id,)),
-                (
-                    self._sql.save_context,
-                    (
-                        row.session_id,
-                        _ANY_VERSION if change.if_version is None else change.if_version,
-                        self._text(row.context),
-                        change.rest_changed,
-                        None if change.list_key is None else self._text(change.list_key),
-                        change.list_len,
-                        change.total_bytes,
-                        row.version,
-                        row.created_at,
-                        row.created_at_given,
-                        row.updated_at,
-                        self._text(row.metadata),
-                    ),
-                ),
-                (self._sql.touch_session, (*ours, row.updated_at)),
-                (self._sql.cut_items, (*ours, change.list_len)),
-                *([write_items] if change.items else []),
-            )
-            if not locked.count:
-                return SaveOutcome.NO_SESSION
-            # Ours may also have been stored by a try whose answer got lost.
-            return SaveOutcome.SAVED if touched.count else SaveOutcome.CONFLICT
-
-        outcome, in_doubt = self._database.write_in_doubt(save, row.session_id)
-        # Either we were never applied, or we were and somebody has saved since.
-        return SaveOutcome.IN_DOUBT if outcome is SaveOutcome.CONFLICT and in_doubt else outcome
-
-    def _append_context(self, append: ContextAppend) -> Appended:
-        session_id = append.session_id
-
-        ours = (session_id, append.version)
-
-        def add(connection: Connection) -> Appended:
-            locked, known, added, *_ = connection.run_together(
-                (self._sql.lock_session, (session_id,)),
-                (self._sql.select_context_version, (session_id,)),
-                (
-                    self._sql.append_to_context,
-                    (
-                        session_id,
-                        self._text(append.list_key),
-                        self._text(append.rest),
-                        len(append.items),
-                        append.alone_bytes,
-                        append.added_bytes,
-                        append.version,
-                        append.updated_at,
-                        MAX_PAYLOAD_BYTES,
-                    ),
-                ),
-                (self._sql.touch_session, (*ours, append.updated_at)),
-                (
-                    self._sql.append_items,
-                    (*ours, len(append.items), TextArray(map(self._text, append.items))),
-                ),
-            )
-            if not locked.count:
-                return Appended(SaveOutcome.NO_SESSION)
-            if not added.count:
-                return Appended(SaveOutcome.CONFLICT)
-            ((length,),) = added.rows()
-            before = known.rows()
-            return Appended(SaveOutcome.SAVED, length, before[0][0] if before else NO_CONTEXT)
-
-        try:
-            return self._database.write_once(add, session_id)
-        except BackendUnavailableError as error:
-            # It may not be sent again, but the version that it stored tells that it was applied.
-            length = self._length_at(session_id, append.version) if error.maybe_applied else None
-            if length is None:
-                raise
-            return Appended(SaveOutcome.SAVED, length)
-
-    def _length_at(self, session_id: str, version: int) -> int | None:
-        """Return the length of a context's list if that version is stored; None also if unknown."""
-        try:
-            rows = self._database.read(
-                lambda connection: connection.run(
-                    self._sql.select_context_length, (session_id, version)
-                ).rows(),
-                patience=_HEALTH_PATIENCE,  # The call's own time may be up.
-            )
-        except DirectorDBError:
-            # Whatever it is, the caller has to hear that the append may have been applied.
-            return None
-        return rows[0][0] if rows else None
-
-    def _select_context(self, session_id: str) -> StoredContext | None:
-        rows = self._select(self._sql.select_context, (session_id,))
-        if not rows:
-            return None
-        rows.sort(key=itemgetter(0))
-        return StoredContext._make((*rows[0][1:], tuple([row[2] for row in rows[1:]])))
-
-    def _delete_context(self, session_id: str) -> bool:
-        return self._delete(self._sql.delete_context, session_id)
-
-    # --- Shared by the above --------------------------------------------------------------------
-
-    def _rows(self, statement: bytes, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
-        return self._database.read(lambda connection: connection.run(statement, parameters).rows())
-
-    def _select(self, statement: bytes, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
-        return _unless_impossible(lambda: self._rows(statement, parameters), [])
-
-    def _select_one(self, statement: bytes, *key: str) -> tuple[Any, ...] | None:
-        rows = self._select(statement, key)
-        return rows[0] if rows else None
-
-    def _delete(self, statement: bytes, session_id: str, *key: str) -> bool:
-        def delete(connection: Connection) -> bool:
-            _, deleted = connection.run_together(
-                (self._sql.lock_session, (session_id,)), (statement, (session_id, *key))
-            )
-            return deleted.count > 0
-
-        return _unless_impossible(
-            lambda: self._database.write_once(delete, session_id), otherwise=False
-        )
-
-    def _text(self, payload: str) -> str:
-        return payload if self._database.utf8 else to_ascii(payload)
-
-
-def _unless_impossible(attempt: Callable[[], T], otherwise: T) -> T:
-    """Return what is not found where the server's encoding has no form for an id (VAL-4)."""
-    try:
-        return attempt()
-    except InvalidRecordError:
-        return otherwise

@@ -255,9 +255,38 @@ UPSERT_TOGETHER: Final = f"""
     RETURNING session_id, msg_id
 """
 
+# After LOCK_SESSION, and before COUNT_GUARDED of the same message; of many, one pair after another,
+# as a row that is updated takes its lock along.
+UPSERT_GUARDED: Final = f"""
+    INSERT INTO {{schema}}director_conversations AS stored
+        (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
+         created_at, updated_at, metadata, revision)
+    SELECT session_id, last_seq + 1, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text,
+        $8::text, $9::bigint, $10::bigint, $11::text, $13::bigint
+    FROM {{schema}}director_sessions AS session
+    WHERE session_id = $1::text AND {_IS_LOCKED}
+    ON CONFLICT (session_id, msg_id) DO UPDATE SET
+        created_at = CASE WHEN $12::boolean THEN excluded.created_at ELSE stored.created_at END,
+        revision = coalesce(excluded.revision, stored.revision),
+        {_UPDATE_MESSAGE}
+    WHERE NOT $14::boolean AND coalesce(stored.revision < excluded.revision, true)
+"""
+
+# Nothing where the message was held back: it is then not of this transaction, or counted already.
+COUNT_GUARDED: Final = """
+    WITH stored AS (
+        SELECT updated_at FROM {schema}director_conversations AS message
+        WHERE message.session_id = $1::text AND message.msg_id = $2::text AND age(message.xmin) = 0
+    )
+    UPDATE {schema}director_sessions
+    SET last_seq = last_seq + 1,
+        updated_at = greatest(updated_at, (SELECT stored.updated_at FROM stored))
+    WHERE session_id = $1::text AND EXISTS (SELECT FROM stored)
+"""
+
 _MESSAGE_COLUMNS: Final = """
     session_id, conv_id, msg_id, msg_type, agents, actions, content, status, created_at,
-    updated_at, metadata
+    updated_at, metadata, revision
 """
 
 SELECT_MESSAGE: Final = f"""
@@ -287,7 +316,7 @@ _SELECT_MESSAGES_BY_CURSOR: Final = f"""
         ORDER BY seq {{direction}} LIMIT $3::bigint
     )
     UNION ALL
-    SELECT session_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    SELECT session_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM {{{{schema}}}}director_sessions
     WHERE session_id = $1::text AND NOT EXISTS (
         SELECT FROM {{{{schema}}}}director_conversations

@@ -30,6 +30,8 @@ class Statements:
         self.upsert_messages = self.compose(sql.UPSERT_MESSAGES)
         self.count_together = self.compose(sql.COUNT_TOGETHER)
         self.upsert_together = self.compose(sql.UPSERT_TOGETHER)
+        self.upsert_guarded = self.compose(sql.UPSERT_GUARDED)
+        self.count_guarded = self.compose(sql.COUNT_GUARDED)
         self.select_message = self.compose(sql.SELECT_MESSAGE)
         self.select_first_messages = self.compose(sql.SELECT_FIRST_MESSAGES)
         self.select_last_messages = self.compose(sql.SELECT_LAST_MESSAGES)

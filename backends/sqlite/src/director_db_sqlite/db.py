@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final, cast
 
 from director_db import BaseDB, ConfigurationError
 from director_db.checks import message_bytes
-from director_db.payload import MAX_PAYLOAD_BYTES, payload_bytes
+from director_db.payload import payload_bytes
 from director_db.records import Health
-from director_db.rows import (
-    NO_CONTEXT,
-    UNSET,
-    Appended,
-    DeletedComponents,
-    SaveOutcome,
-    SessionRow,
-    StoredContext,
-    whole_context,
-)
+from director_db.rows import UNSET, DeletedComponents, SessionRow
 from director_db.settings import operation_timeout_of
 from director_db_sqlite import health, old_layout, settings, sql
 from director_db_sqlite.connections import MEMORY
+from director_db_sqlite.contexts import ContextStorage
 from director_db_sqlite.database import FileDatabase
 from director_db_sqlite.errors import translate
 from director_db_sqlite.memory import MemoryDatabase
@@ -35,9 +26,7 @@ if TYPE_CHECKING:
     from director_db.errors import DirectorDBError
     from director_db.records import Migration
     from director_db.rows import (
-        ContextAppend,
-        ContextChange,
-        ContextRow,
+        GuardedMessage,
         MessageColumns,
         MessageQuery,
         MessageRow,
@@ -51,15 +40,14 @@ _A_YEAR: Final = 365 * 86_400.0
 _NO_LIMIT: Final = -1
 _BEFORE_ALL: Final = -1
 _AFTER_ALL: Final = 2**63 - 1
+_LONG_AGO: Final = -(2**63)
 
 
-class SQLiteDB(BaseDB, db_type="sqlite", contract="1.1"):
+class SQLiteDB(ContextStorage, BaseDB, db_type="sqlite", contract="1.1"):
     """Stores everything in one SQLite file, or in memory.
 
     Several processes may use one file. A write is on the disk when it returns (LIF-2).
     """
-
-    incremental_contexts = True
 
     def __init__(
         self,
@@ -230,6 +218,26 @@ class SQLiteDB(BaseDB, db_type="sqlite", contract="1.1"):
 
         return self._database.write(upsert, message_bytes(row))
 
+    def _upsert_guarded(
+        self, session_id: str, rows: Sequence[GuardedMessage]
+    ) -> Sequence[bool] | None:
+        def upsert(connection: sqlite3.Connection) -> list[bool] | None:
+            last = _take_places(connection, session_id, len(rows), _LONG_AGO)
+            if last is None:
+                return None
+            answers = []
+            for place, (row, revision, if_absent) in enumerate(rows, last - len(rows) + 1):
+                values = (*row.columns, revision, row.created_at_given, if_absent)
+                written = connection.execute(sql.UPSERT_GUARDED, (session_id, place, *values))
+                answers.append(written.rowcount > 0)
+            stored = zip(rows, answers, strict=True)
+            times = [guarded.row.updated_at for guarded, is_stored in stored if is_stored]
+            if times:
+                _take_places(connection, session_id, 0, max(times))
+            return answers
+
+        return self._database.write(upsert, sum(message_bytes(each.row) for each in rows))
+
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
         cursor = query.after if query.before is None else query.before
         forward = query.after is not None or (query.limit is None and query.before is None)
@@ -275,124 +283,6 @@ class SQLiteDB(BaseDB, db_type="sqlite", contract="1.1"):
             lambda connection: _delete(connection, sql.DELETE_MESSAGES, session_id), 0
         )
 
-    # --- Context --------------------------------------------------------------------------------
-
-    def _save_context(self, row: ContextRow, *, if_version: int | None) -> SaveOutcome:
-        return self._save_context_change(whole_context(row, if_version))
-
-    def _save_context_change(self, change: ContextChange) -> SaveOutcome:
-        row, if_version = change.row, change.if_version
-        places = zip(change.indexes, change.items, strict=True)
-        items = [(row.session_id, index, item) for index, item in places]
-
-        def save(connection: sqlite3.Connection) -> SaveOutcome:
-            found = connection.execute(sql.SELECT_CONTEXT_LIST, (row.session_id,)).fetchone()
-            if found is None:
-                return SaveOutcome.NO_SESSION
-            session_updated_at, version, _, list_len, _ = found
-            if if_version not in {None, version or NO_CONTEXT}:
-                return SaveOutcome.CONFLICT
-            _touch(connection, row.session_id, session_updated_at, row.updated_at)
-            connection.execute(
-                sql.UPSERT_CONTEXT,
-                (
-                    row.session_id,
-                    row.context,
-                    change.list_key,
-                    change.list_len,
-                    change.total_bytes,
-                    row.version,
-                    row.created_at,
-                    row.updated_at,
-                    row.metadata,
-                    change.rest_changed,
-                    row.created_at_given,
-                ),
-            )
-            if version and list_len > change.list_len:
-                connection.execute(sql.DELETE_ITEMS, (row.session_id, change.list_len))
-            new = items
-            if len(items) == change.list_len:
-                # To compare a whole list here is faster than a statement for each item.
-                stored = connection.execute(sql.SELECT_ITEM_ROWS, (row.session_id,))
-                pairs = zip(items, chain(stored, repeat(None)), strict=False)
-                new = [item for item, known in pairs if item != known]
-            connection.executemany(sql.UPSERT_ITEM, new)
-            return SaveOutcome.SAVED
-
-        size = sum(map(payload_bytes, (row.context, row.metadata, *change.items)))
-        return self._database.write(save, size)
-
-    def _append_context(self, append: ContextAppend) -> Appended:
-        session_id, items = append.session_id, append.items
-
-        def add(connection: sqlite3.Connection) -> Appended:
-            found = connection.execute(sql.SELECT_CONTEXT_LIST, (session_id,)).fetchone()
-            if found is None:
-                return Appended(SaveOutcome.NO_SESSION)
-            session_updated_at, version, list_key, list_len, stored_bytes = found
-            if version is None:
-                version, list_len, total_bytes = NO_CONTEXT, 0, append.alone_bytes
-            else:
-                # A comma stands between two items, so that a list's first item comes without.
-                total_bytes = stored_bytes + append.added_bytes - (bool(items) and not list_len)
-                if list_key != append.list_key or total_bytes > MAX_PAYLOAD_BYTES:
-                    return Appended(SaveOutcome.CONFLICT)
-            _touch(connection, session_id, session_updated_at, append.updated_at)
-            length = list_len + len(items)
-            if version != NO_CONTEXT:
-                connection.execute(
-                    sql.GROW_CONTEXT,
-                    (length, total_bytes, append.version, append.updated_at, session_id),
-                )
-            else:
-                connection.execute(
-                    sql.UPSERT_CONTEXT,
-                    (
-                        session_id,
-                        append.rest,
-                        append.list_key,
-                        length,
-                        total_bytes,
-                        append.version,
-                        append.updated_at,
-                        append.updated_at,
-                        "{}",
-                        True,
-                        True,
-                    ),
-                )
-            connection.executemany(
-                sql.UPSERT_ITEM,
-                [(session_id, index, item) for index, item in enumerate(items, list_len)],
-            )
-            return Appended(SaveOutcome.SAVED, length, version)
-
-        return self._database.write(add, append.added_bytes)
-
-    def _select_context(self, session_id: str) -> StoredContext | None:
-        def select(connection: sqlite3.Connection) -> StoredContext | None:
-            # One state of both tables. A savepoint, as it can begin anywhere.
-            connection.execute("SAVEPOINT context")
-            try:
-                row = connection.execute(sql.SELECT_CONTEXT, (session_id,)).fetchone()
-                if row is None:
-                    return None
-                stored = StoredContext._make((*row, ()))
-                if stored.list_key is None:
-                    return stored
-                items = connection.execute(sql.SELECT_ITEMS, (session_id,)).fetchall()
-                return stored._replace(items=tuple([item for (item,) in items]))
-            finally:
-                connection.execute("RELEASE context")
-
-        return self._database.read(select)
-
-    def _delete_context(self, session_id: str) -> bool:
-        return self._database.write(
-            lambda connection: _delete(connection, sql.DELETE_CONTEXT, session_id), 0
-        )
-
 
 def _take_places(
     connection: sqlite3.Connection, session_id: str, count: int, updated_at: int
@@ -403,12 +293,6 @@ def _take_places(
         later = (count, updated_at, session_id)
         taken = connection.execute(sql.TAKE_PLACES_LATER, later).fetchone()
     return None if taken is None else cast("int", taken[0])
-
-
-def _touch(connection: sqlite3.Connection, session_id: str, stored: int, updated_at: int) -> None:
-    """Move a session's stored time forward, where it is earlier."""
-    if updated_at > stored:
-        connection.execute(sql.MOVE_SESSION, (updated_at, session_id))
 
 
 def _delete(connection: sqlite3.Connection, statement: str, *key: str) -> bool:

@@ -97,9 +97,29 @@ UPSERT_MESSAGE: Final = """
         metadata = excluded.metadata
 """
 
+# A row that is held back by its guard is not changed, and not counted.
+UPSERT_GUARDED: Final = """
+    INSERT INTO director_conversations
+        (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
+         created_at, updated_at, metadata, revision)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (session_id, msg_id) DO UPDATE SET
+        conv_id = excluded.conv_id,
+        msg_type = excluded.msg_type,
+        agents = excluded.agents,
+        actions = excluded.actions,
+        content = excluded.content,
+        status = excluded.status,
+        created_at = CASE WHEN ? THEN excluded.created_at ELSE created_at END,
+        updated_at = excluded.updated_at,
+        metadata = excluded.metadata,
+        revision = coalesce(excluded.revision, revision)
+    WHERE NOT ? AND coalesce(revision < excluded.revision, TRUE)
+"""
+
 _MESSAGE_COLUMNS: Final = """
     session_id, conv_id, msg_id, msg_type, agents, actions, content, status, created_at,
-    updated_at, metadata
+    updated_at, metadata, revision
 """
 
 SELECT_MESSAGE: Final = f"""

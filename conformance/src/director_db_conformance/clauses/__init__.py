@@ -26,6 +26,7 @@ from director_db_conformance.clauses.life_visibility import VisibilityClauses
 from director_db_conformance.clauses.messages import MessageClauses
 from director_db_conformance.clauses.messages_at_once import MessagesAtOnceClauses
 from director_db_conformance.clauses.messages_bulk import MessageBulkClauses
+from director_db_conformance.clauses.messages_guarded import GuardedMessageClauses
 from director_db_conformance.clauses.messages_paging import MessagePagingClauses
 from director_db_conformance.clauses.processes_at_once import ProcessesAtOnceClauses
 from director_db_conformance.clauses.sessions import SessionClauses
@@ -43,6 +44,7 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     MessageClauses,
     MessagePagingClauses,
     MessageBulkClauses,
+    GuardedMessageClauses,
     IterationClauses,
     ContextClauses,
     ContextAppendingClauses,

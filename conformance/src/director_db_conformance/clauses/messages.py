@@ -36,6 +36,7 @@ _KEYS: Final = [
     "created_at",
     "updated_at",
     "metadata",
+    "revision",
 ]
 
 
@@ -51,7 +52,7 @@ class MessageClauses:
         returned = db.add_or_update_msg_to_conv(
             "s1", "c1", "m1", "output", ["a"], [{"b": 1}], [{"type": "text"}], "x", 5, 6, {"k": 0}
         )
-        expect(returned, None)
+        expect(returned, True)
         expected = {
             "session_id": "s1",
             "conv_id": "c1",
@@ -64,6 +65,7 @@ class MessageClauses:
             "created_at": 5,
             "updated_at": 6,
             "metadata": {"k": 0},
+            "revision": None,
         }
         expect(db.get_conversations("s1"), [expected])
         expect(db.get_message("s1", "m1"), expected)
@@ -87,7 +89,7 @@ class MessageClauses:
         )
         record = db.get_message("s1", "m1")
         values = ["s1", "c1", "m1", "output", "agents", "actions", "content", "x", 5, 6, {"k": 0}]
-        expect([record[key] for key in _KEYS], values)
+        expect([record[key] for key in _KEYS], [*values, None])
         db.add_or_update_msg_to_conv(**record)
         expect(db.get_conversations("s1"), [record])
 
@@ -110,7 +112,7 @@ class MessageClauses:
         db.add_or_update_msg_to_conv("s1", "c2", "m1", "output", 4, 5, 6, "y", 7, 8, {"l": 1})
         (record,) = db.get_conversations("s1")
         values = ["s1", "c2", "m1", "output", 4, 5, 6, "y", 7, 8, {"l": 1}]
-        expect([record[key] for key in _KEYS], values)
+        expect([record[key] for key in _KEYS], [*values, None])
 
     @clause("MSG-1")
     def test_msg_1_an_update_resets_what_is_left_out(self, db: RecordedDB) -> None:

@@ -26,10 +26,9 @@ class BulkOneByOne(BrokenDB, rule="MSG-7"):
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
         if not messages or not isinstance(messages, (list, tuple)):
-            super().add_or_update_msgs_to_conv(session_id, messages)
-            return
-        for message in messages:
-            super().add_or_update_msgs_to_conv(session_id, [message])
+            return super().add_or_update_msgs_to_conv(session_id, messages)
+        store = super().add_or_update_msgs_to_conv
+        return [stored for message in messages for stored in store(session_id, [message])]
 
 
 class BulkSkipsTheBad(BrokenDB, rule="MSG-7"):
@@ -37,7 +36,7 @@ class BulkSkipsTheBad(BrokenDB, rule="MSG-7"):
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
         try:
-            super().add_or_update_msgs_to_conv(session_id, messages)
+            return super().add_or_update_msgs_to_conv(session_id, messages)
         except InvalidRecordError as error:
             number = error.path.removeprefix("messages[").partition("]")[0]
             if number.isdecimal():
@@ -121,8 +120,9 @@ class EmptyBulkPasses(BrokenDB, rule="MSG-7"):
     """Nothing to do: nobody looks whether the session is there."""
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
-        if messages:
-            super().add_or_update_msgs_to_conv(session_id, messages)
+        if not messages:
+            return []
+        return super().add_or_update_msgs_to_conv(session_id, messages)
 
 
 class EmptyBulkRefused(BrokenDB, rule="MSG-7"):
@@ -132,7 +132,7 @@ class EmptyBulkRefused(BrokenDB, rule="MSG-7"):
         if not messages:
             message = "at least one message"
             raise InvalidRecordError("messages", message)
-        super().add_or_update_msgs_to_conv(session_id, messages)
+        return super().add_or_update_msgs_to_conv(session_id, messages)
 
 
 class BulkRevives(BrokenDB, rule="MSG-7"):
@@ -141,7 +141,7 @@ class BulkRevives(BrokenDB, rule="MSG-7"):
     def add_or_update_msgs_to_conv(self, session_id, messages):
         if messages:
             self.create_session(session_id)
-        super().add_or_update_msgs_to_conv(session_id, messages)
+        return super().add_or_update_msgs_to_conv(session_id, messages)
 
 
 class _BulkOf(BrokenDB):
@@ -155,7 +155,7 @@ class _BulkOf(BrokenDB):
             messages = [
                 self._message(session_id, m) if isinstance(m, dict) else m for m in messages
             ]
-        super().add_or_update_msgs_to_conv(session_id, messages)
+        return super().add_or_update_msgs_to_conv(session_id, messages)
 
 
 class ForeignSessionInABulk(_BulkOf, rule="MSG-7"):
@@ -219,7 +219,7 @@ class BulkPathWithoutItsPlace(BrokenDB, rule="MSG-7"):
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
         try:
-            super().add_or_update_msgs_to_conv(session_id, messages)
+            return super().add_or_update_msgs_to_conv(session_id, messages)
         except InvalidRecordError as error:
             path = error.path.partition("].")[2] or error.path
             raise InvalidRecordError(path, error.reason) from error
@@ -231,14 +231,14 @@ class BulkTakesNoTuple(BrokenDB, rule="MSG-7"):
     def add_or_update_msgs_to_conv(self, session_id, messages):
         if not isinstance(messages, list):
             raise InvalidRecordError("messages", "a list")
-        super().add_or_update_msgs_to_conv(session_id, messages)
+        return super().add_or_update_msgs_to_conv(session_id, messages)
 
 
 class BulkTakesAnything(BrokenDB, rule="MSG-7"):
     """``list(messages)``: a generator or a dict is taken as well."""
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
-        super().add_or_update_msgs_to_conv(session_id, list(messages))
+        return super().add_or_update_msgs_to_conv(session_id, list(messages))
 
 
 class BulkReturnsACount(BrokenDB, rule="MSG-7"):

@@ -231,8 +231,9 @@ class EmptyBulkAfterClose(BrokenDB, rule="LIF-5"):
     """Nothing to do is done by a closed instance as well."""
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
-        if not self.closed or messages:
-            super().add_or_update_msgs_to_conv(session_id, messages)
+        if self.closed and not messages:
+            return []
+        return super().add_or_update_msgs_to_conv(session_id, messages)
 
 
 class HealthAfterClose(BrokenDB, rule="LIF-5"):
@@ -400,7 +401,7 @@ class NotFoundNamesNothing(BrokenDB, rule="LIF-6"):
 
     def add_or_update_msg_to_conv(self, session_id, *args, **kwargs):
         try:
-            super().add_or_update_msg_to_conv(session_id, *args, **kwargs)
+            return super().add_or_update_msg_to_conv(session_id, *args, **kwargs)
         except SessionNotFoundError as error:
             raise SessionNotFoundError("") from error
 

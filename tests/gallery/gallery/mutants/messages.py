@@ -191,7 +191,7 @@ class MessageKeywordsRefused(BrokenDB, rule="MSG-1"):
         updated_at=None,
         metadata=None,
     ):
-        super().add_or_update_msg_to_conv(
+        return super().add_or_update_msg_to_conv(
             session_id,
             conv_id,
             msg_id,
@@ -212,7 +212,7 @@ class ActionsBeforeAgents(BrokenDB, rule="MSG-1"):
     def add_or_update_msg_to_conv(
         self, session_id, conv_id, msg_id, msg_type, actions, agents, *args, **kwargs
     ):
-        super().add_or_update_msg_to_conv(
+        return super().add_or_update_msg_to_conv(
             session_id, conv_id, msg_id, msg_type, agents, actions, *args, **kwargs
         )
 
@@ -468,7 +468,7 @@ class SessionLookedUpFirst(BrokenDB, rule="MSG-5"):
 
     def add_or_update_msg_to_conv(self, session_id, *args, **kwargs):
         self.add_or_update_msgs_to_conv(session_id, [])
-        super().add_or_update_msg_to_conv(session_id, *args, **kwargs)
+        return super().add_or_update_msg_to_conv(session_id, *args, **kwargs)
 
 
 # --- MSG-8 --------------------------------------------------------------------------------------
@@ -503,7 +503,7 @@ class AgentsMustBeAList(BrokenDB, rule="MSG-8"):
         if not isinstance(agents, list):
             message = "a list"
             raise InvalidRecordError("agents", message)
-        super().add_or_update_msg_to_conv(
+        return super().add_or_update_msg_to_conv(
             session_id, conv_id, msg_id, msg_type, agents, *args, **kwargs
         )
 
@@ -541,7 +541,7 @@ class NoTypeIsInput(BrokenDB, rule="VAL-4"):
     """A default for what must be given: `msg_type` None is accepted."""
 
     def add_or_update_msg_to_conv(self, session_id, conv_id, msg_id, msg_type, *args, **kwargs):
-        super().add_or_update_msg_to_conv(
+        return super().add_or_update_msg_to_conv(
             session_id, conv_id, msg_id, "input" if msg_type is None else msg_type, *args, **kwargs
         )
 

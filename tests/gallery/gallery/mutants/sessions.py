@@ -427,7 +427,7 @@ class TheSameIsNoActivity(BrokenDB, rule="SES-6"):
     def _upsert_messages(self, session_id, rows):
         stored = [self._select_message(session_id, row.msg_id) for row in rows]
         if all(
-            found is not None and tuple(found) == (session_id, *row.columns)
+            found is not None and tuple(found)[:-1] == (session_id, *row.columns)
             for found, row in zip(stored, rows, strict=True)
         ):
             return True
@@ -451,9 +451,10 @@ class EmptyBulkIsActivity(BrokenDB, rule="SES-6"):
     """A bulk of nothing counts as activity."""
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
-        super().add_or_update_msgs_to_conv(session_id, messages)
+        answers = super().add_or_update_msgs_to_conv(session_id, messages)
         if not messages:
             self.update_session(session_id)
+        return answers
 
 
 # --- VAL-8 --------------------------------------------------------------------------------------

@@ -757,18 +757,20 @@ class BulkPopsTheSession(BrokenDB, rule="MSG-7"):
     """``message.pop("session_id")`` on the caller's own dict."""
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
-        super().add_or_update_msgs_to_conv(session_id, messages)
+        answers = super().add_or_update_msgs_to_conv(session_id, messages)
         for message in messages:
             message.pop("session_id", None)
+        return answers
 
 
 class DefaultsFilledIn(BrokenDB, rule="VAL-7"):
     """``message.setdefault("status", None)`` on the caller's own dict."""
 
     def add_or_update_msgs_to_conv(self, session_id, messages):
-        super().add_or_update_msgs_to_conv(session_id, messages)
+        answers = super().add_or_update_msgs_to_conv(session_id, messages)
         for message in messages:
             message.setdefault("status", None)
+        return answers
 
 
 class AppendFillsTheCallersList(BrokenDB, rule="VAL-7"):

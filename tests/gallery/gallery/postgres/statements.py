@@ -8,7 +8,7 @@ import time
 from director_db.rows import DeletedComponents, StoredMessage
 from director_db_postgres import errors, schema
 from gallery.broken import ROUND_TRIP
-from gallery.postgres.broken import BrokenPostgresDB, connect_with
+from gallery.postgres.broken import BrokenPostgresDB, connect_with, edit_sql
 
 _INSERT_MESSAGE = """
     INSERT INTO director_conversations
@@ -277,4 +277,31 @@ class TouchedByATrigger(BrokenPostgresDB, rule="MSG-2"):
             CREATE TRIGGER director_touch BEFORE UPDATE ON {schema}director_conversations
             FOR EACH ROW EXECUTE FUNCTION director_touch()
             """,
+        )
+
+
+class HeldBackIsCounted(BrokenPostgresDB, rule="MSG-11"):
+    """The session's row is updated with the message, whatever became of that."""
+
+    by = "a_lower_or_equal_revision"
+
+    @classmethod
+    def break_code(cls):
+        edit_sql("COUNT_GUARDED", ("AND age(message.xmin) = 0", ""))
+        edit_sql("COUNT_GUARDED", ("(SELECT stored.updated_at FROM stored)", "updated_at + 1"))
+
+
+class GuardThatForgetsNulls(BrokenPostgresDB, rule="MSG-11"):
+    """NULL < 5 is not true, and a message without a revision can never be replaced by one."""
+
+    by = "the_first_revision"
+
+    @classmethod
+    def break_code(cls):
+        edit_sql(
+            "UPSERT_GUARDED",
+            (
+                "coalesce(stored.revision < excluded.revision, true)",
+                "(excluded.revision IS NULL OR stored.revision < excluded.revision)",
+            ),
         )
