@@ -181,7 +181,7 @@ def test_callers_go_by_themselves_while_connections_are_free(place, new_db, pool
     for each in held:
         pool.give_back(*each)
     # They queue still, until that makes no large batches any more.
-    for _ in range(4):
+    for _ in range(2):
         assert takes(db)
         with ThreadPoolExecutor(1) as callers:
             assert callers.submit(upsert, db, "s0").result(PATIENCE) is None

@@ -153,6 +153,8 @@ class Pool:
                 if connection.is_alive():
                     if self.connector.pooled:
                         connection.expect_pooler()
+                    # In this order: nobody is to be counted twice.
+                    self._wanting.pop(token, None)
                     self._holding[token] = None
                     return pool, connection
                 tell(LOGGER, INFO, "%s: an idle connection was ended from outside", self._place)
