@@ -278,7 +278,7 @@ def test_every_field_is_stored_as_alone(db, together):
             together.add(
                 db, lambda db, wanted: db.add_or_update_msg_to_conv(wanted, **fields), session_id
             )
-    assert [None] * 2 == together.outcomes()
+    assert [True] * 2 == together.outcomes()
     (alone,) = db.get_conversations("s0")
     for session_id in ("s1", "s2"):
         (stored,) = db.get_conversations(session_id)

@@ -164,6 +164,7 @@ def test_every_record_is_the_same(place, db, json_type):
             "created_at": 100,
             "updated_at": 200,
             "metadata": {"a": [1.0, 1, None, True]},
+            "user_id": None,
         },
         {
             "session_id": "s2",
@@ -172,6 +173,7 @@ def test_every_record_is_the_same(place, db, json_type):
             "created_at": 300,
             "updated_at": 150,
             "metadata": {},
+            "user_id": None,
         },
     ] == db.get_sessions()
     assert [
@@ -187,6 +189,7 @@ def test_every_record_is_the_same(place, db, json_type):
             "created_at": 101,
             "updated_at": 102,
             "metadata": {"k": "v"},
+            "revision": None,
         },
         {
             "session_id": "s1",
@@ -200,6 +203,7 @@ def test_every_record_is_the_same(place, db, json_type):
             "created_at": 103,
             "updated_at": 103,
             "metadata": {},
+            "revision": None,
         },
     ] == db.get_conversations("s1")
     assert [("m3", None, 5, 0, -5)] == [
@@ -274,7 +278,7 @@ def test_orphans_get_a_session_with_their_times(db, old):
     old.context("gone", "[1]", times=(25, 40))
     old.context("alone", "[2]", times=(7, 8))
     assert Migration(1, 3, 2, 2, []) == db.migrate()
-    made = {"video_id": None, "collection_id": None, "metadata": {}}
+    made = dict.fromkeys(["video_id", "collection_id", "user_id"]) | {"metadata": {}}
     assert [
         {"session_id": "s1", "created_at": 50, "updated_at": 60, **made},
         {"session_id": "gone", "created_at": 20, "updated_at": 40, **made},

@@ -185,6 +185,7 @@ def test_every_record_is_the_same(path, old):
                 "created_at": 100,
                 "updated_at": 200,
                 "metadata": {"z": 1, "a": [1.0, -0.0, 1e300, None]},
+                "user_id": None,
             },
             {
                 "session_id": "s2",
@@ -193,6 +194,7 @@ def test_every_record_is_the_same(path, old):
                 "created_at": 300,
                 "updated_at": 150,
                 "metadata": {},
+                "user_id": None,
             },
         ] == db.get_sessions()
         assert '{"z": 1, "a": [1.0, -0.0, 1e+300, null]}' == json.dumps(
@@ -214,6 +216,7 @@ def test_every_record_is_the_same(path, old):
                 "created_at": 101,
                 "updated_at": 102,
                 "metadata": {"k": "v"},
+                "revision": None,
             },
             {
                 "session_id": "s1",
@@ -227,6 +230,7 @@ def test_every_record_is_the_same(path, old):
                 "created_at": 103,
                 "updated_at": 103,
                 "metadata": {},
+                "revision": None,
             },
         ] == db.get_conversations("s1")
         assert ["b", "a"] == list(db.get_message("s1", "m1")["content"][1])
@@ -286,9 +290,9 @@ def test_many_records_are_what_the_old_application_showed(path, old):
         found = {session["session_id"]: session for session in db.get_sessions()}
         assert len(sessions) == len(found)
         for _rowid, *columns, metadata in sessions:
-            assert [*columns, json.loads(metadata)] == list(found[columns[0]].values())
+            assert [*columns, json.loads(metadata), None] == list(found[columns[0]].values())
             assert [
-                [*row[1:5], *map(json.loads, row[5:8]), *row[8:11], json.loads(row[11])]
+                [*row[1:5], *map(json.loads, row[5:8]), *row[8:11], json.loads(row[11]), None]
                 for row in messages
                 if row[1] == columns[0]
             ] == [list(message.values()) for message in db.get_conversations(columns[0])]
@@ -325,7 +329,7 @@ def test_orphans_get_a_session_with_their_times(path, old):
     old.context("alone", "[2]", times=(7, 8))
     assert Migration(1, 3, 2, 2, []) == migrate(path)
     with SQLiteDB(path) as db:
-        made = {"video_id": None, "collection_id": None, "metadata": {}}
+        made = dict.fromkeys(["video_id", "collection_id", "user_id"]) | {"metadata": {}}
         assert [
             {"session_id": "s1", "created_at": 50, "updated_at": 60, **made},
             {"session_id": "gone", "created_at": 20, "updated_at": 40, **made},

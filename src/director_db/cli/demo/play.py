@@ -119,6 +119,7 @@ class Play:
             "created_at": self._started,
             "updated_at": self._started,
             "metadata": story.SESSION_METADATA,
+            "user_id": story.USER,
         }
         self._db.create_session(**session)
         self._db.create_session(self._session, "another.mp4", metadata={"title": "Another"})
@@ -339,7 +340,7 @@ class Play:
 
     @staticmethod
     def _as_stored(session_id: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{"session_id": session_id, **message} for message in messages]
+        return [{"session_id": session_id, **message, "revision": None} for message in messages]
 
     def _ask_second_process(self) -> dict[str, Any]:
         """Return what a second process read; a dict with an error if it failed."""

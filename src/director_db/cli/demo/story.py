@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+USER: Final = "ada"
 VIDEO: Final = "planning-meeting.mp4"
 OTHER_VIDEO: Final = "customer-interview.mp4"
 CONVERSATION: Final = "planning"
