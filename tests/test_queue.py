@@ -286,7 +286,7 @@ def test_what_strikes_a_leader_fails_its_batch_and_somebody_else_goes_on(
     assert b is not c
     assert "d" == d
     assert ["d"] == ledger.stored
-    text = "the ledger: a thread that was storing writes (3) was interrupted; they failed"
+    text = "the ledger: a thread that was storing writes (3) was interrupted"
     assert [text] == caplog.messages
 
 

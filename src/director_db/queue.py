@@ -390,7 +390,7 @@ class Queue:
         failed = 0 if self._transaction.recover() else batch.fail_all(self._interrupted)
         self._settle(batch)
         if failed:
-            text = "%s: a thread that was storing writes (%d) was interrupted; they failed"
+            text = "%s: a thread that was storing writes (%d) was interrupted"
             tell(self._logger, WARNING, text, self._place(), failed)
 
     def _interrupted(self) -> BackendUnavailableError:

@@ -4,13 +4,12 @@ Who shares one, and who sends it, is the queue's to say: see `director_db.queue`
 who would have to wait in any case, for a connection or for others of their session; as long as few
 come, each goes by itself.
 
-What is sent together waits for no session, so nobody is held up by a lock that somebody else holds,
-and two processes cannot wait for each other. And a batch whose connection is lost cannot be stored
-when nobody expects it any more, over what its callers have written since: from its first statement
-on it has the locks that they would wait for.
+What is sent together waits for no session, and but a moment for a message, so hardly anybody is
+held up by a lock that somebody else holds, and two processes cannot wait for each other.
 
-It is no more than a first try of each write. Whatever has not been stored so, for whatever reason,
-goes on by itself as if it had been alone, and meets its own error.
+It is no more than a first try of each write. What has not been stored so goes on by itself as if it
+had been alone, and meets its own error; but not where no answer came at all. That batch may still
+reach the server, at any time, and would be stored over what its callers have written since.
 """
 
 from __future__ import annotations
@@ -23,13 +22,22 @@ from typing import TYPE_CHECKING, Final, cast
 import psycopg
 
 from director_db.errors import BackendUnavailableError, DirectorDBError
-from director_db.logs import WARNING, tell
+from director_db.logs import DEBUG, WARNING, tell
 from director_db.queue import Queue
 from director_db_postgres.bulk import together
 from director_db_postgres.call import Call
 from director_db_postgres.driver_log import LOGGER
 from director_db_postgres.encoding import message_in_ascii
-from director_db_postgres.errors import LOST_STATEMENT, reason, sqlstate
+from director_db_postgres.errors import (
+    CANCELLED,
+    LOST_STATEMENT,
+    OutOfStepError,
+    is_worth_retrying,
+    reason,
+    sqlstate,
+)
+from director_db_postgres.sql import SET_LOCK_TIMEOUT
+from director_db_postgres.waiting import NoAnswerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +51,10 @@ if TYPE_CHECKING:
     from director_db_postgres.statements import Statements
 
 MAX_WRITE_BYTES: Final = 256 * 1024
-"""What is larger goes by itself, in bytes: others would wait until it is on the server."""
+"""What is larger goes by itself, in characters: others would wait until it is on the server."""
+
+MAX_BATCH_BYTES: Final = 2 * MAX_WRITE_BYTES
+"""After so much a batch takes no more, in characters."""
 
 LONG: Final = 0.5
 """How long a batch may be under way before the others go by themselves, in seconds."""
@@ -53,8 +64,12 @@ LONG: Final = 0.5
 # threads stored less than each for itself.
 _CALM: Final = 2
 
-# Whose time is up so soon goes by itself, in seconds: the others would have no more.
+# Whose time is up sooner goes by itself, as a part of the time of a call: the others would have no
+# more, and where no answer comes in that they are not sent again.
 _SHORTEST: Final = 0.5
+
+# How long a batch waits for the lock of a message, in milliseconds; those of sessions it skips.
+_LOCK_WAIT: Final = "50"
 
 # How long a caller that was struck waits for what was sent for it, in seconds.
 _STRUCK_PATIENCE: Final = 2.0
@@ -69,16 +84,18 @@ class Write:
         row: the message.
         is_sent: whether it may have been sent.
         is_stored: whether the server said that it is stored.
+        is_unanswered: whether it was sent and no answer came in time, so that it must not be sent
+            again.
         is_over: whether nothing of it is under way any more.
     """
 
-    __slots__ = ("call", "is_over", "is_sent", "is_stored", "row")
+    __slots__ = ("call", "is_over", "is_sent", "is_stored", "is_unanswered", "row")
 
     def __init__(self, call: Call, row: MessageRow) -> None:
         """Take a message that nobody has sent."""
         self.call = call
         self.row = row
-        self.is_sent = self.is_stored = self.is_over = False
+        self.is_sent = self.is_stored = self.is_unanswered = self.is_over = False
 
     def __call__(self) -> bool:
         """Return what became of it."""
@@ -125,6 +142,7 @@ class Group:
         # Reads get one at least, and those who send together another.
         self._alone = max(1, settings.pool_size - 2)
         self.queue = Queue(self, lambda: settings.place, LOGGER, (psycopg.Error,))
+        self.queue.max_bytes = MAX_BATCH_BYTES
         self.reset()
 
     def reset(self) -> None:
@@ -158,19 +176,23 @@ class Group:
         """Store a message together with others; False if it has to go by itself.
 
         Raises:
-            BackendUnavailableError: the server did not answer in the time of the call.
+            BackendUnavailableError: the time of the call is over, or the server did not answer.
         """
         write = Write(call, row)
         try:
-            return self.queue.run(write, _size(row), call.deadline, self._is_held_up)
+            if self.queue.run(write, _size(row), call.deadline, self._is_held_up):
+                return True
         except BackendUnavailableError:
             # It did not begin in time, or who sent it was struck.
             call.in_doubt |= write.is_sent
         except BaseException:
             write.wait_until_over()
             raise
-        if call.in_doubt and time.monotonic() >= call.end:
+        is_late = time.monotonic() >= call.end
+        if write.is_unanswered or (is_late and call.in_doubt):
             raise call.no_answer()
+        if is_late:
+            raise call.busy()
         return False
 
     def _is_held_up(self) -> bool:
@@ -186,7 +208,8 @@ class Group:
         attempt_once = self._attempt()
         assert attempt_once is not None  # noqa: S101 - a call of its holder's is under way
         attempt = Call(self._settings, "")
-        attempt.deadline = deadline
+        # To open the pool may take as long as the leader has; an answer, see `_send`.
+        attempt.deadline, attempt.end = deadline, min(attempt.end, deadline)
         attempt.is_held_up = True  # It meets no session's lock, so nobody asks who holds one.
         try:
             attempt_once(lambda connection: self._send(connection, batch), attempt)
@@ -213,7 +236,7 @@ class Group:
         # First, then look who was struck, which does it the other way round: one sees the other.
         for write in writes:
             write.is_sent = True
-        soon = time.monotonic() + _SHORTEST
+        soon = time.monotonic() + _SHORTEST * self._settings.operation_timeout
         sent: dict[tuple[str, str], Write] = {}
         for queued, write in zip(batch.calls, writes, strict=True):
             key = (write.session_id, write.row.msg_id)
@@ -233,11 +256,17 @@ class Group:
         }
         sessions, messages = together(rows)
         self._sent_at = time.monotonic()
-        _, stored = connection.run_together(
+        _, _, stored = connection.run_together(
+            (SET_LOCK_TIMEOUT, (_LOCK_WAIT,)),
             (self._statements.count_together, sessions),
             (self._statements.upsert_together, messages),
         )
-        for key in stored.rows():
+        keys = [*stored.rows()]
+        if not sent.keys() >= {*keys}:
+            # Without their ids: they are somebody else's.
+            message = "the answer names other messages than those that were sent"
+            raise OutOfStepError(message)
+        for key in keys:
             sent[key].is_stored = True
 
     def _part(self, batch: Batch, attempt: Call, error: Exception) -> None:
@@ -247,17 +276,22 @@ class Group:
                 pass  # There is no connection for these.
         # What is no error of the driver's may have come while its answer was read, or before.
         of_driver = isinstance(error, (psycopg.Error, DirectorDBError, UnicodeError))
+        state = sqlstate(error) if isinstance(error, psycopg.Error) else ""
+        is_unanswered = isinstance(error, NoAnswerError) or (attempt.is_late and state == CANCELLED)
         for queued in batch.calls:
             write = _write_of(queued)
             write.is_stored = False
+            write.is_unanswered = write.is_sent and is_unanswered
             write.call.in_doubt |= write.is_sent and (attempt.in_doubt or not of_driver)
-        said = type(error).__name__
+        said, level = type(error).__name__, WARNING
         if isinstance(error, psycopg.Error):
             said = reason(error)
-            if sqlstate(error) in LOST_STATEMENT:
+            if state in LOST_STATEMENT:
                 self._pool.connector.tell_pooled("a prepared statement is missing")
+            elif not is_worth_retrying(error, pooler=bool(self._pool.connector.pooled)):
+                level = DEBUG  # What was asked is at fault, and its caller hears of it.
         text = "%s: %s; the messages that were sent together (%d) go on one by one"
-        tell(LOGGER, WARNING, text, self._settings.place, said, len(batch.calls))
+        tell(LOGGER, level, text, self._settings.place, said, len(batch.calls))
 
 
 def _write_of(queued: Queued) -> Write:
