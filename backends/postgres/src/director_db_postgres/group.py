@@ -290,8 +290,9 @@ class Group:
                 self._pool.connector.tell_pooled("a prepared statement is missing")
             elif not is_worth_retrying(error, pooler=bool(self._pool.connector.pooled)):
                 level = DEBUG  # What was asked is at fault, and its caller hears of it.
-        text = "%s: %s; the messages that were sent together (%d) go on one by one"
-        tell(LOGGER, level, text, self._settings.place, said, len(batch.calls))
+        fate = "may be stored or not" if is_unanswered else "go on one by one"
+        text = "%s: %s; the messages that were sent together (%d) %s"
+        tell(LOGGER, level, text, self._settings.place, said, len(batch.calls), fate)
 
 
 def _write_of(queued: Queued) -> Write:

@@ -133,6 +133,7 @@ class ABatchWaitsForLocks(BrokenPostgresDB, rule="LIF-3", level="durable"):
     def break_code(cls):
         _always_together()
         group.LONG = math.inf
+        group._LOCK_WAIT = "0"
         edit_sql("COUNT_TOGETHER", (" SKIP LOCKED", ""))
         # As in AllWaitOnTheServer.
         Connection.find_out = lambda self, connector: None
