@@ -91,6 +91,7 @@ def records(rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
             "created_at": created_at,
             "updated_at": updated_at,
             "metadata": decode(metadata),
+            "revision": revision,
         }
         for (
             session_id,
@@ -104,6 +105,7 @@ def records(rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
             created_at,
             updated_at,
             metadata,
+            revision,
         ) in rows
     ]
 

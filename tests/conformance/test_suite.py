@@ -241,7 +241,7 @@ def test_overriding_a_clause_is_refused_when_the_class_is_made():
 
 def test_a_suite_refuses_a_contract_that_it_does_not_check(monkeypatch):
     monkeypatch.setattr("director_db_conformance.version.CONTRACT_VERSION", "1.7")
-    with pytest.raises(TypeError, match=r"checks version 1\.0 .* has version 1\.7"):
+    with pytest.raises(TypeError, match=r"checks version 1\.1 .* has version 1\.7"):
         type("TestMine", (ConformanceSuite,), {})
 
 
