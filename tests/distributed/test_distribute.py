@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 import pytest
 
 from director_db import ConfigurationError, SchemaError
+from director_db_postgres import PostgresDB
 
 ALL = [
     "director_sessions",
@@ -87,3 +90,30 @@ def test_a_worker_is_refused(dsn, schema, db):
     there = type(db)(worker, schema=schema)
     with there, pytest.raises(ConfigurationError, match="is a worker of Citus"):
         there.distribute()
+
+
+def test_tables_of_the_first_version_are_upgraded_on_all_shards(dsn, schema):
+    version_1 = Path(__file__).parents[1] / "upgrades" / "version_1.postgres.sql"
+    columns = "SELECT attname FROM pg_attribute WHERE attrelid = '%s'::regclass AND attnum > 0"
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE SCHEMA {schema}; SET search_path TO {schema}")
+        admin.execute(version_1.read_text(encoding="utf-8"))
+        spread = "SELECT create_distributed_table(%s, 'session_id', colocate_with => %s)"
+        for table in ALL:
+            admin.execute(spread, (table, "none" if table == ALL[0] else ALL[0]))
+        with PostgresDB(dsn, schema=schema) as db:
+            fill(db)
+            expect_filled(db)
+            assert "3" == db.health().versions["schema"]
+            assert db.create_session("mine", user_id="u") is True
+            assert ["mine"] == [session["session_id"] for session in db.get_sessions(user_id="u")]
+        for table, column in ((ALL[0], "user_id"), (ALL[1], "revision")):
+            found = admin.execute(
+                "SELECT success, result LIKE %s FROM run_command_on_shards(%s, %s)",
+                (
+                    f"%{column}%",
+                    table,
+                    f"SELECT string_agg(attname, ',') FROM ({columns}) AS a",
+                ),
+            ).fetchall()
+            assert {(True, True)} == set(found)
