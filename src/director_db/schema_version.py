@@ -21,7 +21,6 @@ class SchemaVersion:
     Attributes:
         number: the version; None if no release of ours has written these rows.
         is_too_new: whether a release that knows versions up to `known` must not use them.
-        is_old: whether it has to upgrade them first.
     """
 
     def __init__(self, required: object, reached: object, known: int) -> None:
@@ -31,7 +30,6 @@ class SchemaVersion:
         self.is_too_new = least is not None and least > known
         if least is None or self.number is None or self.number < least:
             self.number = None
-        self.is_old = self.number is not None and self.number < known
 
 
 def _number(text: object) -> int | None:

@@ -104,7 +104,7 @@ def test_init_creates_the_tables_and_again_changes_nothing(director_db, tmp_path
     first = director_db("init")
     assert (first.returncode, first.stderr) == (0, "")
     assert str(tmp_path / "app.db") in first.stdout
-    assert re.search(r"schema\W+2\b", first.stdout)
+    assert re.search(r"schema\W+3\b", first.stdout)
     connection = sqlite3.connect(tmp_path / "app.db")
     schema = connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
     assert "director_sessions" in dict(schema)
@@ -129,7 +129,7 @@ def test_health_shows_type_place_and_versions(director_db, tmp_path):
         "place": str(tmp_path / "app.db"),
         "director-db": __version__,
         "contract": CONTRACT_VERSION,
-        "schema": "2",
+        "schema": "3",
         "SQLite": sqlite3.sqlite_version,
         "Python": platform.python_version(),
     }
@@ -142,7 +142,7 @@ def test_health_as_json_is_one_object(director_db, tmp_path):
     assert list(found) == KEYS
     assert found["healthy"] is True
     assert (found["db_type"], found["place"]) == ("sqlite", str(tmp_path / "app.db"))
-    assert found["versions"]["schema"] == "2"
+    assert found["versions"]["schema"] == "3"
     assert found["error"] is None
 
 

@@ -139,7 +139,7 @@ def test_the_old_layout_in_another_schema_is_none_of_ours(place, new_db):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("UPDATE director_meta SET value = '3'", "Upgrade director-db-postgres"),
+        ("UPDATE director_meta SET value = '4'", "Upgrade director-db-postgres"),
         ("UPDATE director_meta SET value = 'x'", "not director-db's"),
         ("DELETE FROM director_meta", "not director-db's"),
         ("DROP TABLE director_meta", "no director_meta"),
@@ -251,6 +251,30 @@ def test_who_must_not_alter_old_tables_is_told_who_has_to(place, new_db):
         ):
             db.get_sessions()
         assert new_db(place.dsn).migrate() == (0, 0, 0, 0, [])
+        assert db.get_sessions() == []
+    finally:
+        with place.connect() as admin:
+            admin.execute("DROP OWNED BY app; DROP ROLE app")
+
+
+def test_an_owner_who_lacks_a_right_on_the_schema_is_told_which(place, new_db):
+    folder = Path(__file__).parents[1] / "upgrades"
+    script = (folder / "version_1.postgres.sql").read_text(encoding="utf-8")
+    with place.connect() as admin:
+        admin.execute(
+            "CREATE ROLE app LOGIN PASSWORD 'x'; GRANT USAGE, CREATE ON SCHEMA public TO app"
+        )
+        admin.execute(
+            f"SET ROLE app; {script}; RESET ROLE; REVOKE CREATE ON SCHEMA public FROM app"
+        )
+    try:
+        db = new_db(replace(place.dsn, user="app", password="x"))  # noqa: S106 - a throw-away role
+        grant = "GRANT CREATE ON SCHEMA public TO app"
+        for use in (db.get_sessions, db.migrate):
+            with pytest.raises(SchemaError, match=f"run in SQL: {grant}"):
+                use()
+        with place.connect() as admin:
+            admin.execute(grant)
         assert db.get_sessions() == []
     finally:
         with place.connect() as admin:

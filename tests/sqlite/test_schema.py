@@ -73,7 +73,7 @@ def test_the_settings_of_a_new_file(path):
             for name, strict in query(path, "SELECT name, strict FROM pragma_table_list")
             if name.startswith("director_")
         }
-        versions = [("schema_version", "1"), ("upgraded_to", "2")]
+        versions = [("schema_version", "1"), ("upgraded_to", "3")]
         assert versions == query(path, "SELECT key, value FROM director_meta ORDER BY key")
 
 
@@ -131,7 +131,7 @@ def crash(path, statements):
     ("statements", "match"),
     [
         (OLD_TABLES, "director-db migrate"),
-        (f"{META} INSERT INTO director_meta VALUES ('schema_version', '3')", "Upgrade director-db"),
+        (f"{META} INSERT INTO director_meta VALUES ('schema_version', '4')", "Upgrade director-db"),
         ("CREATE TABLE director_sessions (x)", "no table director_meta"),
     ],
 )
@@ -170,12 +170,12 @@ def test_tables_of_other_frameworks_are_no_matter(path):
 def test_a_newer_schema_is_refused(path):
     with SQLiteDB(path) as db:
         assert db.health_check()
-    script(path, "UPDATE director_meta SET value = '3'; PRAGMA wal_checkpoint(TRUNCATE)")
+    script(path, "UPDATE director_meta SET value = '4'; PRAGMA wal_checkpoint(TRUNCATE)")
     with SQLiteDB(path) as db:
-        with pytest.raises(SchemaError, match=r"schema version 3.*Upgrade director-db"):
+        with pytest.raises(SchemaError, match=r"schema version 4.*Upgrade director-db"):
             db.get_sessions()
         assert not db.health_check()
-    assert [("3",), ("3",)] == query(path, "SELECT value FROM director_meta")
+    assert [("4",), ("4",)] == query(path, "SELECT value FROM director_meta")
 
 
 @pytest.mark.parametrize(

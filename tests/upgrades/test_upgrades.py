@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -114,6 +115,10 @@ def old(request, tmp_path):
     return Place("postgres", {"POSTGRES_DSN": request.getfixturevalue("postgres_database").dsn})
 
 
+def upgrades_of(old):
+    return importlib.import_module(f"director_db_{old.db_type}.upgrades").UPGRADES
+
+
 def known(record, old):
     """Return of a record what the older release has read, as a text; it had fewer keys."""
     return json.dumps({key: record.get(key) for key in old})
@@ -137,8 +142,8 @@ def test_every_old_record_is_read_back(old):
         expect_records(db, old.records)
         names = [record["session"]["session_id"] for record in old.records]
         assert [session["session_id"] for session in db.get_sessions()] == names
-        assert db.health().versions["schema"] == "2"
-    assert old.version == {"schema_version": "1", "upgraded_to": "2"}
+        assert db.health().versions["schema"] == "3"
+    assert old.version == {"schema_version": "1", "upgraded_to": "3"}
 
 
 def test_old_records_are_written_on(old):
@@ -258,32 +263,37 @@ class _Killing(tuple):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _upgrade_and_die(db_type, env, after):
+def _upgrade_and_die(db_type, env, number, after):
     cls = load_backend(db_type).cls
     module = __import__(f"director_db_{db_type}.upgrades", fromlist=["UPGRADES"])
     _Killing.after = after
-    module.UPGRADES[2] = _Killing(module.UPGRADES[2])
+    module.UPGRADES[number] = _Killing(module.UPGRADES[number])
     with cls(**cls._settings(env, None)) as db:
         db.get_sessions()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_an_upgrade_that_is_killed_in_the_middle_has_not_begun(old):
-    before = old.columns()
-    for after in range(4):
+    """Each number is all or nothing, and the next process begins at the one that is missing."""
+    reached = {2: {"schema_version": "1"}, 3: {"schema_version": "1", "upgraded_to": "2"}}
+    before = {2: old.columns()}
+    for number, after in ((2, 0), (2, 1), (2, 2), (3, 0), (3, 1)):
         process = multiprocessing.get_context("spawn").Process(
-            target=_upgrade_and_die, args=(old.db_type, old.env, after)
+            target=_upgrade_and_die, args=(old.db_type, old.env, number, after)
         )
         process.start()
         process.join(300)
         assert process.exitcode == -signal.SIGKILL
-        assert old.version == {"schema_version": "1"}
-        assert old.columns() == before
+        assert old.version == reached[number]
+        assert old.columns() == before.setdefault(number, old.columns())
         old.run(OLD_WRITER.format(session="s1", message=f"late{after}", content="1", time=1))
         old.run(f"DELETE FROM director_conversations WHERE msg_id = 'late{after}'")
+    assert "user_id" in str(before[3])
+    assert "director_sessions_by_user" not in str(before[3])
     with old.open() as db:
         expect_records(db, old.records)
-        assert db.health().versions["schema"] == "2"
+        assert db.health().versions["schema"] == "3"
+    assert "director_sessions_by_user" in str(old.columns())
 
 
 def test_whoever_holds_the_tables_delays_an_upgrade_and_nobody_else(old):
@@ -316,43 +326,154 @@ def test_the_error_of_an_upgrade_that_is_held_up_says_so(old):
     assert "held them while they were to be upgraded to 2. Nothing was changed" in told
 
 
-def test_others_use_the_tables_while_an_upgrade_waits(old):
+WAITING = """
+    SELECT DISTINCT pid FROM pg_locks
+    WHERE NOT granted AND mode = 'AccessExclusiveLock' AND relation = 'director_sessions'::regclass
+"""
+
+
+def test_others_use_the_tables_while_upgrades_wait(old):
     """On Postgres, all would stand behind a lock that is waited for; so it is for moments only."""
     if old.db_type != "postgres":
         pytest.skip("readers of SQLite never wait")
-    with old.open(operation_timeout=6.0) as db, old.held():
-        failures = []
+    failures, at_once, pauses, written_after = [], 0, [], 0
 
-        def upgrade():
+    def upgrade():
+        with old.open(operation_timeout=30.0) as db:
             try:
                 db.get_sessions()
             except BackendUnavailableError as error:
                 failures.append(error)
 
-        thread = threading.Thread(target=upgrade)
-        thread.start()
-        count = 0
-        while thread.is_alive():
-            writes = {"session": "s1", "message": "between", "content": str(count), "time": 1}
-            old.run(OLD_WRITER.format(**writes))
-            count += 1
+    threads = [threading.Thread(target=upgrade) for _ in range(4)]
+    write = "SET LOCAL lock_timeout = '10s';" + OLD_WRITER
+    with old.held(), psycopg.connect(old.env["POSTGRES_DSN"], autocommit=True) as admin:
+        for thread in threads:
+            thread.start()
+        deadline = (passed := time.monotonic()) + 20
+        while written_after < 3 and time.monotonic() < deadline:
+            waiting = [pid for (pid,) in admin.execute(WAITING)]
+            at_once = max(at_once, len(waiting))
+            if not waiting:
+                time.sleep(0.001)
+                continue
+            pauses.append(time.monotonic() - passed)
+            # This one stands behind the lock, or comes just after it.
+            written_after += 1
+            old.run(write.format(session="s1", message="m", content=written_after, time=1))
+            passed = time.monotonic()
+        assert old.version == {"schema_version": "1"}
+        assert [thread.is_alive() for thread in threads] == [True] * 4
+    for thread in threads:
         thread.join()
-        assert [error.retryable for error in failures] == [True]
-        assert count > 1
+    assert failures == []
+    assert written_after == 3
+    # One at a time asks, and most of the time nobody does.
+    assert at_once == 1
+    assert max(pauses[1:]) > 0.25
+    with old.open() as db:
+        assert db.get_message("s1", "m")["content"] == 3
+
+
+@pytest.mark.parametrize(("method", "seconds"), [("get_sessions", 3), ("health", 7)])
+def test_an_index_takes_longer_than_a_call_may_wait(old, monkeypatch, method, seconds):
+    """The call ends with it, those who read go on, and who writes waits until it is there."""
+    if old.db_type != "postgres":
+        pytest.skip("an index of SQLite is no answer that is waited for")
+    slow = (*upgrades_of(old)[3], f"SELECT pg_sleep({seconds})")
+    monkeypatch.setitem(upgrades_of(old), 3, slow)
+    ended = []
+
+    def upgrade():
+        with old.open(operation_timeout=2.0 if seconds < 5 else 60.0) as db:
+            getattr(db, method)()
+            ended.append(time.monotonic())
+
+    started = time.monotonic()
+    thread = threading.Thread(target=upgrade)
+    thread.start()
+    try:
+        columns = (
+            "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'ShareLock' AND relation ="
+        )
+        while old.rows(columns + " 'director_sessions'::regclass") == [(0,)] and thread.is_alive():
+            time.sleep(0.01)
+        assert old.version == {"schema_version": "1", "upgraded_to": "2"}
+        assert old.rows("SELECT count(*) FROM director_sessions") == [(len(old.records),)]
+        assert ended == []
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            old.run(
+                "SET LOCAL lock_timeout = '50ms';"
+                + OLD_WRITER.format(session="s1", message="m", content="1", time=1)
+            )
+        assert ended == []
+    finally:
+        thread.join()
+    assert [moment - started > seconds for moment in ended] == [True]
+    assert old.version == {"schema_version": "1", "upgraded_to": "3"}
+
+
+def test_what_an_older_process_creates_meanwhile_is_upgraded_as_any_other(old, monkeypatch):
+    """Nobody waits for a lock without a limit where another process was faster to create."""
+    if old.db_type != "postgres":
+        pytest.skip("SQLite has one lock")
+    old.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    look = """
+        DO $$ BEGIN
+            IF current_setting('lock_timeout') = '0' THEN RAISE 'no limit'; END IF;
+        END $$
+    """
+    monkeypatch.setitem(upgrades_of(old), 2, (look, *upgrades_of(old)[2]))
+    found = []
+    with old.open() as db:
+        thread = threading.Thread(target=lambda: found.append(db.get_sessions()))
+        with psycopg.connect(old.env["POSTGRES_DSN"]) as older:
+            older.execute("SELECT pg_advisory_xact_lock(7310868735422735730)")
+            thread.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while older.execute(waiting).fetchone() == (0,) and thread.is_alive():
+                time.sleep(0.01)
+            older.execute((HERE / "version_1.postgres.sql").read_text(encoding="utf-8"))
+        thread.join()
+    assert found == [[]]
+    assert old.version == {"schema_version": "1", "upgraded_to": "3"}
+
+
+def test_a_column_that_somebody_else_added_is_told(old):
+    old.run("ALTER TABLE director_sessions ADD COLUMN user_id TEXT")
+    before = old.columns()
+    with old.open() as db:
+        with pytest.raises(SchemaError, match=r"user_id.*Rename that column, then try again"):
+            db.get_sessions()
+        assert old.columns() == before
+        old.run("ALTER TABLE director_sessions RENAME COLUMN user_id TO theirs")
+        expect_records(db, old.records)
+
+
+def test_an_older_process_leaves_a_revision_as_it_was(old):
+    """So a revision guards a message only when no older process writes any more."""
+    with old.open() as db:
+        db.get_sessions()
+        writes = {"session": "late", "message": "m", "time": 5}
+        old.run(OLD_WRITER.format(content='"one"', **writes))
+        old.run("UPDATE director_conversations SET revision = 7 WHERE session_id = 'late'")
+        old.run(OLD_WRITER.format(content='"two"', **writes))
+        found = db.get_message("late", "m")
+        assert (found["content"], found["revision"]) == ("two", 7)
 
 
 def test_a_newer_upgrade_that_this_release_may_use(old):
     """What only adds, as all upgrades do so far, is no matter to an older release; to this, too."""
     with old.open() as db:
         db.get_sessions()
-    old.run("UPDATE director_meta SET value = '3' WHERE key = 'upgraded_to'")
+    old.run("UPDATE director_meta SET value = '4' WHERE key = 'upgraded_to'")
     with old.open() as db:
         expect_records(db, old.records)
         assert db.health_check() is True
-    assert old.version == {"schema_version": "1", "upgraded_to": "3"}
-    old.run("UPDATE director_meta SET value = '3' WHERE key = 'schema_version'")
+    assert old.version == {"schema_version": "1", "upgraded_to": "4"}
+    old.run("UPDATE director_meta SET value = '4' WHERE key = 'schema_version'")
     with old.open() as db:
-        with pytest.raises(SchemaError, match=r"schema version 3.*knows 2.*Upgrade"):
+        with pytest.raises(SchemaError, match=r"schema version 4.*knows 3.*Upgrade"):
             db.get_sessions()
         assert db.health_check() is False
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 import time
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
 
@@ -18,6 +18,9 @@ from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.refusal import refusal_state
 from director_db_postgres.sql import IS_STANDBY, LIMIT_LOCK_WAITS
 from director_db_postgres.waiting import NO_LIMIT, NoAnswerError, watched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # How long the server may take to hear of a cancelled statement, in seconds.
 _CANCEL_PATIENCE: Final = 2.0
@@ -31,9 +34,11 @@ class Connection(PipelinedConnection):
 
     Attributes:
         is_cancelled: whether it was told to cancel what it did, as no answer came in time.
+        excused: how long it was `unlimited`, in seconds.
     """
 
     is_cancelled = False
+    excused = 0.0
     _patience = NO_LIMIT
     _end = NO_LIMIT
 
@@ -118,6 +123,18 @@ class Connection(PipelinedConnection):
         self._patience = patience
         self._end = end
         self.is_cancelled = False
+
+    @contextlib.contextmanager
+    def unlimited(self) -> Iterator[None]:
+        """Wait as long as it takes, and for what comes after it as long as was left before."""
+        started, patience, end = time.monotonic(), self._patience, self._end
+        self._patience = self._end = NO_LIMIT
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - started
+            self.excused += seconds
+            self._patience, self._end = patience, end + seconds
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Wait as psycopg does, but not longer than `expect_answers` says.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -138,7 +139,12 @@ class PostgresDB(ContextStorage, BaseDB, db_type="postgres", contract="1.1"):
     def _migrate(self, *, skip_invalid: bool) -> Migration:
         def migrate(connection: Connection) -> Migration | None:
             return schema.ensure(
-                connection, self._sql, self.place, migrating=True, skip_invalid=skip_invalid
+                connection,
+                self._sql,
+                self.place,
+                migrating=True,
+                skip_invalid=skip_invalid,
+                until=math.inf,
             )
 
         return self._database.administer(migrate) or Migration(0, 0, 0, 0, [])

@@ -120,8 +120,8 @@ class Pool:
             self._wanting.pop(token, None)
 
     def _acquire(self, call: Call, token: object) -> tuple[ConnectionPool[Connection], Connection]:
-        deadline = call.deadline
         pool = self.current or self._open(call)
+        deadline = call.deadline
         known = self.connector.failure
         waiting: LongWait | None = None
         while True:
@@ -232,6 +232,9 @@ class Pool:
                     migrating=self._migrates,
                     until=call.end,
                 )
+                # An index of ours took its own time, not the call's.
+                call.end += connection.excused
+                call.deadline += connection.excused
                 self.utf8 = connection.pgconn.parameter_status(b"server_encoding") == b"UTF8"
             except BaseException as error:
                 call.is_late |= connection.is_cancelled

@@ -18,7 +18,7 @@ from director_db_postgres.upgrades import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from director_db.records import Migration
-    from director_db_postgres.pipeline import PipelinedConnection
+    from director_db_postgres.connections import Connection
     from director_db_postgres.statements import Statements
 
 # The tables of version 1; new ones are made by the same upgrades as old ones, so that they cannot
@@ -105,7 +105,8 @@ CREATE: Final = (
     """,
 )
 
-_LOCK: Final = upgrades.LOCK
+# One key for all schemas of a database: creating them is rare, and a wait for another one is short.
+_LOCK: Final = b"SELECT pg_advisory_xact_lock(7310868735422735730)"
 
 WAIT_FOR_LOCKS: Final = b"SET LOCAL lock_timeout = 0"
 """Others' locks are waited for in the rest of the transaction: this needs what they create."""
@@ -130,7 +131,7 @@ _OTHER_TABLE: Final = frozenset({"42703", "42883", "42809"})
 
 
 def ensure(
-    connection: PipelinedConnection,
+    connection: Connection,
     statements: Statements,
     place: str,
     *,
@@ -160,33 +161,33 @@ def ensure(
     """
     try:
         row = next(iter(connection.run(statements.select_schema_version).rows()), None)
+        is_missing = row is None and statements.schema is None
     except psycopg.Error as error:
         if error.sqlstate in _OTHER_TABLE:
             raise _not_ours(place, "a table director_meta with other columns") from error
         elsewhere = statements.schema is None and error.sqlstate == _NO_RIGHT
         if error.sqlstate not in _NO_TABLE and not elsewhere:
             raise
-    else:
-        if row is not None or statements.schema is not None:
-            if _version(row, place) < SCHEMA_VERSION:
+        is_missing = True
+    migration = None
 
-                def find() -> int:
-                    row = connection.execute(statements.select_schema_version).fetchone()
-                    return _version(row, place)
+    def find() -> int:
+        return _version(connection.execute(statements.select_schema_version).fetchone(), place)
 
-                until = time.monotonic() + upgrades.PATIENCE if until is None else until
-                upgrades.upgrade(connection, statements, place, find, until)
-            connection.is_sharded = row is not None and row[1]
-            return None
-    # Whatever the server's default is: after the lock, each statement must see the latest state.
-    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    with connection.transaction():
-        connection.execute(WAIT_FOR_LOCKS)
-        connection.execute(_LOCK)
-        migration = _create(
-            connection, statements, place, migrating=migrating, skip_invalid=skip_invalid
-        )
-    row = connection.execute(statements.select_schema_version).fetchone()
+    if is_missing:
+        # Whatever the server's default is: after the lock, each statement must see the latest.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        with connection.transaction():
+            connection.execute(WAIT_FOR_LOCKS)
+            connection.execute(_LOCK)
+            migration = _create(
+                connection, statements, place, migrating=migrating, skip_invalid=skip_invalid
+            )
+        row = connection.execute(statements.select_schema_version).fetchone()
+    # Also where another process was faster to create them, which may be of an older release.
+    if _version(row, place) < SCHEMA_VERSION:
+        until = time.monotonic() + upgrades.PATIENCE if until is None else until
+        upgrades.upgrade(connection, statements, place, find, until)
     connection.is_sharded = row is not None and row[1]
     if migration is not None and any(migration):
         text = "%s: migrated %d sessions, %d messages and %d contexts; %d rows were left behind"
@@ -217,9 +218,6 @@ def _create(
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name).as_bytes(None))
     tables = old_layout.columns_by_table(connection, schema)
     if "director_meta" in tables:
-        version = _version(connection.execute(statements.select_schema_version).fetchone(), place)
-        if version < SCHEMA_VERSION:
-            upgrades.apply(connection, statements, version)
         return None
     taken = sorted(tables.keys() & _OURS)
     if taken:
@@ -233,7 +231,8 @@ def _create(
         raise SchemaError(message)
     for statement in CREATE:
         connection.execute(statements.compose(statement))
-    upgrades.apply(connection, statements, 1)
+    for number in upgrades.UPGRADES:
+        upgrades.apply(connection, statements, number)
     return old_layout.carry_over(connection, statements, place, tables, skip_invalid=skip_invalid)
 
 

@@ -289,17 +289,20 @@ class FileDatabase:
     ) -> Migration | None:
         migration = None
         connection = patiently(self._connect, deadline, self._where)
+
+        def look() -> schema.Layout:
+            return schema.find_layout(connection, self.path)
+
         try:
-            found = patiently(
-                lambda: schema.find_layout(connection, self.path), deadline, self._where
-            )
+            found = patiently(look, deadline, self._where)
             if found is schema.Layout.OLD and not migrating:
                 schema.refuse_old_layout(self.path)
             if found is schema.Layout.NONE:
                 # Not an old file before it is migrated: if that fails, it must be as it was.
                 patiently(lambda: _switch_to_wal(connection, self.path), deadline, self._where)
-            if found is not schema.Layout.OURS:
-                migration = transact(
+            # One transaction for each number of an upgrade.
+            while found is not schema.Layout.OURS:
+                made = transact(
                     connection,
                     lambda connection: self._create(
                         connection, migrating=migrating, skip_invalid=skip_invalid
@@ -307,12 +310,14 @@ class FileDatabase:
                     self.path,
                     deadline,
                 )
-            if found is schema.Layout.OUTDATED:
-                text = "%s: upgraded to schema version %d"
-                tell(LOGGER, INFO, text, self.path, SCHEMA_VERSION)
-            if _journal_mode(connection) != "wal":
+                migration = migration or made
                 # A migration may have taken longer than anybody waits for a lock.
                 deadline = max(deadline, time.monotonic() + self._patience)
+                before, found = found, patiently(look, deadline, self._where)
+                if before is schema.Layout.OUTDATED and found is schema.Layout.OURS:
+                    text = "%s: upgraded to schema version %d"
+                    tell(LOGGER, INFO, text, self.path, SCHEMA_VERSION)
+            if _journal_mode(connection) != "wal":
                 patiently(lambda: _switch_to_wal(connection, self.path), deadline, self._where)
         except BaseException:
             connection.close()

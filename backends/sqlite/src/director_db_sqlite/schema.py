@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 from director_db.errors import SchemaError
 from director_db.schema_version import SchemaVersion
 from director_db_sqlite import old_layout
 from director_db_sqlite.sql import SELECT_SCHEMA_VERSION
-from director_db_sqlite.upgrades import SCHEMA_VERSION, upgrade
-
-if TYPE_CHECKING:
-    import sqlite3
+from director_db_sqlite.upgrades import SCHEMA_VERSION, UPGRADES, upgrade
 
 # The tables of version 1; new ones are made by the same upgrades as old ones, so that they cannot
 # differ.
@@ -161,12 +159,22 @@ def create(connection: sqlite3.Connection) -> None:
     """Create the tables, inside the caller's transaction."""
     for statement in CREATE:
         connection.execute(statement)
-    upgrade(connection, 1)
+    for number in UPGRADES:
+        upgrade(connection, number)
 
 
 def upgrade_tables(connection: sqlite3.Connection, place: str) -> None:
-    """Bring our tables to the version of this release, inside the caller's transaction."""
-    upgrade(connection, _version(connection, place, _OURS))
+    """Bring our tables to the next version, inside the caller's transaction."""
+    try:
+        upgrade(connection, _version(connection, place, _OURS) + 1)
+    except sqlite3.OperationalError as error:
+        if "duplicate column" not in str(error):
+            raise
+        message = (
+            f"{place} is to be upgraded, and somebody else has added what that needs ({error}). "
+            "Rename that column, then try again."
+        )
+        raise SchemaError(message) from error
 
 
 def _version(connection: sqlite3.Connection, place: str, tables: set[str]) -> int:

@@ -1,9 +1,9 @@
-"""The numbered upgrades of our own tables, each in the transaction of the first use.
+"""The numbered upgrades of our own tables, each a transaction of its own, at the first use.
 
 An upgrade only adds: columns that may be NULL, and indexes. So processes of an older release, which
 name the columns that they write, stay right beside newer ones, and ``schema_version`` stays what
-they expect; see `director_db.schema_version`. A column is added in the schema's text alone, however
-many rows there are.
+they expect; see `director_db.schema_version`. A column is added in the schema's text alone; but
+newer SQLites read the whole table, to check it, while no other process can write.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 UPGRADES: Final[dict[int, tuple[str, ...]]] = {
     2: (
         "ALTER TABLE director_sessions ADD COLUMN user_id TEXT",
+        "ALTER TABLE director_conversations ADD COLUMN revision INTEGER",
+    ),
+    3: (
         # Most applications name no user; their sessions cost nothing here.
         """
-        CREATE INDEX director_sessions_by_user
+        CREATE INDEX IF NOT EXISTS director_sessions_by_user
             ON director_sessions (user_id, updated_at, created_at, session_id)
             WHERE user_id IS NOT NULL
         """,
-        "ALTER TABLE director_conversations ADD COLUMN revision INTEGER",
     ),
 }
 """By the version that they lead to, what turns the tables of the one before into it."""
@@ -38,9 +40,8 @@ _SET_REACHED: Final = """
 """
 
 
-def upgrade(connection: sqlite3.Connection, version: int) -> None:
-    """Bring tables of that version to this release's, inside the caller's transaction."""
-    for number in range(version + 1, SCHEMA_VERSION + 1):
-        for statement in UPGRADES[number]:
-            connection.execute(statement)
-    connection.execute(_SET_REACHED, (REACHED, str(SCHEMA_VERSION)))
+def upgrade(connection: sqlite3.Connection, number: int) -> None:
+    """Bring tables of the version before to that one, inside the caller's transaction."""
+    for statement in UPGRADES[number]:
+        connection.execute(statement)
+    connection.execute(_SET_REACHED, (REACHED, str(number)))
