@@ -136,13 +136,13 @@ def test_the_handles_of_a_place_go_through_the_face(place):
     assert isinstance(db.instance, AwaitedDB)
     db.create_session("s1")
     assert "s1" == db.get_session("s1")["session_id"]
-    assert "db.create_session('s1')" == transcript.lines[0]
+    assert "db.create_session('s1')  -> True" == transcript.lines[0]
 
 
 def test_code_in_another_process_goes_through_it_too(place):
     code = "print(type(db).__name__, db is load_db(), db.create_session('s1'), db.closed)"
     process = place.python(code)
-    assert ("AwaitedDB True None False\n", "") == process.communicate(timeout=120)
+    assert ("AwaitedDB True True False\n", "") == process.communicate(timeout=120)
     assert "s1" == place.open().get_session("s1")["session_id"]
 
 
@@ -162,7 +162,7 @@ def test_calls_of_an_async_handle_are_told_when_they_have_ended(place):
 
     asyncio.run(main())
     first, second, *_ = transcript.lines
-    assert "await db.create_session('s1')" == first
+    assert "await db.create_session('s1')  -> True" == first
     assert second.startswith("await db.update_session('nobody')  raised SessionNotFoundError")
 
 
