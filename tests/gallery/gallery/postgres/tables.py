@@ -53,6 +53,8 @@ class SnapshotFromBeforeTheLock(BrokenPostgresDB, **_FIRST_USE):
     def break_code(cls):
         levels = SimpleNamespace(READ_COMMITTED=psycopg.IsolationLevel.REPEATABLE_READ)
         schema.psycopg = SimpleNamespace(Error=psycopg.Error, IsolationLevel=levels)
+        # Long enough for all to be there.
+        schema.WAIT_FOR_LOCKS += b"; SELECT pg_sleep(0.3)"
 
 
 class UnloggedTables(BrokenPostgresDB, rule="LIF-2", level="durable"):
