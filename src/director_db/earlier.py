@@ -59,55 +59,33 @@ def later(backend: Any, name: str) -> ConfigurationError:
     )
 
 
-def _takes_older(method: Method) -> Method:
-    @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return method(self, *[_older(arg, self) for arg in args], **kwargs)
+def _adapter(complete: Callable[[Any], Any]) -> Callable[[Method], Method]:
+    """Return what lets a method take rows of version 1.0, and completes what it returns."""
 
-    return call
+    def adapt_one(method: Method) -> Method:
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return complete(method(self, *[_older(arg, self) for arg in args], **kwargs))
 
+        return call
 
-def _gives_session(method: Method) -> Method:
-    @functools.wraps(method)
-    def call(self: Any, *args: Any) -> Any:
-        row = method(self, *args)
-        return None if row is None else SessionRow(*row)
-
-    return call
+    return adapt_one
 
 
-def _gives_message(method: Method) -> Method:
-    @functools.wraps(method)
-    def call(self: Any, *args: Any) -> Any:
-        row = method(self, *args)
-        return None if row is None else StoredMessage(*row)
-
-    return call
+def _row(kind: type[Any]) -> Callable[[Method], Method]:
+    return _adapter(lambda row: None if row is None else kind(*row))
 
 
-def _gives_messages(method: Method) -> Method:
-    @functools.wraps(method)
-    def call(self: Any, *args: Any) -> Any:
-        rows = method(self, *args)
-        return None if rows is None else [StoredMessage(*row) for row in rows]
-
-    return call
-
-
-def _gives_sessions(method: Method) -> Method:
-    @functools.wraps(method)
-    def call(self: Any, query: SessionQuery) -> list[SessionRow]:
-        return [SessionRow(*row) for row in method(self, _older(query, self))]
-
-    return call
+def _rows(kind: type[Any]) -> Callable[[Method], Method]:
+    return _adapter(lambda rows: None if rows is None else [kind(*row) for row in rows])
 
 
 _ADAPTERS: Final[dict[str, Callable[[Method], Method]]] = {
-    "_insert_session": _takes_older,
-    "_select_session": _gives_session,
-    "_select_sessions": _gives_sessions,
-    "_update_session": _takes_older,
-    "_select_message": _gives_message,
-    "_select_messages": _gives_messages,
-    "_select_first_messages": _gives_messages,
+    "_insert_session": _adapter(lambda result: result),
+    "_select_session": _row(SessionRow),
+    "_select_sessions": _rows(SessionRow),
+    "_update_session": _adapter(lambda result: result),
+    "_select_message": _row(StoredMessage),
+    "_select_messages": _rows(StoredMessage),
+    "_select_first_messages": _rows(StoredMessage),
 }

@@ -29,7 +29,6 @@ from director_db_postgres.statements import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
-    from typing import TypeVar
 
     from director_db.records import Distribution
     from director_db.rows import (
@@ -43,14 +42,10 @@ if TYPE_CHECKING:
     from director_db_postgres.connections import Connection
     from director_db_postgres.pipeline import Step
 
-    T = TypeVar("T")
-
 # A probe wants an answer, whatever it is, in seconds.
 _HEALTH_PATIENCE: Final = 5.0
 
 _NO_LIMIT: Final = 2**63 - 1
-
-_ANY_VERSION: Final = -1
 
 
 class PostgresDB(ContextStorage, BaseDB, db_type="postgres", contract="1.1"):

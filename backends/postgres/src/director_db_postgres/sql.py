@@ -16,18 +16,16 @@ import itertools
 from typing import Final
 
 # The first look at a database. The second column is whether the server may be a sharded one.
-_LOOK: Final = """
+SELECT_SCHEMA_VERSION: Final = """
     SELECT value, EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus'),
         (SELECT value FROM {schema}director_meta WHERE key = 'upgraded_to')
     FROM {schema}director_meta WHERE key = 'schema_version'
 """
 
-SELECT_SCHEMA_VERSION: Final = _LOOK
-
 # Without a schema's name the search path is searched; but only its first schema is ours, or else it
 # would depend on who comes first whether two users of a database share their tables.
 SELECT_OWN_SCHEMA_VERSION: Final = f"""
-    {_LOOK.replace("{schema}", "")}
+    {SELECT_SCHEMA_VERSION.replace("{schema}", "")}
     AND tableoid = to_regclass(quote_ident(current_schema()) || '.director_meta')
 """
 

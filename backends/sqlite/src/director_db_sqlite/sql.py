@@ -80,39 +80,35 @@ def select_sessions(*, before: bool, video: bool, collection: bool, user: bool) 
 
 # --- Messages -----------------------------------------------------------------------------------
 
-UPSERT_MESSAGE: Final = """
+_UPDATE_MESSAGE: Final = """
+    conv_id = excluded.conv_id,
+    msg_type = excluded.msg_type,
+    agents = excluded.agents,
+    actions = excluded.actions,
+    content = excluded.content,
+    status = excluded.status,
+    created_at = CASE WHEN ? THEN excluded.created_at ELSE created_at END,
+    updated_at = excluded.updated_at,
+    metadata = excluded.metadata
+"""
+
+UPSERT_MESSAGE: Final = f"""
     INSERT INTO director_conversations
         (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
          created_at, updated_at, metadata)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
-        conv_id = excluded.conv_id,
-        msg_type = excluded.msg_type,
-        agents = excluded.agents,
-        actions = excluded.actions,
-        content = excluded.content,
-        status = excluded.status,
-        created_at = CASE WHEN ? THEN excluded.created_at ELSE created_at END,
-        updated_at = excluded.updated_at,
-        metadata = excluded.metadata
+        {_UPDATE_MESSAGE}
 """
 
 # A row that is held back by its guard is not changed, and not counted.
-UPSERT_GUARDED: Final = """
+UPSERT_GUARDED: Final = f"""
     INSERT INTO director_conversations
         (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
          created_at, updated_at, metadata, revision)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
-        conv_id = excluded.conv_id,
-        msg_type = excluded.msg_type,
-        agents = excluded.agents,
-        actions = excluded.actions,
-        content = excluded.content,
-        status = excluded.status,
-        created_at = CASE WHEN ? THEN excluded.created_at ELSE created_at END,
-        updated_at = excluded.updated_at,
-        metadata = excluded.metadata,
+        {_UPDATE_MESSAGE},
         revision = coalesce(excluded.revision, revision)
     WHERE NOT ? AND coalesce(revision < excluded.revision, TRUE)
 """
