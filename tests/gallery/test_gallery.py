@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from director_db_conformance import CLAUSES, Level
 from gallery.broken import SQLITE
 from gallery.registry import whole_gallery
 from gallery.report import as_json, as_markdown, left_to_luck, others, summary
-from gallery.runner import Trials, Verdict
+from gallery.runner import ATTEMPTS, Trials, Verdict
+from gallery.trial import RESULT
 from gallery.verdicts import OF_DAYS, PROPERTY, SAMPLED, has_its_turn, sample
 
 CONTRACT = (Path(__file__).parents[2] / "CONTRACT.md").read_text(encoding="utf-8")
@@ -121,6 +123,36 @@ def test_every_mutant_tells_its_mistake():
     assert [] == [name for name, mutant in GALLERY.items() if not mutant.mistake().endswith(".")]
 
 
+class Missing(Trials):
+    """Trials that miss a race as often as is said."""
+
+    def __init__(self, misses):
+        super().__init__()
+        self.statuses = iter([0] * misses + [1] * ATTEMPTS)
+
+    def _run(self, name, folder, level):
+        killer = dict.fromkeys(("clause", "rule", "expected", "actual"), "x")
+        found = {"status": next(self.statuses), "passed": [], "killer": killer}
+        Path(folder, RESULT).write_text(json.dumps(found), encoding="utf-8")
+        return True
+
+
+@pytest.mark.parametrize(
+    ("name", "misses", "expected"),
+    [
+        ("DeleteOfTheSessionFirst", 0, ("killed", 1)),
+        ("DeleteOfTheSessionFirst", 2, ("killed", 3)),
+        ("DeleteOfTheSessionFirst", 3, ("survived", 3)),
+        ("ReplaceForUpsert", 1, ("survived", 1)),
+        (TWINS_OF_SQLITE[0], 1, ("survived", 1)),
+    ],
+)
+def test_only_a_race_is_tried_again(name, misses, expected):
+    with Missing(misses) as missing:
+        verdict = missing.begin(name).result()
+    assert expected == (verdict.fate, verdict.attempts)
+
+
 def test_a_sample_is_drawn_anew_with_each_seed():
     drawn = sample(GALLERY, "2026-01-01")
     assert drawn == sample(reversed(GALLERY), "2026-01-01")
@@ -142,7 +174,7 @@ def test_each_sampled_test_has_its_turn_within_some_weeks():
 class TestReport:
     KILLED = Verdict(
         *("ReplaceForUpsert", SQLITE, "MSG-3", "core", "killed", "test_msg_3_x", "MSG-3"),
-        *("1", "2", 7, 0.5),
+        *("1", "2", 7, 1, 0.5),
     )
     ALIVE = KILLED._replace(fate="survived", clause="", found_rule="", expected="", actual="")
 
@@ -189,6 +221,11 @@ class TestReport:
             "1 of 2 mutants killed, 1 of them by a clause of the rule that they break; "
             "1 of 2 healthy twins passed; 2 s of trials."
         )
+
+    def test_a_race_that_was_missed_at_first_is_told(self):
+        late = self.KILLED._replace(attempts=2)
+        assert "1 of them at the second or third attempt" in summary([self.KILLED, late])
+        assert "attempt" not in summary([self.KILLED])
 
     def test_the_data_has_the_mistake(self):
         (entry,) = as_json([self.KILLED])

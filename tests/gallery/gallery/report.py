@@ -29,6 +29,8 @@ def show_verdicts(verdicts):
     for verdict in sorted(verdicts, key=lambda verdict: (verdict.rule, verdict.mutant)):
         if verdict.fate == "killed":
             by = verdict.clause.removeprefix("test_")
+            if verdict.attempts > 1:
+                by += f" (attempt {verdict.attempts})"
             table.add_row(verdict.rule, verdict.mutant, by, f"{verdict.seconds:.1f}")
     console.print(table)
     kinds = Table("rule", *KINDS, title="Mutants killed by their own rule's clauses")
@@ -51,6 +53,9 @@ def summary(verdicts):
         f"{len(killed)} of {len(mutants)} mutants killed, {own} of them by a clause of the rule "
         "that they break"
     )
+    late = sum(verdict.attempts > 1 for verdict in killed)
+    if late:
+        text += f", {late} of them at the second or third attempt"
     if twins:
         text += f"; {sum(map(is_right, twins))} of {len(twins)} healthy twins passed"
     return f"{text}; {sum(verdict.seconds for verdict in verdicts):.0f} s of trials."

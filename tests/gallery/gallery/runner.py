@@ -25,6 +25,9 @@ AT_ONCE: Final = 2
 PATIENCE: Final = 800.0
 """After so many seconds a trial is stopped, for it hangs; most take less than one, few a minute."""
 
+ATTEMPTS: Final = 3
+"""How often a race that survives is tried: one attempt may miss its moment."""
+
 LEVEL: Final = "durable"
 
 _LONGEST_OUTPUT: Final = 1500
@@ -46,7 +49,8 @@ class Verdict(NamedTuple):
         expected: what the clause expected.
         actual: what it found.
         passed: how many clauses had passed by then.
-        seconds: how long it took.
+        attempts: how many trials it took; the report tells of more than one.
+        seconds: how long they took.
     """
 
     mutant: str
@@ -59,6 +63,7 @@ class Verdict(NamedTuple):
     expected: str
     actual: str
     passed: int
+    attempts: int
     seconds: float
 
 
@@ -93,25 +98,23 @@ class Trials:
 
     def _try(self, name, level):
         mutant = mutant_named(name)
-        folder = Path(self._folder.name, name)
-        folder.mkdir()
+        # What a mistake of the core level does, it does each time.
+        attempts = 1 if not mutant.rule or mutant.level == "core" else ATTEMPTS
         began = time.monotonic()
-        in_time = self._run(name, folder, level)
-        seconds = time.monotonic() - began
-        result = folder / trial.RESULT
-        found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+        for attempt in range(1, attempts + 1):
+            folder = Path(self._folder.name, f"{name}-{attempt}")
+            folder.mkdir()
+            in_time = self._run(name, folder, level)
+            result = folder / trial.RESULT
+            found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+            fate = _fate(found) if in_time else "hung"
+            if fate != "survived":
+                break
         verdict = Verdict(
-            name,
-            mutant.kind,
-            mutant.rule,
-            mutant.level,
-            _fate(found) if in_time else "hung",
-            "",
-            "",
-            "",
-            "",
-            len(found.get("passed", ())),
-            seconds,
+            *(name, mutant.kind, mutant.rule, mutant.level, fate, "", "", "", ""),
+            passed=len(found.get("passed", ())),
+            attempts=attempt,
+            seconds=time.monotonic() - began,
         )
         if verdict.fate == "killed":
             killer = found["killer"]
