@@ -162,6 +162,7 @@ class AsyncDB:
     get_message = _coroutine(BaseDB.get_message)
     delete_message = _coroutine(BaseDB.delete_message)
     delete_conversation = _coroutine(BaseDB.delete_conversation)
+    pop_message = _coroutine(BaseDB.pop_message)
 
     add_or_update_context_msg = _coroutine(BaseDB.add_or_update_context_msg)
     append_context_messages = _coroutine(BaseDB.append_context_messages)

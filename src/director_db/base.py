@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 from director_db import earlier
 from director_db.db_type import DBType
 from director_db.operations.contexts import ContextOperations
+from director_db.operations.history import HistoryOperations
 from director_db.operations.messages import MessageOperations
 from director_db.operations.sessions import SessionOperations
 
@@ -19,7 +20,7 @@ CONTRACT_VERSION: Final = "1.1"
 """The version of the contract that this release keeps; CONTRACT.md carries its text."""
 
 
-class BaseDB(SessionOperations, MessageOperations, ContextOperations):
+class BaseDB(SessionOperations, MessageOperations, HistoryOperations, ContextOperations):
     """Stores sessions, their conversations and their context messages.
 
     Thread safety: one instance serves any number of threads at once (LIF-1). After a fork it

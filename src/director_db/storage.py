@@ -92,11 +92,12 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from director_db.earlier import later
 from director_db.errors import ConfigurationError
+from director_db.history import HistoryStorage
 from director_db.rows import MessageQuery, StoredMessage
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ if TYPE_CHECKING:
     )
 
 
-class Storage(ABC):
+class Storage(HistoryStorage):
     """The storage operations of one database; a backend is a subclass of `BaseDB`.
 
     The module's docstring says what holds for all operations.
@@ -135,8 +136,8 @@ class Storage(ABC):
 
     A backend of an earlier one goes on: its operations get the rows of that version, and what came
     later raises `ConfigurationError`. New in 1.1: the `user_id` of `SessionRow`, `SessionChanges`
-    and `SessionQuery`, what `_insert_session` returns, the `revision` of `StoredMessage`, and
-    `_upsert_guarded`.
+    and `SessionQuery`, what `_insert_session` returns, the `revision` of `StoredMessage`,
+    `_upsert_guarded`, and the operations of `director_db.history`.
     """
 
     incremental_contexts: ClassVar[bool] = False
@@ -213,7 +214,7 @@ class Storage(ABC):
         without anybody mending anything. No password in the message (LIF-6).
         """
 
-    def _prepare_fork(self) -> None:  # noqa: B027 - most need not get ready
+    def _prepare_fork(self) -> None:
         """Get ready for a fork of this process, with no operation in flight."""
 
     def _renew_locks(self) -> None:

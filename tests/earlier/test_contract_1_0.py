@@ -89,6 +89,13 @@ def test_guarded_writes_came_later(db):
     assert db.get_message("s1", "m")["revision"] is None
 
 
+def test_operations_on_the_history_came_later(db):
+    db.create_session("s1")
+    for name, args in (("pop_message", ["s1"]),):
+        with later(name):
+            getattr(db, name)(*args)
+
+
 def test_a_class_of_its_own_that_goes_further_is_adapted_once(db):
     class Further(type(db)):
         def _insert_session(self, row):

@@ -112,6 +112,7 @@ def test_an_id_that_the_server_cannot_hold_is_refused(db, encoding):
     assert db.get_message("s", name).get("msg_id") == (name if possible else None)
     assert len(db.get_sessions(video_id=name)) == possible
     assert db.delete_message("s", name) is possible
+    assert db.pop_message("s", conv_id=name) is None
     assert db.delete_session(name).success is possible
     assert db.get_conversations(name) == []
     assert [m["msg_id"] for m in db.get_conversations("s")] == ["m"]

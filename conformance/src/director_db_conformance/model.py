@@ -337,6 +337,20 @@ class Model:
             del self.messages[session_id][msg_id]
         return there
 
+    @operation(
+        "MSG-13",
+        example=_S1,
+        refused=_NOBODY,
+        changes="parts",
+        weight=2,
+        drawn=draw.some(conv_id=draw.labels),
+    )
+    def pop_message(self, session_id: Any, *, conv_id: Any = None) -> Record | None:
+        """Keep MSG-13."""
+        found = self.get_conversations(session_id)
+        found = [message for message in found if conv_id is None or message["conv_id"] == conv_id]
+        return self.messages[session_id].pop(found[-1]["msg_id"]) if found else None
+
     @operation("DEL-1", example=_S1, refused=_NOBODY, changes="parts")
     def delete_conversation(self, session_id: Any) -> bool:
         """Keep DEL-1."""

@@ -24,6 +24,7 @@ from director_db_postgres.dsn import DSN
 from director_db_postgres.encoding import message_in_ascii
 from director_db_postgres.errors import translate
 from director_db_postgres.health import ServerHealth
+from director_db_postgres.history import HistoryStorage
 from director_db_postgres.sending import unless_impossible
 from director_db_postgres.statements import Statements
 
@@ -48,7 +49,7 @@ _HEALTH_PATIENCE: Final = 5.0
 _NO_LIMIT: Final = 2**63 - 1
 
 
-class PostgresDB(ContextStorage, BaseDB, db_type="postgres", contract="1.1"):
+class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", contract="1.1"):
     """Stores everything in one schema of a Postgres database.
 
     Any number of processes and machines may use it. A write is as durable on return as the server's

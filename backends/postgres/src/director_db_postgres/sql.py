@@ -332,6 +332,34 @@ DELETE_MESSAGE: Final = """
 
 DELETE_MESSAGES: Final = "DELETE FROM {schema}director_conversations WHERE session_id = $1::text"
 
+# --- History ------------------------------------------------------------------------------------
+
+# All come after LOCK_SESSION, and do nothing where that has locked nothing: see _IS_LOCKED.
+
+_LOCKED: Final = f"""
+    SELECT FROM {{schema}}director_sessions AS session
+    WHERE session.session_id = $1::text AND {_IS_LOCKED}
+"""
+
+
+def _pop_message(condition: str) -> str:
+    return f"""
+        WITH locked AS ({_LOCKED}),
+        last AS (
+            SELECT seq FROM {{schema}}director_conversations
+            WHERE session_id = $1::text {condition} AND EXISTS (SELECT FROM locked)
+            ORDER BY seq DESC LIMIT 1
+        )
+        DELETE FROM {{schema}}director_conversations
+        WHERE session_id = $1::text AND seq = (SELECT last.seq FROM last)
+        RETURNING {_MESSAGE_COLUMNS}
+    """
+
+
+POP_MESSAGE: Final = _pop_message("")
+
+POP_MESSAGE_OF_CONVERSATION: Final = _pop_message("AND conv_id = $2::text")
+
 # --- Context ------------------------------------------------------------------------------------
 
 # Both writes of a context are sent after LOCK_SESSION. First the context's own row, unless there is

@@ -39,6 +39,8 @@ class Statements:
         self.select_messages_before = self.compose(sql.SELECT_MESSAGES_BEFORE)
         self.delete_message = self.compose(sql.DELETE_MESSAGE)
         self.delete_messages = self.compose(sql.DELETE_MESSAGES)
+        self.pop_message = self.compose(sql.POP_MESSAGE)
+        self.pop_message_of_conversation = self.compose(sql.POP_MESSAGE_OF_CONVERSATION)
         self.save_context = self.compose(sql.SAVE_CONTEXT)
         self.append_to_context = self.compose(sql.APPEND_TO_CONTEXT)
         self.append_items = self.compose(sql.APPEND_ITEMS)

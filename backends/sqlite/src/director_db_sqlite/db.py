@@ -16,6 +16,7 @@ from director_db_sqlite.connections import MEMORY
 from director_db_sqlite.contexts import ContextStorage
 from director_db_sqlite.database import FileDatabase
 from director_db_sqlite.errors import translate
+from director_db_sqlite.history import HistoryStorage
 from director_db_sqlite.memory import MemoryDatabase
 from director_db_sqlite.settings import DEFAULT_PATH, check_path, check_synchronous
 
@@ -43,7 +44,7 @@ _AFTER_ALL: Final = 2**63 - 1
 _LONG_AGO: Final = -(2**63)
 
 
-class SQLiteDB(ContextStorage, BaseDB, db_type="sqlite", contract="1.1"):
+class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contract="1.1"):
     """Stores everything in one SQLite file, or in memory.
 
     Several processes may use one file. A write is on the disk when it returns (LIF-2).

@@ -138,6 +138,19 @@ DELETE_MESSAGE: Final = "DELETE FROM director_conversations WHERE session_id = ?
 
 DELETE_MESSAGES: Final = "DELETE FROM director_conversations WHERE session_id = ?"
 
+# --- History ------------------------------------------------------------------------------------
+
+_POP_MESSAGE: Final = f"""
+    DELETE FROM director_conversations WHERE session_id = ? AND seq = (
+        SELECT seq FROM director_conversations WHERE session_id = ? {{}} ORDER BY seq DESC LIMIT 1
+    )
+    RETURNING {_MESSAGE_COLUMNS}
+"""
+
+POP_MESSAGE: Final = _POP_MESSAGE.format("")
+
+POP_MESSAGE_OF_CONVERSATION: Final = _POP_MESSAGE.format("AND conv_id = ?")
+
 # --- Context ------------------------------------------------------------------------------------
 
 # One row where there is a session, with NULLs where it has no context.

@@ -19,6 +19,8 @@ from director_db_conformance.clauses.durability import DurabilityClauses
 from director_db_conformance.clauses.everything import EverythingClauses
 from director_db_conformance.clauses.faults import FaultClauses
 from director_db_conformance.clauses.forks import ForkClauses
+from director_db_conformance.clauses.history import HistoryClauses
+from director_db_conformance.clauses.history_at_once import HistoryAtOnceClauses
 from director_db_conformance.clauses.iterating import IterationClauses
 from director_db_conformance.clauses.life import LifeClauses
 from director_db_conformance.clauses.life_at_once import LifeAtOnceClauses
@@ -45,6 +47,7 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     MessagePagingClauses,
     MessageBulkClauses,
     GuardedMessageClauses,
+    HistoryClauses,
     IterationClauses,
     ContextClauses,
     ContextAppendingClauses,
@@ -57,6 +60,7 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     VisibilityClauses,
     SessionsAtOnceClauses,
     MessagesAtOnceClauses,
+    HistoryAtOnceClauses,
     ContextsAtOnceClauses,
     DeletingAtOnceClauses,
     LifeAtOnceClauses,

@@ -10,8 +10,8 @@ from gallery.broken import BrokenDB
 from gallery.mutants import concurrency as races
 from gallery.mutants.concurrency import travel
 
-VERBS = ("_insert_", "_select_", "_update_", "_upsert_", "_delete_", "_save_", "_append_")
-OPERATIONS = [name for name in vars(Storage) if name.startswith(VERBS)]
+VERBS = ("_insert_", "_select_", "_update_", "_upsert_", "_delete_", "_save_", "_append_", "_pop_")
+OPERATIONS = [name for name in dir(Storage) if name.startswith(VERBS)]
 
 
 class OneAtATime:

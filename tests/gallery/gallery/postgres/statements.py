@@ -305,3 +305,52 @@ class GuardThatForgetsNulls(BrokenPostgresDB, rule="MSG-11"):
                 "(excluded.revision IS NULL OR stored.revision < excluded.revision)",
             ),
         )
+
+
+class PopWithoutTheLock(BrokenPostgresDB, rule="MSG-13", level="concurrent"):
+    """A DELETE locks the row by itself: who waits for it finds it gone, and answers None."""
+
+    by = "of_pops_at_once"
+
+    def _pop_message(self, session_id, conv_id):
+        with self._connect() as connection:
+            popped = connection.execute(
+                """
+                DELETE FROM director_conversations WHERE session_id = %s AND seq = (
+                    SELECT max(seq) FROM director_conversations WHERE session_id = %s
+                )
+                RETURNING session_id, conv_id, msg_id, msg_type, agents, actions, content, status,
+                    created_at, updated_at, metadata, revision
+                """,
+                [session_id, session_id],
+            ).fetchone()
+            time.sleep(50 * ROUND_TRIP)
+        return popped
+
+
+class PopOfWhatIsStillUnlocked(BrokenPostgresDB, rule="MSG-13", level="concurrent"):
+    """The lock and the look are one statement, which sees what was there before it waited."""
+
+    by = "of_pops_at_once"
+
+    def _pop_message(self, session_id, conv_id):
+        with self._connect() as connection:
+            found = connection.execute(
+                """
+                SELECT (
+                    SELECT msg_id FROM director_conversations AS message
+                    WHERE message.session_id = %s ORDER BY seq DESC LIMIT 1
+                )
+                FROM director_sessions WHERE session_id = %s FOR UPDATE
+                """,
+                [session_id, session_id],
+            ).fetchone()
+            time.sleep(50 * ROUND_TRIP)
+            if found is None or found[0] is None:
+                return None
+            popped = super()._select_message(session_id, found[0])
+            connection.execute(
+                "DELETE FROM director_conversations WHERE session_id = %s AND msg_id = %s",
+                [session_id, found[0]],
+            )
+        return popped
