@@ -55,7 +55,7 @@ def summary(verdicts):
     )
     late = sum(verdict.attempts > 1 for verdict in killed)
     if late:
-        text += f", {late} of them at the second or third attempt"
+        text += f", {late} not at the first attempt"
     if twins:
         text += f"; {sum(map(is_right, twins))} of {len(twins)} healthy twins passed"
     return f"{text}; {sum(verdict.seconds for verdict in verdicts):.0f} s of trials."

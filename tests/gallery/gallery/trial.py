@@ -1,7 +1,4 @@
-"""One mutant in a process of its own: its rule's clauses first, then others, until one kills it.
-
-A mutant of Postgres is tried with those of its rule alone, or with the one that it names.
-"""
+"""One mutant in a process of its own, tried with some of the clauses until one kills it."""
 
 from __future__ import annotations
 
@@ -30,16 +27,27 @@ RESULT: Final = "result.json"
 
 
 class Trial:
-    """The plugin of pytest that orders the clauses and keeps what they found."""
+    """The plugin of pytest that chooses and orders the clauses and keeps what they found."""
 
-    def __init__(self, mutant):
+    def __init__(self, mutant, chosen):
         self._mutant = mutant
+        self._chosen = chosen
         self.passed = []
         self.killer = None
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makeitem(self, name):
+        """Leave a clause out before it is collected, which takes longer than many a trial."""
+        clause = CLAUSES.get(name)
+        return None if clause is None or self._wants(clause) else []
+
+    def _wants(self, clause):
+        if self._chosen != "all" and (clause.rule == self._mutant.rule) != (self._chosen == "own"):
+            return False
+        return self._mutant.wants(clause)
+
     def pytest_collection_modifyitems(self, items):
         """Put the most likely killers first."""
-        items[:] = [item for item in items if self._mutant.wants(CLAUSES[item.originalname])]
         items.sort(key=self._turn)
 
     def _turn(self, item):
@@ -61,11 +69,12 @@ class Trial:
             self.passed.append(data["clause"])
 
 
-def run(name, folder, level, server):
+def run(name, chosen, folder, level, server):
     """Try a mutant in this process, and write what came out into its folder.
 
     Args:
         name: the mutant.
+        chosen: the clauses: ``own``, those of the mutant's rule; ``others``; or ``all``.
         folder: its folder.
         level: the highest level of clauses.
         server: the arguments of a `PostgresServer` that several trials share, or None.
@@ -85,7 +94,7 @@ def run(name, folder, level, server):
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     if server is not None:
         SERVERS.shared = PostgresServer(*server)
-    trial = Trial(mutant_named(name))
+    trial = Trial(mutant_named(name), chosen)
     try:
         status = _run_clauses(trial, folder, level)
     finally:
