@@ -5,7 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One pip call, so that the dists of this repository find each other and not a registry.
-DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]"
+DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrations
+
+# The frameworks of integrations/ are 600 MB, and bound versions of what the others use: they have an
+# environment of their own.
+INTEGRATIONS_VENV := .venv-integrations
+INTEGRATIONS_BIN := $(INTEGRATIONS_VENV)/bin
+INTEGRATIONS_READY := $(INTEGRATIONS_VENV)/.ready
 
 # With PEERS=1 the benchmarks also measure the libraries of benchmarks/peers.txt, in an environment
 # that the tests never see.
@@ -18,7 +24,9 @@ RESULTS := benchmarks/results
 DOCS_READY := $(VENV)/.docs-ready
 
 # More workers than cores, as most tests of Postgres wait; the longest files begin.
-PYTEST := $(BIN)/python -m pytest -n auto --no-loadscope-reorder
+PYTEST_OPTIONS := -n auto --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+INTEGRATIONS_PYTEST := $(INTEGRATIONS_BIN)/python -m pytest $(PYTEST_OPTIONS) tests/integrations
 # What a run of `make test` draws of the gallery and of the tests that take long;
 # `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
@@ -36,10 +44,12 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	@$(BIN)/director-db demo
 
-test: $(READY)
+test: $(READY) $(INTEGRATIONS_READY)
+	$(INTEGRATIONS_PYTEST) --sample=$(SAMPLE)
 	$(PYTEST) --sample=$(SAMPLE)
 
-test-all: $(READY)
+test-all: $(READY) $(INTEGRATIONS_READY)
+	$(INTEGRATIONS_PYTEST)
 	$(PYTEST)
 
 print-tmpdir:
@@ -65,6 +75,8 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(if $(wildcard $(INTEGRATIONS_READY)),$(BIN)/mypy --package director_db_integrations \
+		--python-executable $(INTEGRATIONS_BIN)/python --cache-dir .mypy_cache/integrations)
 
 format: $(READY)
 	$(BIN)/ruff check --fix
@@ -77,12 +89,12 @@ init-postgres-db: $(READY)
 	@DB_TYPE=postgres $(BIN)/director-db init
 
 build: $(READY)
-	for dist in . backends/postgres conformance; do \
+	for dist in . backends/postgres conformance integrations; do \
 		$(BIN)/python -m build --outdir dist $$dist || exit 1; \
 	done
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS_VENV) $(INTEGRATIONS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml) constraints.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "director-db needs Python 3.11 or newer; set PYTHON=...")'
@@ -94,6 +106,12 @@ $(READY): $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml) constra
 $(DOCS_READY): $(READY) requirements-docs.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --requirement requirements-docs.txt
+	@touch $@
+
+$(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
+	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
+	$(INTEGRATIONS_BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint integrations/constraints.txt pytest-timeout pytest-xdist $(DISTS)[all]
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.

@@ -6,17 +6,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CORE, SQLITE, POSTGRES, SUITE = (
+CORE, SQLITE, POSTGRES, SUITE, INTEGRATIONS = (
     "director_db",
     "director_db_sqlite",
     "director_db_postgres",
     "director_db_conformance",
+    "director_db_integrations",
 )
+# What a module of the integrations may import besides: its framework.
+FRAMEWORKS = {"openai_agents": {"agents"}}
 FOLDERS = {
     CORE: ROOT / "src",
     SQLITE: ROOT / "backends/sqlite/src",
     POSTGRES: ROOT / "backends/postgres/src",
     SUITE: ROOT / "conformance/src",
+    INTEGRATIONS: ROOT / "integrations/src",
 }
 FILES = {
     ".".join(file.relative_to(folder).with_suffix("").parts).removesuffix(".__init__"): file
@@ -58,3 +62,14 @@ def test_packages_import_one_way(package):
     if package == CORE:
         assert packages - sys.stdlib_module_names - {CORE} == {"click", "msgspec", "pluggy", "rich"}
         assert "sqlite3" not in packages
+
+
+def test_an_integration_needs_its_own_framework_and_no_other():
+    ours = {f"{INTEGRATIONS}.{name}" for name in FRAMEWORKS}
+    assert ours <= FILES.keys()
+    for module in FILES:
+        if module.partition(".")[0] == INTEGRATIONS:
+            packages = {name.partition(".")[0] for name in IMPORTS[module]}
+            others = packages - sys.stdlib_module_names - {CORE, INTEGRATIONS}
+            assert others == FRAMEWORKS.get(module.rpartition(".")[2], set()), module
+            assert not (IMPORTS[module] & ours), module

@@ -46,7 +46,7 @@ def run(command, folder, **env):
     )
 
 
-@pytest.mark.parametrize("folder", [".", "backends/postgres", "conformance"])
+@pytest.mark.parametrize("folder", [".", "backends/postgres", "conformance", "integrations"])
 def test_every_dist_says_where_it_comes_from_and_bounds_its_driver(folder):
     text = (ROOT / folder / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from director_db.db_type import DBType
 
-__all__ = ["AsyncDB", "load_db"]
+__all__ = ["AsyncDB", "async_db", "load_db"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -201,6 +201,16 @@ class AsyncDB:
         await _outcome(self._executor, leave, apart=True)
 
 
+def async_db(sync_db: BaseDB) -> AsyncDB:
+    """Return the `AsyncDB` of an instance, the same one for the same instance; no I/O."""
+    # On the instance, as a table of them would keep alive what was closed. Of two threads that come
+    # first at once one wins, and both get its.
+    face: AsyncDB = vars(sync_db).get("_async_db") or vars(sync_db).setdefault(
+        "_async_db", AsyncDB(sync_db)
+    )
+    return face
+
+
 def load_db(db_type_or_url: str | None = None) -> AsyncDB:
     """Return the database that the environment, or the argument, asks for, for coroutines.
 
@@ -216,10 +226,4 @@ def load_db(db_type_or_url: str | None = None) -> AsyncDB:
         PluginError: the backend's package is broken, or two packages claim the type.
         ConfigurationError: a setting of the backend is malformed.
     """
-    sync_db = registry.load_db(db_type_or_url)
-    # On the instance, as a table of them would keep alive what was closed. Of two threads that come
-    # first at once one wins, and both get its.
-    face: AsyncDB = vars(sync_db).get("_async_db") or vars(sync_db).setdefault(
-        "_async_db", AsyncDB(sync_db)
-    )
-    return face
+    return async_db(registry.load_db(db_type_or_url))

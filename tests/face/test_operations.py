@@ -104,7 +104,13 @@ def test_load_db_shares_the_instance_of_the_other_face(tmp_path, monkeypatch):
     asyncio.run(main())
     with pytest.raises(director_db.UnknownDBTypeError):
         load_db("postgress")
-    assert ["AsyncDB", "load_db"] == face.__all__
+    assert ["AsyncDB", "async_db", "load_db"] == face.__all__
+
+
+def test_an_instance_has_one_async_db(tmp_path):
+    with SQLiteDB(tmp_path / "x.db") as first, SQLiteDB(tmp_path / "x.db") as second:
+        assert face.async_db(first) is face.async_db(first)
+        assert (first, second) == (face.async_db(first).sync_db, face.async_db(second).sync_db)
 
 
 def test_one_that_was_built_directly_closes_with_its_block(tmp_path):

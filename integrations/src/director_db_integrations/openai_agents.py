@@ -1,0 +1,134 @@
+"""Sessions of the OpenAI Agents SDK: ``Runner.run(agent, "Hi", session=DirectorSession("s1"))``."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from agents.memory import SessionSettings
+
+from director_db import SessionNotFoundError
+from director_db_integrations.database import async_database
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agents.items import TResponseInputItem
+
+    from director_db import BaseDB
+    from director_db.asyncio import AsyncDB
+
+__all__ = ["DirectorSession"]
+
+FRAMEWORK: Final = "openai-agents"
+"""What `metadata` of the sessions that are created here has under ``framework``."""
+
+_ID: Final = 200  # Characters of an item's id that its message's has; 33 more make it unique.
+
+
+class DirectorSession:
+    """A session of the SDK that is a session of director-db, its items messages there.
+
+    It keeps the protocol `agents.memory.Session`. An item is the `content` of a message, its `role`
+    the `msg_type`, or its `type` where it has none, and the message's id begins with the item's.
+    That is not all of it, as the SDK may store an item twice.
+
+    Any number of objects, in any number of processes, may be used for one session. A cancelled call
+    is stored whole or not at all when CancelledError is raised (LIF-7).
+
+    Attributes:
+        session_id: the session, 1 to 255 characters.
+        session_settings: its `limit` counts where `get_items` is given none.
+    """
+
+    session_id: str
+    session_settings: SessionSettings | None
+
+    def __init__(
+        self,
+        session_id: str,
+        db: AsyncDB | BaseDB | None = None,
+        *,
+        session_settings: SessionSettings | dict[str, Any] | None = None,
+    ) -> None:
+        """Name a session. Nothing is read or stored before the first item.
+
+        Args:
+            session_id: the session, 1 to 255 characters; `add_items` creates one that is not there.
+            db: where it is, of `director_db.asyncio` or not; None is what ``DB_TYPE`` names. It is
+                not closed here.
+            session_settings: the SDK's; a dict is of its fields.
+
+        Raises:
+            TypeError: `session_settings` is a dict with a field that the SDK does not know.
+        """
+        self.session_id = session_id
+        self.session_settings = SessionSettings().resolve(session_settings)
+        self._db = async_database(db)
+        self._known = False
+
+    async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
+        """Return the items, oldest first; one round trip, which reads no more than it returns.
+
+        Args:
+            limit: the most items, the latest; none where it is below 1. None is the limit of
+                `session_settings`, and all where that is None.
+        """
+        if limit is None and self.session_settings is not None:
+            limit = self.session_settings.limit
+        if limit is not None and limit < 1:
+            return []
+        messages = await self._db.get_conversations(self.session_id, limit=limit)
+        return [message["content"] for message in messages]
+
+    async def add_items(self, items: Sequence[TResponseInputItem]) -> None:
+        """Store items behind those that are there, all or none, in one round trip.
+
+        A session that is not there is created, which takes two more. One that was deleted after
+        this object has stored in it is not: what comes late does not bring it back (MSG-5).
+
+        Raises:
+            InvalidRecordError: an item is no JSON value, with its path; nothing is stored.
+            SessionNotFoundError: the session was deleted meanwhile.
+        """
+        if not items:
+            return
+        messages = [_message(item) for item in items]
+        try:
+            await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
+        except SessionNotFoundError:
+            if self._known:
+                raise
+            await self._db.create_session(self.session_id, metadata={"framework": FRAMEWORK})
+            await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
+        self._known = True
+
+    async def pop_item(self) -> TResponseInputItem | None:
+        """Delete the last item and return it; None if there is none. No two calls get the same.
+
+        It takes one round trip. After a lost connection its outcome may not be known (MSG-13).
+
+        Raises:
+            BackendUnavailableError: with `maybe_applied`, where the item may have been deleted.
+        """
+        message = await self._db.pop_message(self.session_id)
+        return cast("TResponseInputItem", message["content"]) if message else None
+
+    async def clear_session(self) -> None:
+        """Delete all items. The session stays, with its context and whatever else it has."""
+        await self._db.delete_conversation(self.session_id)
+
+
+def _message(item: TResponseInputItem) -> dict[str, Any]:
+    fields = cast("dict[str, Any]", item)
+    unique, named = uuid.uuid4().hex, fields.get("id")
+    if isinstance(named, str) and named.isprintable():  # Others are no ids of messages (VAL-4).
+        unique = f"{named[:_ID]}:{unique}"
+    return {
+        "conv_id": None,
+        "msg_id": unique,
+        "msg_type": fields.get("role") or fields.get("type") or "message",
+        "agents": [],
+        "actions": [],
+        "content": item,
+    }
