@@ -163,6 +163,7 @@ class AsyncDB:
     delete_message = _coroutine(BaseDB.delete_message)
     delete_conversation = _coroutine(BaseDB.delete_conversation)
     pop_message = _coroutine(BaseDB.pop_message)
+    replace_conversation = _coroutine(BaseDB.replace_conversation)
 
     add_or_update_context_msg = _coroutine(BaseDB.add_or_update_context_msg)
     append_context_messages = _coroutine(BaseDB.append_context_messages)

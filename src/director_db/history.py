@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from director_db.earlier import later
 
 if TYPE_CHECKING:
-    from director_db.rows import MessageColumns
+    from collections.abc import Sequence
+
+    from director_db.rows import GuardedMessage, MessageColumns
 
 
 class HistoryStorage(ABC):  # noqa: B024 - a part of one
@@ -30,3 +32,19 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
         last at that moment. Not to be tried again where it may have happened.
         """
         raise later(self, "pop_message")
+
+    def _replace_messages(
+        self,
+        session_id: str,  # noqa: ARG002 - for those who have it
+        rows: Sequence[GuardedMessage],  # noqa: ARG002 - for those who have it
+    ) -> bool:
+        """Replace all messages of a session; False if there is no such session (MSG-14).
+
+        The rows, perhaps none, have an id each and stand in the order of their new places, which
+        are behind all that the session has given so far. What has an id that is there keeps its
+        `created_at` unless the row has `created_at_given`, and its revision where the row has none;
+        guards hold nothing back. The session's `updated_at` becomes the latest of itself and the
+        rows'. All under the lock of the session's row. Not to be tried again where it may have
+        happened: others may have stored more since.
+        """
+        raise later(self, "replace_conversation")

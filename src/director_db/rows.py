@@ -97,6 +97,12 @@ class MessageRow(NamedTuple):
         """The values that are stored: all fields but `created_at_given`."""
         return self[:-1]
 
+    def over(self, before: MessageRow) -> MessageRow:
+        """Return what both are as one, where it follows the other one of its id (MSG-2, MSG-7)."""
+        if self.created_at_given:
+            return self
+        return self._replace(created_at=before.created_at, created_at_given=before.created_at_given)
+
 
 class GuardedMessage(NamedTuple):
     """A message that is stored only if its guards allow it (MSG-11).

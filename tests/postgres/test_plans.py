@@ -250,6 +250,11 @@ EVERY = {
     "select_messages_before": ([TEXT, TEXT, NUMBER], "'s1', 'm501', 50"),
     "delete_message": ([TEXT] * 2, "'s1', 'm1'"),
     "delete_messages": ([TEXT], "'s1'"),
+    "replace_messages": (
+        [TEXT, NUMBER, FLAG, *ARRAYS, "bigint[]"],
+        f"'s1', 2, true, {BULK}, '{{1,NULL}}'",
+    ),
+    "delete_replaced": ([TEXT, NUMBER], "'s1', 2"),
     "pop_message": ([TEXT], "'s1'"),
     "pop_message_of_conversation": ([TEXT] * 2, "'s1', 'c'"),
     "save_context": (SAVE, "'s1', 1, '[]', true, 'null', 9, 9, 7, 1, false, 1, '{}'"),

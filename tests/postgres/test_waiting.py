@@ -36,6 +36,7 @@ WRITES = {
     "upserts": lambda db: db.add_or_update_msgs_to_conv("s", [message("a"), message("b")]),
     "save": lambda db: db.add_or_update_context_msg("s", ["saved"]),
     "append": lambda db: db.append_context_messages("s", ["appended"]),
+    "replace": lambda db: db.replace_conversation("s", [message("a"), message("b")]),
     "pop_message": lambda db: db.pop_message("s"),
     "delete_message": lambda db: db.delete_message("s", "m"),
     "delete_conversation": lambda db: db.delete_conversation("s"),

@@ -351,6 +351,40 @@ class Model:
         found = [message for message in found if conv_id is None or message["conv_id"] == conv_id]
         return self.messages[session_id].pop(found[-1]["msg_id"]) if found else None
 
+    @operation(
+        "MSG-14",
+        example={**_S1, "messages": []},
+        refused={"messages": None},
+        refusals={"messages": draw.REFUSED_MESSAGES},
+        changes="parts",
+        needs_session="MSG-5",
+        weight=2,
+        drawn=st.builds(dict, messages=st.lists(draw.messages, max_size=5)),
+    )
+    def replace_conversation(self, session_id: Any, messages: Any) -> int:
+        """Keep MSG-14."""
+        known = self.messages.get(session_id, {}) if self._has(session_id) else {}
+        placed: dict[str, Record] = {}
+        for index, message in enumerate(messages):
+            # Where nothing else is, so that nothing is held back.
+            alone = Model()
+            alone.now = self.now
+            alone.create_session(session_id)
+            own = {key: message[key] for key in message if key != "session_id"}
+            alone.add_or_update_msg_to_conv(session_id, **own, path=f"messages[{index}].")
+            (new,) = alone.messages[session_id].values()
+            before = placed.get(new["msg_id"]) or known.get(new["msg_id"])
+            if before is not None and message.get("created_at") is None:
+                new["created_at"] = before["created_at"]
+            if before is not None and new["revision"] is None:
+                new["revision"] = before["revision"]
+            placed[new["msg_id"]] = new
+        self._session(session_id)
+        for new in placed.values():
+            self._touch(session_id, new["updated_at"])
+        self.messages[session_id] = placed
+        return len(placed)
+
     @operation("DEL-1", example=_S1, refused=_NOBODY, changes="parts")
     def delete_conversation(self, session_id: Any) -> bool:
         """Keep DEL-1."""

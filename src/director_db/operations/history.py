@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
-from director_db.checks import lookup_id, optional_text
-from director_db.errors import InvalidRecordError
+from director_db.checks import lookup_id, message_rows, optional_text, required_id
+from director_db.errors import InvalidRecordError, SessionNotFoundError
 from director_db.instance import Instance, operation
 from director_db.records import message_records
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from director_db.records import Message
+    from director_db.rows import GuardedMessage
 
 
 class HistoryOperations(Instance):
@@ -41,3 +44,39 @@ class HistoryOperations(Instance):
             return None  # No message can have such an id (VAL-4).
         row = None if wanted is None else self._pop_message(wanted, conversation)
         return None if row is None else message_records((row,))[0]
+
+    @final
+    @operation
+    def replace_conversation(self, session_id: str, messages: Sequence[Mapping[str, Any]]) -> int:
+        """Replace all messages of a session by these, in one step (MSG-14).
+
+        Whoever reads sees all of the old ones or all of the new. These have new places, in their
+        order. One whose id was there keeps its `created_at` and its `revision`, unless they are
+        given. No `revision` and no `if_absent` holds anything back. The session's `updated_at`
+        follows what is stored (SES-6); its context stays.
+
+        Args:
+            session_id: the session, which must exist (MSG-5).
+            messages: dicts as for `add_or_update_msgs_to_conv`; an empty list leaves none.
+
+        Returns:
+            How many messages the session has now.
+
+        Raises:
+            InvalidRecordError: a message is not as described; the path starts ``messages[2]``.
+            SessionNotFoundError: there is no such session.
+            BackendUnavailableError: with `maybe_applied`, they may be replaced or not.
+        """
+        wanted = required_id(session_id, "session_id")
+        rows: dict[str, GuardedMessage] = {}
+        for new in message_rows(wanted, messages):
+            before = rows.get(new.row.msg_id)
+            if before is not None:
+                row, revision, _ = new
+                revision = before.revision if revision is None else revision
+                rows[row.msg_id] = before._replace(row=row.over(before.row), revision=revision)
+            else:
+                rows[new.row.msg_id] = new
+        if not self._replace_messages(wanted, [*rows.values()]):
+            raise SessionNotFoundError(wanted)
+        return len(rows)

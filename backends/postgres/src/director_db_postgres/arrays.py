@@ -27,7 +27,7 @@ class TextArray(list[str | None]):
     """A parameter of type ``text[]``."""
 
 
-class BigintArray(list[int]):
+class BigintArray(list[int | None]):
     """A parameter of type ``bigint[]``."""
 
 
@@ -57,7 +57,8 @@ class _TextArrayDumper(_ArrayDumper, element="text"):
 
 class _BigintArrayDumper(_ArrayDumper, element="int8"):
     def dump(self, obj: BigintArray) -> bytes:
-        return self._join(len(obj), [_BIGINT.pack(8, number) for number in obj])
+        parts = [_NULL if number is None else _BIGINT.pack(8, number) for number in obj]
+        return self._join(len(obj), parts)
 
 
 def _adapters() -> AdaptersMap:

@@ -21,11 +21,7 @@ def merge(rows: Sequence[MessageRow]) -> list[MessageRow]:
     merged: dict[str, MessageRow] = {}
     for row in rows:
         before = merged.get(row.msg_id)
-        if before is not None and not row.created_at_given:
-            created_at, given = before.created_at, before.created_at_given
-            merged[row.msg_id] = row._replace(created_at=created_at, created_at_given=given)
-        else:
-            merged[row.msg_id] = row
+        merged[row.msg_id] = row if before is None else row.over(before)
     return list(merged.values())
 
 

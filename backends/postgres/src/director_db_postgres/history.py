@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
+import psycopg
+
+from director_db_postgres.arrays import BigintArray
+from director_db_postgres.bulk import columns
+from director_db_postgres.encoding import message_in_ascii
 from director_db_postgres.sending import Sending, unless_impossible
 
 if TYPE_CHECKING:
-    from director_db.rows import MessageColumns
+    from collections.abc import Sequence
+
+    from director_db.rows import GuardedMessage, MessageColumns
     from director_db_postgres.connections import Connection
     from director_db_postgres.pipeline import Step
+
+
+_LONG_AGO: Final = -(2**63)
 
 
 class HistoryStorage(Sending):
@@ -26,3 +36,28 @@ class HistoryStorage(Sending):
             return cast("MessageColumns", rows[0]) if rows else None
 
         return unless_impossible(lambda: self._database.write_once(pop, session_id), None)
+
+    def _replace_messages(self, session_id: str, rows: Sequence[GuardedMessage]) -> bool:
+        latest = max((row.updated_at for row, _, _ in rows), default=_LONG_AGO)
+
+        def replace(connection: Connection) -> bool:
+            stored = [row if self._database.utf8 else message_in_ascii(row) for row, _, _ in rows]
+            writes: list[Step] = []
+            for given, (places, *arrays) in columns(stored):
+                revisions = BigintArray(
+                    rows[place - 1].revision for place in cast("list[int]", places)
+                )
+                values = (session_id, len(rows), given, places, *arrays, revisions)
+                writes.append((self._sql.replace_messages, values))
+            try:
+                counted, *_ = connection.run_together(
+                    (self._sql.count_messages, (session_id, len(rows), latest)),
+                    *writes,
+                    (self._sql.delete_replaced, (session_id, len(rows))),
+                )
+            except psycopg.errors.ForeignKeyViolation:
+                # As in an upsert: somebody's trigger has deleted the session.
+                return False
+            return counted.count > 0
+
+        return self._database.write_once(replace, session_id)

@@ -167,11 +167,16 @@ _UPDATE_MESSAGE: Final = """
     metadata = excluded.metadata
 """
 
-_INSERT_MESSAGE: Final = """
-    INSERT INTO {schema}director_conversations AS stored
-        (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
-         created_at, updated_at, metadata)
-"""
+
+def _insert_message(more: str = "") -> str:
+    return f"""
+        INSERT INTO {{schema}}director_conversations AS stored
+            (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
+             created_at, updated_at, metadata{more})
+    """
+
+
+_INSERT_MESSAGE: Final = _insert_message()
 
 # Comes before the messages. An assigned place is never given again, so the counter also counts
 # updates: gaps are harmless.
@@ -192,25 +197,31 @@ UPSERT_MESSAGE: Final = f"""
         {_UPDATE_MESSAGE}
 """
 
+
 # All of them give created_at, or none does: it is no column, which the conflict would know. To look
 # for what is stored instead is slow where the planner takes the session's other index.
-UPSERT_MESSAGES: Final = f"""
-    {_INSERT_MESSAGE}
-    SELECT session.session_id, session.last_seq - $2::bigint + new.place,
-        new.conv_id, new.msg_id, new.msg_type, new.agents, new.actions, new.content, new.status,
-        new.created_at, new.updated_at, new.metadata
-    FROM {{schema}}director_sessions AS session CROSS JOIN unnest(
-            $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-            $11::text[], $12::bigint[], $13::bigint[], $14::text[]
-        ) AS new (
-            place, conv_id, msg_id, msg_type, agents, actions, content, status,
-            created_at, updated_at, metadata
-        )
-    WHERE session.session_id = $1::text AND {_IS_UPDATED}
-    ON CONFLICT (session_id, msg_id) DO UPDATE SET
-        created_at = CASE WHEN $3::boolean THEN excluded.created_at ELSE stored.created_at END,
-        {_UPDATE_MESSAGE}
-"""
+def _upsert_messages(more: str = "", array: str = "", changes: str = "") -> str:
+    return f"""
+        {_insert_message(more)}
+        SELECT session.session_id, session.last_seq - $2::bigint + new.place,
+            new.conv_id, new.msg_id, new.msg_type, new.agents, new.actions, new.content, new.status,
+            new.created_at, new.updated_at, new.metadata{more}
+        FROM {{schema}}director_sessions AS session CROSS JOIN unnest(
+                $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::text[]{array}
+            ) AS new (
+                place, conv_id, msg_id, msg_type, agents, actions, content, status,
+                created_at, updated_at, metadata{more}
+            )
+        WHERE session.session_id = $1::text AND {_IS_UPDATED}
+        ON CONFLICT (session_id, msg_id) DO UPDATE SET
+            created_at = CASE WHEN $3::boolean THEN excluded.created_at ELSE stored.created_at END,
+            {changes}
+            {_UPDATE_MESSAGE}
+    """
+
+
+UPSERT_MESSAGES: Final = _upsert_messages()
 
 # The messages of many sessions in one transaction, which would not do on shards. It waits for no
 # session: one that is missing, or that somebody else has locked, is left out with its messages.
@@ -334,7 +345,8 @@ DELETE_MESSAGES: Final = "DELETE FROM {schema}director_conversations WHERE sessi
 
 # --- History ------------------------------------------------------------------------------------
 
-# All come after LOCK_SESSION, and do nothing where that has locked nothing: see _IS_LOCKED.
+# All come after LOCK_SESSION or COUNT_MESSAGES, and do nothing where that has found no session: see
+# _IS_LOCKED.
 
 _LOCKED: Final = f"""
     SELECT FROM {{schema}}director_sessions AS session
@@ -359,6 +371,22 @@ def _pop_message(condition: str) -> str:
 POP_MESSAGE: Final = _pop_message("")
 
 POP_MESSAGE_OF_CONVERSATION: Final = _pop_message("AND conv_id = $2::text")
+
+# Their new places are above all old ones; what is left below them then is what was replaced.
+REPLACE_MESSAGES: Final = _upsert_messages(
+    more=", revision",
+    array=", $15::bigint[]",
+    changes="seq = excluded.seq, revision = coalesce(excluded.revision, stored.revision),",
+)
+
+DELETE_REPLACED: Final = f"""
+    WITH counted AS (
+        SELECT last_seq - $2::bigint AS seq FROM {{schema}}director_sessions AS session
+        WHERE session.session_id = $1::text AND {_IS_UPDATED}
+    )
+    DELETE FROM {{schema}}director_conversations
+    WHERE session_id = $1::text AND seq <= (SELECT counted.seq FROM counted)
+"""
 
 # --- Context ------------------------------------------------------------------------------------
 

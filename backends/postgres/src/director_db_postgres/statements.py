@@ -40,6 +40,8 @@ class Statements:
         self.delete_message = self.compose(sql.DELETE_MESSAGE)
         self.delete_messages = self.compose(sql.DELETE_MESSAGES)
         self.pop_message = self.compose(sql.POP_MESSAGE)
+        self.replace_messages = self.compose(sql.REPLACE_MESSAGES)
+        self.delete_replaced = self.compose(sql.DELETE_REPLACED)
         self.pop_message_of_conversation = self.compose(sql.POP_MESSAGE_OF_CONVERSATION)
         self.save_context = self.compose(sql.SAVE_CONTEXT)
         self.append_to_context = self.compose(sql.APPEND_TO_CONTEXT)

@@ -18,6 +18,7 @@ from director_db_sqlite.database import FileDatabase
 from director_db_sqlite.errors import translate
 from director_db_sqlite.history import HistoryStorage
 from director_db_sqlite.memory import MemoryDatabase
+from director_db_sqlite.places import LONG_AGO, take_places
 from director_db_sqlite.settings import DEFAULT_PATH, check_path, check_synchronous
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ _A_YEAR: Final = 365 * 86_400.0
 _NO_LIMIT: Final = -1
 _BEFORE_ALL: Final = -1
 _AFTER_ALL: Final = 2**63 - 1
-_LONG_AGO: Final = -(2**63)
 
 
 class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contract="1.1"):
@@ -197,7 +197,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         latest = max(row.updated_at for row in rows)
 
         def upsert(connection: sqlite3.Connection) -> bool:
-            last = _take_places(connection, session_id, len(rows), latest)
+            last = take_places(connection, session_id, len(rows), latest)
             if last is None:
                 return False
             first = last - len(rows) + 1
@@ -211,7 +211,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
 
     def _upsert_message(self, session_id: str, row: MessageRow) -> bool:
         def upsert(connection: sqlite3.Connection) -> bool:
-            place = _take_places(connection, session_id, 1, row.updated_at)
+            place = take_places(connection, session_id, 1, row.updated_at)
             if place is None:
                 return False
             connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *row))
@@ -223,7 +223,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         self, session_id: str, rows: Sequence[GuardedMessage]
     ) -> Sequence[bool] | None:
         def upsert(connection: sqlite3.Connection) -> list[bool] | None:
-            last = _take_places(connection, session_id, len(rows), _LONG_AGO)
+            last = take_places(connection, session_id, len(rows), LONG_AGO)
             if last is None:
                 return None
             answers = []
@@ -234,7 +234,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
             stored = zip(rows, answers, strict=True)
             times = [guarded.row.updated_at for guarded, is_stored in stored if is_stored]
             if times:
-                _take_places(connection, session_id, 0, max(times))
+                take_places(connection, session_id, 0, max(times))
             return answers
 
         return self._database.write(upsert, sum(message_bytes(each.row) for each in rows))
@@ -283,17 +283,6 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         return self._database.write(
             lambda connection: _delete(connection, sql.DELETE_MESSAGES, session_id), 0
         )
-
-
-def _take_places(
-    connection: sqlite3.Connection, session_id: str, count: int, updated_at: int
-) -> int | None:
-    """Take places for messages of that time, and return the last; None if there is no session."""
-    taken = connection.execute(sql.TAKE_PLACES, (count, session_id, updated_at)).fetchone()
-    if taken is None:
-        later = (count, updated_at, session_id)
-        taken = connection.execute(sql.TAKE_PLACES_LATER, later).fetchone()
-    return None if taken is None else cast("int", taken[0])
 
 
 def _delete(connection: sqlite3.Connection, statement: str, *key: str) -> bool:

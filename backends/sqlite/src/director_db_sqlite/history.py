@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from director_db.checks import message_bytes
 from director_db.storage import Storage
 from director_db_sqlite import sql
+from director_db_sqlite.places import LONG_AGO, take_places
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
-    from director_db.rows import MessageColumns
+    from director_db.rows import GuardedMessage, MessageColumns
     from director_db_sqlite.database import Database
 
 
@@ -31,3 +34,23 @@ class HistoryStorage(Storage):
             return cast("MessageColumns", rows[0]) if rows else None
 
         return self._database.write(pop, 0)
+
+    def _replace_messages(self, session_id: str, rows: Sequence[GuardedMessage]) -> bool:
+        latest = max((row.updated_at for row, _, _ in rows), default=LONG_AGO)
+
+        def replace(connection: sqlite3.Connection) -> bool:
+            last = take_places(connection, session_id, len(rows), latest)
+            if last is None:
+                return False
+            first = last - len(rows) + 1
+            connection.executemany(
+                sql.REPLACE_MESSAGE,
+                (
+                    (session_id, place, *row.columns, revision, row.created_at_given)
+                    for place, (row, revision, _) in enumerate(rows, first)
+                ),
+            )
+            connection.execute(sql.DELETE_MESSAGES_UP_TO, (session_id, first - 1))
+            return True
+
+        return self._database.write(replace, sum(message_bytes(row) for row, _, _ in rows))

@@ -101,8 +101,7 @@ UPSERT_MESSAGE: Final = f"""
         {_UPDATE_MESSAGE}
 """
 
-# A row that is held back by its guard is not changed, and not counted.
-UPSERT_GUARDED: Final = f"""
+_UPSERT_REVISION: Final = f"""
     INSERT INTO director_conversations
         (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
          created_at, updated_at, metadata, revision)
@@ -110,6 +109,11 @@ UPSERT_GUARDED: Final = f"""
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
         {_UPDATE_MESSAGE},
         revision = coalesce(excluded.revision, revision)
+"""
+
+# A row that is held back by its guard is not changed, and not counted.
+UPSERT_GUARDED: Final = f"""
+    {_UPSERT_REVISION}
     WHERE NOT ? AND coalesce(revision < excluded.revision, TRUE)
 """
 
@@ -150,6 +154,13 @@ _POP_MESSAGE: Final = f"""
 POP_MESSAGE: Final = _POP_MESSAGE.format("")
 
 POP_MESSAGE_OF_CONVERSATION: Final = _POP_MESSAGE.format("AND conv_id = ?")
+
+# Its new place is above all old ones, so that those before it are what was replaced.
+REPLACE_MESSAGE: Final = f"{_UPSERT_REVISION}, seq = excluded.seq"
+
+DELETE_MESSAGES_UP_TO: Final = """
+    DELETE FROM director_conversations WHERE session_id = ? AND seq <= ?
+"""
 
 # --- Context ------------------------------------------------------------------------------------
 

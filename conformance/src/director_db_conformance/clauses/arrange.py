@@ -79,6 +79,8 @@ def writes_to(db: RecordedDB, session_id: Any) -> dict[str, Callable[[], object]
         "message": lambda: put(db, session_id, "late"),
         "known message": lambda: put(db, session_id, "a", "late"),
         "bulk": lambda: db.add_or_update_msgs_to_conv(session_id, [message("a"), message("late")]),
+        "replacing": lambda: db.replace_conversation(session_id, [message("late")]),
+        "replacing by nothing": lambda: db.replace_conversation(session_id, []),
         "empty bulk": lambda: db.add_or_update_msgs_to_conv(session_id, []),
         "context": lambda: db.add_or_update_context_msg(session_id, {"late": []}),
         "append": lambda: db.append_context_messages(session_id, ["late"]),

@@ -325,6 +325,7 @@ def _writes(db: RecordedDB, text: str) -> Calls:
         "append": lambda: db.append_context_messages("append", [text]),
         "update": lambda: db.update_session("update", metadata=text),
         "delete message": lambda: db.delete_message("delete message", "a"),
+        "replace": lambda: db.replace_conversation("replace", [message("b"), message("c", text)]),
         "pop message": lambda: db.pop_message("pop message"),
         "delete conversation": lambda: db.delete_conversation("delete conversation"),
         "delete context": lambda: db.delete_context("delete context"),

@@ -1,4 +1,4 @@
-"""MSG-13 with several workers and processes."""
+"""MSG-13 and MSG-14 with several workers and processes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from director_db_conformance.clauses.at_once import (
 from director_db_conformance.expectation import expect, expect_that
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from director_db_conformance.transcript import RecordedPlace
 
 _PROCESSES: Final = 3
@@ -110,6 +112,108 @@ class HistoryAtOnceClauses:
             expect(own, sorted(own, reverse=True), "the places of what one process got")
         expect(msg_ids(db.get_conversations("s1")), [], "what is left")
 
+    @clause("MSG-14", level="concurrent")
+    def test_msg_14_of_replaces_at_once_one_is_whole(self, place: RecordedPlace) -> None:
+        """Readers see one whole replacement, and behind it only what was stored after it."""
+        handles = [place.open(), place.open(), place.open()]
+        new_session(handles[0])
+        handles[0].replace_conversation("s1", _replacement("0.0"))
+
+        def replace(number: int) -> None:
+            for step in range(1, 9):
+                handles[number].replace_conversation("s1", _replacement(f"{number}.{step}"))
+
+        def write() -> None:
+            for number in range(60):
+                name = f"late{number:02}"
+                put(handles[number % 2], "s1", name, "late")
+                # One that comes twice is an update, or new if it was replaced meanwhile.
+                handles[number % 2].add_or_update_msgs_to_conv("s1", [message(name, "late")])
+
+        def look() -> None:
+            found = handles[2].get_conversations("s1")
+            contents = [record["content"] for record in found]
+            expect(contents[:_SIZE], contents[:1] * _SIZE, "of one replacement")
+            expect_that(contents[0] != "late", "a replacement at every moment", contents[:1])
+            expect({*contents[_SIZE:]} - {"late"}, set(), "of another replacement")
+            expect(msg_ids(found[:_SIZE]), msg_ids(_replacement(contents[0])), "in its order")
+
+        works: list[Callable[[], Any]] = [partial(replace, 0), partial(replace, 1), write]
+        at_once(works, watched_by=[look, look])
+        look()
+
+    @clause("MSG-14", level="concurrent")
+    def test_msg_14_another_process_sees_no_part(self, place: RecordedPlace) -> None:
+        """Processes that replace and read at one moment see one whole replacement."""
+        db = place.open()
+        new_session(db)
+        db.replace_conversation("s1", [message(f"m{number}", "0.0") for number in range(_SIZE)])
+        for found in _ask_together(place, _REPLACE):
+            expect(found, [], "what the processes saw that was no whole replacement")
+
+    @clause("MSG-14", level="concurrent")
+    def test_msg_14_what_is_stored_after_it_stays(self, place: RecordedPlace) -> None:
+        """A message that was stored after a replacement had returned is not taken away by it."""
+        handles = [place.open(), place.open()]
+        new_session(handles[0])
+
+        def replace(count: int) -> None:
+            handles[0].replace_conversation("s1", [message(f"m{n}") for n in range(count)])
+
+        for step in range(6):
+            stop = threading.Event()
+
+            def store(step: int = step, stop: threading.Event = stop) -> int:
+                number = 0
+                while not stop.is_set() and number < _MOST:
+                    put(handles[1], "s1", f"{step}.{number}")
+                    number += 1
+                return number
+
+            def replace_beside(step: int = step, stop: threading.Event = stop) -> None:
+                try:
+                    replace(step % 3)
+                finally:
+                    stop.set()
+
+            count, _ = at_once([store, replace_beside])
+            found = msg_ids(handles[0].get_conversations("s1"))
+            kept = found[step % 3 :]
+            expect(found[: step % 3], [f"m{n}" for n in range(step % 3)], "what replaced")
+            # Those before it are gone, and of those after it none.
+            expect(kept, [f"{step}.{n}" for n in range(count - len(kept), count)], "what stays")
+            handles[0].replace_conversation("s1", [])
+
+
+_SIZE: Final = 40
+
+
+def _replacement(content: str) -> list[dict[str, Any]]:
+    """Return messages for a replacement, some with ids that all have, in an order of its own."""
+    turn = sum(map(int, content.split(".")))
+    names = [f"m{(7 * number + turn) % _SIZE}" for number in range(_SIZE)]
+    return [
+        message(f"{content}.{name}" if number % 5 == 0 else name, content)
+        for number, name in enumerate(names)
+    ]
+
+
+_REPLACE: Final = f"""{TOGETHER}
+wrong = []
+for step in range(1, 9):
+    together()
+    new = f"{{args[0]}}.{{step}}"
+    fields = dict(conv_id="c", msg_type="t", agents=[], actions=[], content=new)
+    messages = [dict(fields, msg_id=f"m{{number}}") for number in range({_SIZE})]
+    if args[0] == "0":
+        for _ in range(20):
+            contents = [record["content"] for record in db.get_conversations("s1")]
+            if len(contents) != {_SIZE} or len(set(contents)) != 1:
+                wrong.append([len(contents), sorted(set(contents))])
+    else:
+        db.replace_conversation("s1", messages)
+print(wrong[:3])
+"""
 
 _POP: Final = f"""{TOGETHER}
 found = []

@@ -10,7 +10,13 @@ from gallery.broken import BrokenDB
 from gallery.mutants import concurrency as races
 from gallery.mutants.concurrency import travel
 
-VERBS = ("_insert_", "_select_", "_update_", "_upsert_", "_delete_", "_save_", "_append_", "_pop_")
+VERBS = tuple(
+    f"_{verb}_"
+    for verb in (
+        *("insert", "select", "update", "upsert", "delete", "save", "append"),
+        *("pop", "replace", "copy"),
+    )
+)
 OPERATIONS = [name for name in dir(Storage) if name.startswith(VERBS)]
 
 

@@ -1,4 +1,4 @@
-"""MSG-13: what is taken back."""
+"""MSG-13 and MSG-14: what is taken back or replaced."""
 
 from __future__ import annotations
 
@@ -144,22 +144,20 @@ class TwoPopTheSame(BrokenDB, rule="MSG-13", level="concurrent"):
             return None
         with suppress(threading.BrokenBarrierError):
             self.meeting.wait(_MEETING)
-        self._delete_message(session_id, found.msg_id)
+        return self._take(found)
+
+    def _take(self, found):
+        self._delete_message(found.session_id, found.msg_id)
         return found
 
 
-class OnePopOfTwoIsEmpty(BrokenDB, rule="MSG-13", level="concurrent"):
+class OnePopOfTwoIsEmpty(TwoPopTheSame, rule="MSG-13", level="concurrent"):
     """Who finds that another was faster with the same message answers that there is none."""
 
     meeting = threading.Barrier(2)
 
-    def _pop_message(self, session_id, conv_id):
-        found = last_message(self, session_id, conv_id)
-        if found is None:
-            return None
-        with suppress(threading.BrokenBarrierError):
-            self.meeting.wait(_MEETING)
-        return found if self._delete_message(session_id, found.msg_id) else None
+    def _take(self, found):
+        return found if self._delete_message(found.session_id, found.msg_id) else None
 
 
 class PopsWhatWasTheLast(BrokenDB, rule="MSG-13", level="concurrent"):
@@ -183,3 +181,149 @@ class LockedTwoPopTheSame(OneAtATime, BrokenDB, rule="MSG-13", level="concurrent
             if found is not None:
                 self._delete_message(session_id, found.msg_id)
             return found
+
+
+# --- MSG-14 -------------------------------------------------------------------------------------
+
+
+def stored_messages(db, session_id):
+    """Return the messages of a session by their ids."""
+    found = db._select_messages(MessageQuery(session_id, None, None, None)) or []
+    return {row.msg_id: row for row in found}
+
+
+class ReplaceOnlyAdds(BrokenDB, rule="MSG-14"):
+    """What is stored already stays: an upsert of the list."""
+
+    def _replace_messages(self, session_id, rows):
+        if not rows:
+            return super()._replace_messages(session_id, rows)
+        return self._upsert_guarded(session_id, rows) is not None
+
+
+class ReplacedKeepTheirPlaces(BrokenDB, rule="MSG-14"):
+    """All others are deleted, then an upsert: who was there stands where it stood."""
+
+    def _replace_messages(self, session_id, rows):
+        before = [*stored_messages(self, session_id)]
+        found = super()._replace_messages(session_id, rows)
+        self._run(lambda connection: self._put_back(connection, session_id, before))
+        return found
+
+    def _put_back(self, connection, session_id, before):
+        for place, msg_id in enumerate(before, -len(before)):
+            connection.execute(
+                "UPDATE director_conversations SET seq = ? WHERE session_id = ? AND msg_id = ?",
+                (place, session_id, msg_id),
+            )
+
+
+class _DeletesThenStores(BrokenDB):
+    """Takes what is there away, and stores the list; the base of what goes wrong with that."""
+
+    def _before(self, session_id, rows):
+        """Return the rows to store instead."""
+        return rows
+
+    def _between(self):
+        """Stand between the two."""
+
+    def _replace_messages(self, session_id, rows):
+        rows = self._before(session_id, rows)
+        if rows:
+            self._delete_messages(session_id)
+            self._between()
+        return super()._replace_messages(session_id, rows)
+
+
+class ReplacedBeginAnew(_DeletesThenStores, rule="MSG-14"):
+    """DELETE, then INSERT: an id that stays loses its created_at and its revision."""
+
+
+class ReplacedForgetTheRevision(_DeletesThenStores, rule="MSG-14"):
+    """created_at is read before, and the revision forgotten."""
+
+    def _before(self, session_id, rows):
+        known = stored_messages(self, session_id)
+        return [
+            each
+            if each.row.created_at_given or each.row.msg_id not in known
+            else each._replace(row=each.row._replace(created_at=known[each.row.msg_id].created_at))
+            for each in rows
+        ]
+
+
+class ReplaceIsGuarded(BrokenDB, rule="MSG-14"):
+    """A revision that is lower than the stored one is held back, as in a bulk."""
+
+    def _replace_messages(self, session_id, rows):
+        known = {name: row.revision for name, row in stored_messages(self, session_id).items()}
+        held = [
+            each._replace(revision=max(each.revision, known[each.row.msg_id]))
+            if None not in {each.revision, known.get(each.row.msg_id)}
+            else each
+            for each in rows
+        ]
+        return super()._replace_messages(session_id, held)
+
+
+class ReplaceByNothingDoesNothing(BrokenDB, rule="MSG-14"):
+    """``if messages:``: an empty list is no call at all."""
+
+    def _replace_messages(self, session_id, rows):
+        return super()._replace_messages(session_id, rows) if rows else True
+
+
+class ReplaceIsNoActivity(BrokenDB, rule="MSG-14"):
+    """The session's time stays, as for a delete."""
+
+    def _replace_messages(self, session_id, rows):
+        before = self._select_session(session_id)
+        found = super()._replace_messages(session_id, rows)
+        if before is not None:
+            self._execute(
+                "UPDATE director_sessions SET updated_at = ? WHERE session_id = ?",
+                *(before.updated_at, session_id),
+            )
+        return found
+
+
+class ReplaceTakesTheContext(BrokenDB, rule="MSG-14"):
+    """A context of messages that are gone is thought to be of no use."""
+
+    def _replace_messages(self, session_id, rows):
+        self._delete_context(session_id)
+        return super()._replace_messages(session_id, rows)
+
+
+class ReplaceCountsTheList(BrokenDB, rule="MSG-14"):
+    """``len(messages)``, in which an id that comes twice counts twice."""
+
+    def replace_conversation(self, session_id, messages):
+        super().replace_conversation(session_id, messages)
+        return len(messages)
+
+
+class ReplaceInTwoTransactions(_DeletesThenStores, rule="MSG-14", level="concurrent"):
+    """The old ones go in a transaction of their own, and whoever reads then finds nothing."""
+
+    def _between(self):
+        time.sleep(20 * ROUND_TRIP)
+
+
+class LockedReplaceInTwoTransactions(
+    OneAtATime, ReplaceInTwoTransactions, rule="MSG-14", level="concurrent"
+):
+    """The same, one thread at a time: only another process sees it."""
+
+
+class ReplaceTakesWhatCameAfter(BrokenDB, rule="MSG-14", level="concurrent"):
+    """It stores the list, and then deletes all others, those that came after it too."""
+
+    def _replace_messages(self, session_id, rows):
+        found = super()._replace_messages(session_id, rows)
+        time.sleep(20 * ROUND_TRIP)
+        for msg_id in stored_messages(self, session_id).keys() - {row.row.msg_id for row in rows}:
+            self._delete_message(session_id, msg_id)
+            time.sleep(ROUND_TRIP)
+        return found

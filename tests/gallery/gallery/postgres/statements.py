@@ -354,3 +354,47 @@ class PopOfWhatIsStillUnlocked(BrokenPostgresDB, rule="MSG-13", level="concurren
                 [session_id, found[0]],
             )
         return popped
+
+
+class ReplacesUpToWhatItHasSeen(BrokenPostgresDB, rule="MSG-14", level="concurrent"):
+    """It looks for the last old place before it waits for the lock: what came since stays."""
+
+    by = "of_replaces_at_once"
+
+    def _replace_messages(self, session_id, rows):
+        with self._connect() as connection:
+            seen = connection.execute(
+                "SELECT coalesce(max(seq), 0) FROM director_conversations WHERE session_id = %s",
+                [session_id],
+            ).fetchone()[0]
+        time.sleep(50 * ROUND_TRIP)
+        with self._connect() as connection:
+            connection.execute(
+                "UPDATE director_sessions SET last_seq = last_seq + %s WHERE session_id = %s",
+                [len(rows), session_id],
+            )
+            connection.execute(
+                "DELETE FROM director_conversations WHERE session_id = %s AND (seq <= %s"
+                " OR msg_id = ANY(%s))",
+                [session_id, seen, [row.row.msg_id for row in rows]],
+            )
+            place = "(SELECT last_seq - %s FROM director_sessions WHERE session_id = %s)"
+            for left, row in enumerate(reversed(rows)):
+                _, *fields = _fields(session_id, row.row)
+                connection.execute(
+                    _INSERT_MESSAGE.format(place=place), [session_id, left, session_id, *fields]
+                )
+        return True
+
+
+class ReplacedRevisionIsOverwritten(BrokenPostgresDB, rule="MSG-14"):
+    """``SET revision = excluded.revision``: what is not given becomes NULL."""
+
+    by = "an_id_that_stays"
+
+    @classmethod
+    def break_code(cls):
+        edit_sql(
+            "REPLACE_MESSAGES",
+            ("coalesce(excluded.revision, stored.revision)", "excluded.revision"),
+        )
