@@ -8,11 +8,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db.payload import (
+    MAX_DEPTH,
     check_payload,
     encode_payload,
     encode_plain,
     is_marked,
     payload_bytes,
+    plain_decoder,
 )
 
 if TYPE_CHECKING:
@@ -100,14 +102,17 @@ class ListItems:
     def _encode_plain(self, indexes: Sequence[int], *, stored: bool) -> bool:
         """Encode items of plain types; False, and nothing is done, if one of them is not so.
 
-        The snapshots are checked again, as the items may have changed since their check: the
-        encoder takes any key and any depth.
+        An item may have changed since its snapshot. Where that does not come back from the text,
+        its copy is encoded; and checked again, as the encoder takes any key and any depth.
         """
+        snapshots = [self._snapshots[index] for index in indexes]
         try:
-            copies = [marshal.loads(self._snapshots[index]) for index in indexes]  # noqa: S302
-            if not stored:
-                check_payload(copies, self._path, depth=self._depth - 1)
-            texts = [encode_plain(copy) for copy in copies]
+            texts = _texts_of([self._items[index] for index in indexes])
+            if texts is None or not _come_back(snapshots, texts, MAX_DEPTH + 1 - self._depth):
+                copies = list(map(marshal.loads, snapshots))
+                if not stored:
+                    check_payload(copies, self._path, depth=self._depth - 1)
+                texts = list(map(encode_plain, copies))
             sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         except (ValueError, TypeError):
             return False
@@ -140,3 +145,27 @@ class ListItems:
         path = f"{self._path}[{index}]"
         check_payload(self._items[index], path, depth=self._depth)
         return _TEXT + encode_payload(self._items[index], path).encode()
+
+
+def _texts_of(items: list[Any]) -> list[str] | None:
+    """Return the texts of items, None if one of them has become something that has none."""
+    try:
+        return [encode_plain(item) for item in items]
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _come_back(snapshots: list[bytes], texts: list[str], deepest: int) -> bool:
+    """Whether the texts stand for just what is in the snapshots, and none nests too deep.
+
+    That costs half of what making copies and checking them costs.
+    """
+    # Whatever nests so deep is longer, and has as many brackets.
+    for text in texts:
+        if len(text) > 2 * deepest and text.count("[") + text.count("{") > deepest:
+            return False
+    decode, refusals = plain_decoder()
+    try:
+        return [marshal.dumps(decode(text), _MARSHAL_VERSION) for text in texts] == snapshots
+    except refusals:
+        return False
