@@ -162,6 +162,7 @@ class AsyncDB:
     get_message = _coroutine(BaseDB.get_message)
     delete_message = _coroutine(BaseDB.delete_message)
     delete_conversation = _coroutine(BaseDB.delete_conversation)
+    delete_messages_after = _coroutine(BaseDB.delete_messages_after)
     pop_message = _coroutine(BaseDB.pop_message)
     replace_conversation = _coroutine(BaseDB.replace_conversation)
 

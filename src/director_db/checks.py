@@ -286,7 +286,11 @@ def message_query(session_id: str, limit: object, before: object, after: object)
 
 def unknown_cursor(before: object, after: object) -> InvalidRecordError:
     """Return the error of a page beside a message that is not in the session (MSG-6)."""
-    name, value = ("after", after) if before is None else ("before", before)
+    return unknown_message(*(("after", after) if before is None else ("before", before)))
+
+
+def unknown_message(name: str, value: object) -> InvalidRecordError:
+    """Return the error of an argument that is to name a message of the session (MSG-6, DEL-4)."""
     # Whatever it is was passed here, and the repr of some objects raises, that of a long int too.
     what = str.__repr__(value) if isinstance(value, str) else f"of type {type(value).__name__}"
     return InvalidRecordError(name, f"there is no message {what} in the session")

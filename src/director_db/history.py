@@ -48,3 +48,16 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
         happened: others may have stored more since.
         """
         raise later(self, "replace_conversation")
+
+    def _delete_messages_after(
+        self,
+        session_id: str,  # noqa: ARG002 - for those who have it
+        msg_id: str,  # noqa: ARG002 - for those who have it
+    ) -> int | None:
+        """Delete the messages that stand behind one, and return how many they were (DEL-4).
+
+        0 if there is no such session. None if the session exists and the message is not in it. Its
+        place is found under the lock of the session's row. Not to be tried again where it may have
+        happened: others may have stored more since.
+        """
+        raise later(self, "delete_messages_after")

@@ -91,7 +91,11 @@ def test_guarded_writes_came_later(db):
 
 def test_operations_on_the_history_came_later(db):
     db.create_session("s1")
-    for name, args in (("pop_message", ["s1"]), ("replace_conversation", ["s1", []])):
+    for name, args in (
+        ("pop_message", ["s1"]),
+        ("replace_conversation", ["s1", []]),
+        ("delete_messages_after", ["s1", "m"]),
+    ):
         with later(name):
             getattr(db, name)(*args)
 

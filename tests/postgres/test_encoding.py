@@ -113,6 +113,9 @@ def test_an_id_that_the_server_cannot_hold_is_refused(db, encoding):
     assert len(db.get_sessions(video_id=name)) == possible
     assert db.delete_message("s", name) is possible
     assert db.pop_message("s", conv_id=name) is None
+    assert db.delete_messages_after("nobody", name) == 0
+    with pytest.raises(InvalidRecordError, match="msg_id: there is no message"):
+        db.delete_messages_after("s", name)
     assert db.delete_session(name).success is possible
     assert db.get_conversations(name) == []
     assert [m["msg_id"] for m in db.get_conversations("s")] == ["m"]

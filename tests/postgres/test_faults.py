@@ -124,8 +124,9 @@ def test_a_session_whose_answer_was_lost_is_created(cut):
         lambda db: db.delete_context("s"),
         lambda db: db.pop_message("s"),
         lambda db: db.replace_conversation("s", []),
+        lambda db: db.delete_messages_after("s", "m"),
     ],
-    ids=["session", "conversation", "message", "context", "pop", "replace"],
+    ids=["session", "conversation", "message", "context", "pop", "replace", "behind"],
 )
 def test_a_delete_whose_answer_was_lost_may_have_happened(cut, delete):
     db = cut()

@@ -255,6 +255,8 @@ EVERY = {
         f"'s1', 2, true, {BULK}, '{{1,NULL}}'",
     ),
     "delete_replaced": ([TEXT, NUMBER], "'s1', 2"),
+    "select_locked_place": ([TEXT] * 2, "'s1', 'm1'"),
+    "delete_messages_after": ([TEXT] * 2, "'s1', 'm1'"),
     "pop_message": ([TEXT], "'s1'"),
     "pop_message_of_conversation": ([TEXT] * 2, "'s1', 'c'"),
     "save_context": (SAVE, "'s1', 1, '[]', true, 'null', 9, 9, 7, 1, false, 1, '{}'"),

@@ -75,6 +75,8 @@ OPERATIONS = {
     "replace by 50": lambda db: db.replace_conversation("s", BULK[::-1]),
     "replace by few": lambda db: db.replace_conversation("s", [message(1, revision=1), message(2)]),
     "replace by nothing": lambda db: db.replace_conversation("s", []),
+    "go back": lambda db: db.delete_messages_after("s", "m30"),
+    "go back to the last": lambda db: db.delete_messages_after("s", "m49"),
     "pop": lambda db: db.pop_message("s"),
     "pop of a conversation": lambda db: db.pop_message("s", conv_id="c"),
     "pop nothing": lambda db: db.pop_message("s", conv_id="none"),

@@ -33,6 +33,7 @@ WRITES = {
     "create_session": lambda db: db.create_session("new"),
     "update_session": lambda db: db.update_session("s", video_id="v"),
     "upsert": lambda db: upsert(db, "s"),
+    "delete_messages_after": lambda db: db.delete_messages_after("s", "m"),
     "upserts": lambda db: db.add_or_update_msgs_to_conv("s", [message("a"), message("b")]),
     "save": lambda db: db.add_or_update_context_msg("s", ["saved"]),
     "append": lambda db: db.append_context_messages("s", ["appended"]),

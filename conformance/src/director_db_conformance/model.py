@@ -393,6 +393,26 @@ class Model:
             self.messages[session_id] = {}
         return there
 
+    @operation(
+        "DEL-4",
+        example={**_S1, "msg_id": "m"},
+        refused=_NOBODY,
+        changes="parts",
+        weight=2,
+        drawn=st.builds(dict, msg_id=draw.ids),
+    )
+    def delete_messages_after(self, session_id: Any, msg_id: Any) -> int:
+        """Keep DEL-4."""
+        if not self._has(session_id):
+            return 0
+        if not self._has_message(session_id, msg_id):
+            raise InvalidRecordError("msg_id", "unknown")
+        behind = [*self.messages[session_id]]
+        behind = behind[behind.index(msg_id) + 1 :]
+        for name in behind:
+            del self.messages[session_id][name]
+        return len(behind)
+
     # --- Context --------------------------------------------------------------------------------
 
     @operation(

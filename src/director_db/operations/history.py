@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from director_db.checks import lookup_id, message_rows, optional_text, required_id
+from director_db.checks import (
+    lookup_id,
+    message_rows,
+    optional_text,
+    required_id,
+    unknown_message,
+)
 from director_db.errors import InvalidRecordError, SessionNotFoundError
 from director_db.instance import Instance, operation
 from director_db.records import message_records
@@ -80,3 +86,31 @@ class HistoryOperations(Instance):
         if not self._replace_messages(wanted, [*rows.values()]):
             raise SessionNotFoundError(wanted)
         return len(rows)
+
+    @final
+    @operation
+    def delete_messages_after(self, session_id: str, msg_id: str) -> int:
+        """Delete all messages that stand behind one, which stays; say how many (DEL-4).
+
+        What counts is the place (MSG-3), whatever their times and conversations. The others keep
+        their places, and the session its last activity (SES-6).
+
+        Args:
+            session_id: the session; one that does not exist has no messages.
+            msg_id: the message to go back to.
+
+        Raises:
+            InvalidRecordError: the session exists, and the message is not in it; to delete nothing
+                then would look as if it were the last.
+            BackendUnavailableError: with `maybe_applied`, they may be deleted or not.
+        """
+        wanted, message = lookup_id(session_id), lookup_id(msg_id)
+        if wanted is None:
+            return 0
+        if message is not None:
+            deleted = self._delete_messages_after(wanted, message)
+        else:
+            deleted = 0 if self._select_session(wanted) is None else None
+        if deleted is None:
+            raise unknown_message("msg_id", msg_id)
+        return deleted

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import psycopg
 
+from director_db.errors import InvalidRecordError
 from director_db_postgres.arrays import BigintArray
 from director_db_postgres.bulk import columns
 from director_db_postgres.encoding import message_in_ascii
@@ -61,3 +62,18 @@ class HistoryStorage(Sending):
             return counted.count > 0
 
         return self._database.write_once(replace, session_id)
+
+    def _delete_messages_after(self, session_id: str, msg_id: str) -> int | None:
+        def delete(connection: Connection) -> int | None:
+            locked, place, deleted = connection.run_together(
+                (self._sql.lock_session, (session_id,)),
+                (self._sql.select_locked_place, (session_id, msg_id)),
+                (self._sql.delete_messages_after, (session_id, msg_id)),
+            )
+            return None if locked.count and not place.count else deleted.count
+
+        try:
+            return self._database.write_once(delete, session_id)
+        except InvalidRecordError:
+            # The server's encoding has no form for one of the ids.
+            return 0 if self._select_session(session_id) is None else None

@@ -372,6 +372,20 @@ POP_MESSAGE: Final = _pop_message("")
 
 POP_MESSAGE_OF_CONVERSATION: Final = _pop_message("AND conv_id = $2::text")
 
+# The place of a message, where the session is locked: to be read, and as a part of others.
+SELECT_LOCKED_PLACE: Final = f"""
+    SELECT message.seq
+    FROM {{schema}}director_sessions AS session
+    JOIN {{schema}}director_conversations AS message ON message.session_id = session.session_id
+    WHERE session.session_id = $1::text AND message.msg_id = $2::text AND {_IS_LOCKED}
+"""
+
+DELETE_MESSAGES_AFTER: Final = f"""
+    WITH last AS ({SELECT_LOCKED_PLACE})
+    DELETE FROM {{schema}}director_conversations
+    WHERE session_id = $1::text AND seq > (SELECT last.seq FROM last)
+"""
+
 # Their new places are above all old ones; what is left below them then is what was replaced.
 REPLACE_MESSAGES: Final = _upsert_messages(
     more=", revision",

@@ -40,6 +40,8 @@ class Statements:
         self.delete_message = self.compose(sql.DELETE_MESSAGE)
         self.delete_messages = self.compose(sql.DELETE_MESSAGES)
         self.pop_message = self.compose(sql.POP_MESSAGE)
+        self.select_locked_place = self.compose(sql.SELECT_LOCKED_PLACE)
+        self.delete_messages_after = self.compose(sql.DELETE_MESSAGES_AFTER)
         self.replace_messages = self.compose(sql.REPLACE_MESSAGES)
         self.delete_replaced = self.compose(sql.DELETE_REPLACED)
         self.pop_message_of_conversation = self.compose(sql.POP_MESSAGE_OF_CONVERSATION)

@@ -54,3 +54,13 @@ class HistoryStorage(Storage):
             return True
 
         return self._database.write(replace, sum(message_bytes(row) for row, _, _ in rows))
+
+    def _delete_messages_after(self, session_id: str, msg_id: str) -> int | None:
+        def delete(connection: sqlite3.Connection) -> int | None:
+            found = connection.execute(sql.SELECT_PLACE, (session_id, msg_id)).fetchone()
+            if found is None:
+                there = connection.execute(sql.SELECT_SESSION, (session_id,)).fetchone()
+                return 0 if there is None else None
+            return connection.execute(sql.DELETE_MESSAGES_AFTER, (session_id, *found)).rowcount
+
+        return self._database.write(delete, 0)

@@ -158,6 +158,10 @@ POP_MESSAGE_OF_CONVERSATION: Final = _POP_MESSAGE.format("AND conv_id = ?")
 # Its new place is above all old ones, so that those before it are what was replaced.
 REPLACE_MESSAGE: Final = f"{_UPSERT_REVISION}, seq = excluded.seq"
 
+DELETE_MESSAGES_AFTER: Final = """
+    DELETE FROM director_conversations WHERE session_id = ? AND seq > ?
+"""
+
 DELETE_MESSAGES_UP_TO: Final = """
     DELETE FROM director_conversations WHERE session_id = ? AND seq <= ?
 """

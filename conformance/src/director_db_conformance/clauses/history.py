@@ -1,4 +1,4 @@
-"""MSG-13 and MSG-14: taking back and rewriting what is in a session."""
+"""MSG-13, MSG-14 and DEL-4: taking back and rewriting what is in a session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from director_db_conformance.clauses.arrange import (
     stored,
     unchanged,
 )
-from director_db_conformance.expectation import expect, expect_error
+from director_db_conformance.expectation import expect, expect_error, expect_that
 
 if TYPE_CHECKING:
     from director_db_conformance.transcript import RecordedDB
@@ -219,3 +219,55 @@ class HistoryClauses:
                 )
                 expect(missed.session_id, "nobody")
             expect_error(InvalidRecordError, db.replace_conversation, "", [good])
+
+    # --- DEL-4: going back ----------------------------------------------------------------------
+
+    @clause("DEL-4")
+    def test_del_4_deletes_what_stands_behind_a_message(self, db: RecordedDB) -> None:
+        """The place alone counts: not the times, not the conv_id, and not the ids."""
+        new_session(db)
+        for number, name in enumerate("dbace"):
+            conv_id = None if number % 2 else "c"
+            put(db, "s1", name, created_at=-number, updated_at=-number, conv_id=conv_id)
+        put(db, "s1", "d", "updated last", updated_at=900)
+        records = db.get_conversations("s1")
+        expect(msg_ids(records), [*"dbace"])
+        for name, count, kept in (("e", 0, 5), ("c", 1, 4), ("c", 0, 4), ("b", 2, 2), ("d", 1, 1)):
+            expect(db.delete_messages_after("s1", name), count, f"behind {name}")
+            found = db.get_conversations("s1")
+            expect(found, records[:kept], "what is left")
+        expect(db.delete_messages_after("s1", "d"), 0, "behind the last one")
+
+    @clause("DEL-4")
+    def test_del_4_touches_nothing_else(self, db: RecordedDB) -> None:
+        """Session, context and other sessions stay, and what is stored later is last."""
+        full_session(db)
+        full_session(db, "s2")
+        before = stored(db)
+        more = [message(name, updated_at=0, revision=3) for name in ("c", "d")]
+        db.add_or_update_msgs_to_conv("s1", more)
+        expect(db.delete_messages_after("s1", "b"), 2)
+        expect(stored(db), before, "what is stored, as before")
+        db.add_or_update_msgs_to_conv("s1", [message("d", revision=1), message("a")])
+        expect(msg_ids(db.get_conversations("s1")), ["a", "b", "d"], "what was deleted is new")
+
+    @clause("DEL-4")
+    def test_del_4_names_a_message_that_is_not_there(self, db: RecordedDB) -> None:
+        """Nothing is silent: only where there is no session there is nothing behind anything."""
+        full_session(db)
+        new_session(db, "empty")
+        put(db, "empty", "gone")
+        db.delete_message("empty", "gone")
+        with unchanged(db):
+            for session_id, msg_id in (
+                ("s1", "nobody"), ("s1", "A"), ("s1", ""), ("s1", "x" * 256), ("s1", "a\0"),
+                ("s1", None), ("s1", 5), ("empty", "a"), ("empty", "gone"),
+            ):  # fmt: skip
+                call = db.delete_messages_after
+                error = expect_error(InvalidRecordError, call, session_id, msg_id)
+                expect(error.path, "msg_id")
+                if isinstance(msg_id, str):
+                    expect_that(repr(msg_id) in error.reason, f"{msg_id!r} is named", error.reason)
+            for nobody in ("nobody", "", "s1\0", "\ud800", "x" * 256, None, 5):
+                for cursor in ("a", "", None):
+                    expect(db.delete_messages_after(nobody, cursor), 0)

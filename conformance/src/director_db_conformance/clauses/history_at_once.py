@@ -1,4 +1,4 @@
-"""MSG-13 and MSG-14 with several workers and processes."""
+"""MSG-13, MSG-14 and DEL-4 with several workers and processes."""
 
 from __future__ import annotations
 
@@ -183,6 +183,59 @@ class HistoryAtOnceClauses:
             # Those before it are gone, and of those after it none.
             expect(kept, [f"{step}.{n}" for n in range(count - len(kept), count)], "what stays")
             handles[0].replace_conversation("s1", [])
+
+    @clause("DEL-4", level="concurrent")
+    def test_del_4_a_write_beside_it_is_deleted_or_stays(self, place: RecordedPlace) -> None:
+        """Of messages that are stored meanwhile the earlier ones go, and all later ones stay."""
+        handles = [place.open(), place.open(), place.open()]
+        new_session(handles[0])
+        put(handles[0], "s1", "first")
+        for step in range(6):
+            stop = threading.Event()
+            seen: list[str] = []
+
+            def store(step: int = step, stop: threading.Event = stop) -> int:
+                number = 0
+                while not stop.is_set() and number < _MOST:
+                    put(handles[1], "s1", f"{step}.{number}")
+                    number += 1
+                return number
+
+            def go_back(stop: threading.Event = stop, seen: list[str] = seen) -> int:
+                try:
+                    wait_until(lambda: len(seen) > 1, "there is something to delete")
+                    deleted: int = handles[0].delete_messages_after("s1", "first")
+                finally:
+                    stop.set()
+                return deleted
+
+            def watch(seen: list[str] = seen) -> None:
+                found = msg_ids(handles[2].get_conversations("s1"))
+                gone = [name for name in seen if name not in found]
+                expect(gone, seen[1:][: len(gone)], "what is gone: the earlier ones")
+                seen[:] = found
+
+            count, deleted = at_once([store, go_back], watched_by=[watch])
+            left = ["first", *(f"{step}.{number}" for number in range(deleted, count))]
+            expect(msg_ids(handles[0].get_conversations("s1")), left, "what is left")
+            expect(handles[0].delete_messages_after("s1", "first"), count - deleted)
+
+    @clause("DEL-4", level="concurrent")
+    def test_del_4_of_deletes_at_once_each_message_is_counted_once(
+        self, place: RecordedPlace
+    ) -> None:
+        """Several workers who go back delete each message once, and none counts what is gone."""
+        handles = [place.open(), place.open()]
+        new_session(handles[0])
+        names = [f"m{number:02}" for number in range(40)]
+        for _ in range(4):
+            handles[0].replace_conversation("s1", [message(name) for name in names])
+            backs = [
+                partial(handles[number % 2].delete_messages_after, "s1", "m00")
+                for number in range(THREADS)
+            ]
+            expect(sorted(at_once(backs)), [0] * (THREADS - 1) + [39], "how many they deleted")
+            expect(msg_ids(handles[0].get_conversations("s1")), ["m00"], "what is left")
 
 
 _SIZE: Final = 40

@@ -1,4 +1,4 @@
-"""MSG-13 and MSG-14: what is taken back or replaced."""
+"""MSG-13, MSG-14 and DEL-4: what is taken back or replaced."""
 
 from __future__ import annotations
 
@@ -327,3 +327,109 @@ class ReplaceTakesWhatCameAfter(BrokenDB, rule="MSG-14", level="concurrent"):
             self._delete_message(session_id, msg_id)
             time.sleep(ROUND_TRIP)
         return found
+
+
+# --- DEL-4 --------------------------------------------------------------------------------------
+
+
+class GoesBackByTime(BrokenDB, rule="DEL-4"):
+    """``WHERE created_at > ...``: those behind it that are of the same second stay."""
+
+    def _delete_messages_after(self, session_id, msg_id):
+        found = stored_messages(self, session_id)
+        if msg_id not in found:
+            return super()._delete_messages_after(session_id, msg_id)
+        late = [each for each in found.values() if each.created_at > found[msg_id].created_at]
+        return sum(self._delete_message(session_id, each.msg_id) for each in late)
+
+
+class GoesBackInOneConversation(BrokenDB, rule="DEL-4"):
+    """Only what has the message's own conv_id is deleted."""
+
+    def _delete_messages_after(self, session_id, msg_id):
+        rows = [*stored_messages(self, session_id).values()]
+        at = next((place for place, row in enumerate(rows) if row.msg_id == msg_id), None)
+        if at is None:
+            return super()._delete_messages_after(session_id, msg_id)
+        behind = [row for row in rows[at + 1 :] if row.conv_id == rows[at].conv_id]
+        return sum(self._delete_message(session_id, row.msg_id) for row in behind)
+
+
+class GoesBackBeforeIt(BrokenDB, rule="DEL-4"):
+    """``>=``: the message itself goes, too."""
+
+    def _delete_messages_after(self, session_id, msg_id):
+        deleted = super()._delete_messages_after(session_id, msg_id)
+        return deleted and deleted + self._delete_message(session_id, msg_id)
+
+
+class GoesBackAndSaysSo(BrokenDB, rule="DEL-4"):
+    """True or False, as of other deletes."""
+
+    def delete_messages_after(self, session_id, msg_id):
+        return super().delete_messages_after(session_id, msg_id) > 0
+
+
+class GoesBackSilently(BrokenDB, rule="DEL-4"):
+    """No message, so nothing behind it: 0."""
+
+    def _delete_messages_after(self, session_id, msg_id):
+        return super()._delete_messages_after(session_id, msg_id) or 0
+
+
+class GoesBackToTheBeginning(BrokenDB, rule="DEL-4"):
+    """``seq > NULL`` was mended with coalesce: what is behind nothing is everything."""
+
+    def _delete_messages_after(self, session_id, msg_id):
+        deleted = super()._delete_messages_after(session_id, msg_id)
+        if deleted is None:
+            deleted = len(stored_messages(self, session_id))
+            self._delete_messages(session_id)
+        return deleted
+
+
+class GoingBackIsActivity(BrokenDB, rule="DEL-4"):
+    """It is a write, so it moves the session's time."""
+
+    def _delete_messages_after(self, session_id, msg_id):
+        self._execute(
+            "UPDATE director_sessions SET updated_at = updated_at + 1 WHERE session_id = ?",
+            session_id,
+        )
+        return super()._delete_messages_after(session_id, msg_id)
+
+
+class GoingBackTakesTheContext(BrokenDB, rule="DEL-4"):
+    """The context tells of what is deleted, so it goes."""
+
+    def _delete_messages_after(self, session_id, msg_id):
+        self._delete_context(session_id)
+        return super()._delete_messages_after(session_id, msg_id)
+
+
+class GoesBackOneByOne(BrokenDB, rule="DEL-4", level="concurrent"):
+    """It reads what is behind the message and deletes that from the end: what comes since stays."""
+
+    def _delete_messages_after(self, session_id, msg_id):
+        names = [*stored_messages(self, session_id)]
+        if msg_id not in names:
+            return super()._delete_messages_after(session_id, msg_id)
+        behind = names[names.index(msg_id) + 1 :]
+        for name in reversed(behind):
+            self._delete_message(session_id, name)
+            time.sleep(5 * ROUND_TRIP)
+        return len(behind)
+
+
+class CountsThenGoesBack(BrokenDB, rule="DEL-4", level="concurrent"):
+    """How many there are is counted first, and others count the same."""
+
+    meeting = threading.Barrier(2)
+
+    def _delete_messages_after(self, session_id, msg_id):
+        names = [*stored_messages(self, session_id)]
+        if msg_id in names[:-1]:
+            with suppress(threading.BrokenBarrierError):
+                self.meeting.wait(_MEETING)
+        deleted = super()._delete_messages_after(session_id, msg_id)
+        return deleted if deleted is None else len(names) - names.index(msg_id) - 1
