@@ -62,7 +62,8 @@ class RawSQLite:
 
     def read(self, session_id: str) -> list[dict[str, Any]]:
         """Select with our statement, decode, build dicts."""
-        return records(self.connection.execute(sql.SELECT_FIRST_MESSAGES, (session_id, -1, -1)))
+        statement = sql.select_messages(backward=False, conv=False, kind=False)
+        return records(self.connection.execute(statement, (session_id, -1, -1)))
 
     def append_context(self, session_id: str, item: Any) -> None:
         """Touch the session and the context, insert one row, commit."""

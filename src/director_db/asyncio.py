@@ -160,6 +160,7 @@ class AsyncDB:
     get_conversations = _coroutine(BaseDB.get_conversations)
     iter_conversations = _iterator(BaseDB.iter_conversations, BaseDB._message_pages)  # noqa: SLF001
     get_message = _coroutine(BaseDB.get_message)
+    get_messages = _coroutine(BaseDB.get_messages)
     delete_message = _coroutine(BaseDB.delete_message)
     delete_conversation = _coroutine(BaseDB.delete_conversation)
     delete_messages_after = _coroutine(BaseDB.delete_messages_after)

@@ -21,8 +21,11 @@ from director_db.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
+
+MAX_IDS: Final = 100_000
+"""The most ids that are looked for at once (MSG-12)."""
 
 MAX_TEXT_CHARACTERS: Final = 255
 """The longest id, ``msg_type`` or ``status``, in characters (VAL-4, MSG-8)."""
@@ -271,8 +274,23 @@ def message_rows(session_id: str, messages: object) -> list[GuardedMessage]:
     return rows
 
 
-def message_query(session_id: str, limit: object, before: object, after: object) -> MessageQuery:
-    """Check a page of messages to read (MSG-6)."""
+def message_part(conv_id: object, msg_type: object) -> tuple[str | None, str | None] | None:
+    """Return what messages have to have, each None for any; None if none can have it (VAL-4)."""
+    try:
+        return optional_text(conv_id, "conv_id"), optional_text(msg_type, "msg_type")
+    except InvalidRecordError:
+        return None
+
+
+def message_query(
+    session_id: str,
+    limit: object,
+    before: object,
+    after: object,
+    conv_id: str | None = None,
+    msg_type: str | None = None,
+) -> MessageQuery:
+    """Check a page of messages to read (MSG-6); the last two come from `message_part`."""
     rows_limit = page_limit(limit)
     if before is not None and after is not None:
         raise InvalidRecordError("before", "cannot be given together with after")
@@ -280,8 +298,17 @@ def message_query(session_id: str, limit: object, before: object, after: object)
     if cursor is None and (before is not None or after is not None):
         raise unknown_cursor(before, after)
     if before is not None:
-        return MessageQuery(session_id, rows_limit, cursor, None)
-    return MessageQuery(session_id, rows_limit, None, cursor)
+        return MessageQuery(session_id, rows_limit, cursor, None, conv_id, msg_type)
+    return MessageQuery(session_id, rows_limit, None, cursor, conv_id, msg_type)
+
+
+def lookup_ids(ids: object) -> list[str]:
+    """Return the ids to look for, each once, without those that no record can have (MSG-12)."""
+    items = _items(ids, "ids")
+    if len(items) > MAX_IDS:
+        raise InvalidRecordError("ids", f"at most {MAX_IDS:,} at once; these are {len(items):,}")
+    possible = (lookup_id(item) for item in items)
+    return list(dict.fromkeys(item for item in possible if item is not None))
 
 
 def unknown_cursor(before: object, after: object) -> InvalidRecordError:
@@ -351,7 +378,7 @@ def _fault_of_text(text: str) -> str | None:
     return None
 
 
-def _items(value: object, path: str) -> Iterable[object]:
+def _items(value: object, path: str) -> Sequence[object]:
     if isinstance(value, (list, tuple)):
         return value
     raise InvalidRecordError(path, f"a list, not {type(value).__name__}")

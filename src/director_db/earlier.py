@@ -11,7 +11,14 @@ from collections import namedtuple
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db.errors import ConfigurationError
-from director_db.rows import UNSET, SessionChanges, SessionQuery, SessionRow, StoredMessage
+from director_db.rows import (
+    UNSET,
+    MessageQuery,
+    SessionChanges,
+    SessionQuery,
+    SessionRow,
+    StoredMessage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +31,12 @@ KNOWN: Final = ("1.0", "1.1")
 # The rows of version 1.0 by those of today, whose first fields they are.
 _OF_1_0: Final[dict[type[Any], Any]] = {
     kind: namedtuple(kind.__name__, kind._fields[:count])  # noqa: PYI024
-    for kind, count in ((SessionRow, 6), (SessionChanges, 4), (SessionQuery, 4))
+    for kind, count in (
+        (SessionRow, 6),
+        (SessionChanges, 4),
+        (SessionQuery, 4),
+        (MessageQuery, 4),
+    )
 }
 
 
@@ -80,6 +92,17 @@ def _rows(kind: type[Any]) -> Callable[[Method], Method]:
     return _adapter(lambda rows: None if rows is None else [kind(*row) for row in rows])
 
 
+def _first_messages(method: Method) -> Method:
+    """Let a method that knows no part of a session be called with none (MSG-10)."""
+
+    @functools.wraps(method)
+    def call(self: Any, session_id: str, limit: int, *part: str | None) -> Any:
+        _older(MessageQuery(session_id, limit, None, None, *part), self)
+        return [StoredMessage(*row) for row in method(self, session_id, limit)]
+
+    return call
+
+
 _ADAPTERS: Final[dict[str, Callable[[Method], Method]]] = {
     "_insert_session": _adapter(lambda result: result),
     "_select_session": _row(SessionRow),
@@ -87,5 +110,5 @@ _ADAPTERS: Final[dict[str, Callable[[Method], Method]]] = {
     "_update_session": _adapter(lambda result: result),
     "_select_message": _row(StoredMessage),
     "_select_messages": _rows(StoredMessage),
-    "_select_first_messages": _rows(StoredMessage),
+    "_select_first_messages": _first_messages,
 }

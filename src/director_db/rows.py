@@ -155,13 +155,16 @@ class MessageQuery(NamedTuple):
     """A page of the messages of a session, oldest first (MSG-6).
 
     With `after`: the first `limit` after that message. With `before`, or with neither: the last
-    `limit` before it, or at all. Never both.
+    `limit` before it, or at all. Never both. With `conv_id` or `msg_type`, only messages with
+    exactly that value count; the cursor may be any message of the session. New in contract 1.1.
     """
 
     session_id: str
     limit: int | None
     before: str | None
     after: str | None
+    conv_id: str | None = None
+    msg_type: str | None = None
 
 
 class ContextRow(NamedTuple):

@@ -89,6 +89,7 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 (200,)
 >>> contexts.connection.close()
 """
+# ruff: noqa: ARG002 - arguments are for those who write an operation
 
 from __future__ import annotations
 
@@ -136,8 +137,9 @@ class Storage(HistoryStorage):
 
     A backend of an earlier one goes on: its operations get the rows of that version, and what came
     later raises `ConfigurationError`. New in 1.1: the `user_id` of `SessionRow`, `SessionChanges`
-    and `SessionQuery`, what `_insert_session` returns, the `revision` of `StoredMessage`,
-    `_upsert_guarded`, and the operations of `director_db.history`.
+    and `SessionQuery`, what `_insert_session` returns, the `revision` of `StoredMessage`, the
+    `conv_id` and `msg_type` of `MessageQuery`, `_upsert_guarded`, `_select_messages_by_id` and the
+    operations of `director_db.history`.
     """
 
     incremental_contexts: ClassVar[bool] = False
@@ -225,7 +227,7 @@ class Storage(HistoryStorage):
         """
         self._close()
 
-    def _distribute(self, shards: int | None) -> Distribution:  # noqa: ARG002 - for those who need it
+    def _distribute(self, shards: int | None) -> Distribution:
         """Spread the tables over several servers, each session on one of them.
 
         Optional. `shards` is at least 1; None leaves it to the backend.
@@ -285,9 +287,7 @@ class Storage(HistoryStorage):
         """
 
     def _upsert_guarded(
-        self,
-        session_id: str,  # noqa: ARG002 - for those who have it
-        rows: Sequence[GuardedMessage],  # noqa: ARG002 - for those who have it
+        self, session_id: str, rows: Sequence[GuardedMessage]
     ) -> Sequence[bool] | None:
         """Insert or update messages where their guards allow it (MSG-11). New in contract 1.1.
 
@@ -311,20 +311,21 @@ class Storage(HistoryStorage):
             the session exists and the message of `query.before` or `query.after` is not in it.
         """
 
-    def _select_first_messages(self, session_id: str, limit: int) -> Sequence[MessageColumns]:
+    def _select_first_messages(
+        self, session_id: str, limit: int, conv_id: str | None = None, msg_type: str | None = None
+    ) -> Sequence[MessageColumns]:
         """Return the first messages of a session, oldest place first, `limit` at most (MSG-10).
 
-        Optional: without it, an iteration reads its session once more, back from its end.
-
-        Returns:
-            As `_select_messages`. Empty if there is no such session.
+        Optional: without it, an iteration reads its session once more, back from its end. New in
+        contract 1.1: with `conv_id` or `msg_type`, the first that have it. Empty if there is none.
         """
-        first = self._select_messages(MessageQuery(session_id, limit, None, None)) or ()
+        query = MessageQuery(session_id, limit, None, None, conv_id, msg_type)
+        first = self._select_messages(query) or ()
         while len(first) == limit:
             cursor = StoredMessage._make(first[0]).msg_id
-            before = self._select_messages(MessageQuery(session_id, limit, cursor, None))
+            before = self._select_messages(query._replace(before=cursor))
             if before is None:  # The cursor was deleted meanwhile.
-                whole = self._select_messages(MessageQuery(session_id, None, None, None)) or ()
+                whole = self._select_messages(query._replace(limit=None)) or ()
                 return whole[:limit]
             if not before:
                 break
@@ -334,6 +335,15 @@ class Storage(HistoryStorage):
     @abstractmethod
     def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
         """Return a message, None if it is not there (MSG-9)."""
+
+    def _select_messages_by_id(
+        self, session_id: str, msg_ids: Sequence[str]
+    ) -> Sequence[MessageColumns]:
+        """Return those of some messages that are there, as `_select_messages` does (MSG-12).
+
+        New in contract 1.1. No id comes twice. All are of one moment, oldest place first.
+        """
+        raise later(self, "get_messages")
 
     @abstractmethod
     def _delete_message(self, session_id: str, msg_id: str) -> bool:

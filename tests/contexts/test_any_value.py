@@ -152,6 +152,18 @@ class Contexts(RuleBasedStateMachine):
         self.value = value
         assert len(value[key]) == db.append_context_messages("s", new, key=key)
 
+    @rule(handle=handles, new=st.lists(messages, max_size=3))
+    def append_to_the_context_itself(self, handle, new):
+        value = [] if self.value is NOTHING else self.draft()
+        db = self.handles[handle]
+        if not isinstance(value, list):
+            with pytest.raises(InvalidRecordError, match="context"):
+                db.append_context_messages("s", new, key=None)
+            return
+        value.extend(plain(new))
+        self.value = value
+        assert len(value) == db.append_context_messages("s", new, key=None)
+
     @rule(handle=handles)
     def delete(self, handle):
         assert self.handles[handle].delete_context("s") is (self.value is not NOTHING)

@@ -74,6 +74,22 @@ def test_a_save_grown_by_one_and_an_append_write_little(site, db, session, value
     site.check(session, value)
 
 
+def test_an_append_to_a_context_that_is_a_list_writes_little(site, db, session, monkeypatch):
+    value = [message(number) for number in range(COUNT)]
+    whole = payload_bytes(encode_payload(value, "value"))
+    db.add_or_update_context_msg(session, value)
+    monkeypatch.setattr(db, "_select_context", lambda _: pytest.fail("a context was read"))
+
+    def append():
+        value.append(message(0))
+        assert len(value) == db.append_context_messages(session, [message(0)], key=None)
+
+    assert 0 < written_by(site, append) < whole / 10
+    monkeypatch.undo()
+    assert value == db.get_context_messages(session)
+    assert "null" == site.check(session, value).list_key
+
+
 def test_a_save_that_is_not_remembered_writes_only_what_differs(site, db, other, session, value):
     db.add_or_update_context_msg(session, value)
     whole = payload_bytes(encode_payload(value, "value"))
@@ -137,6 +153,34 @@ def test_a_save_after_appends_sends_only_what_is_new(site, db, session, changes)
     db.add_or_update_context_msg(session, value, metadata={"k": 1})
     assert ([7], 8, False) == differing(changes)
     site.check(session, value)
+
+
+def test_a_save_after_appends_to_a_list_sends_only_what_is_new(site, db, session, changes):
+    value = []
+    for number in range(5):
+        value.append(message(number))
+        assert number + 1 == db.append_context_messages(session, value[-1:], key=None)
+    value.append(message(5))
+    db.add_or_update_context_msg(session, value)
+    assert ([5], 6, False) == differing(changes)
+    assert 7 == db.append_context_messages(session, [[]], key=None)
+    assert 7 == db.append_context_messages(session, (), key=None)
+    value += [[], "last"]
+    db.add_or_update_context_msg(session, value)
+    assert ([7], 8, False) == differing(changes)
+    site.check(session, value)
+
+
+@pytest.mark.parametrize("start", [None, [], [1], ["é", {}]])
+@pytest.mark.parametrize("new", [[], [1], ["é", "\0"]])
+def test_an_append_to_a_list_counts_the_bytes_of_the_whole(site, db, session, changes, start, new):
+    value = start or []
+    if start is not None:
+        db.add_or_update_context_msg(session, start)
+    for _ in range(3):
+        value = [*value, *new]
+        assert len(value) == db.append_context_messages(session, new, key=None)
+        assert "null" == site.check(session, value).list_key
 
 
 @pytest.mark.parametrize("start", [None, {"k": []}, {"k": [1]}, {"a": 1, "k": [], "é": "ü"}])

@@ -70,6 +70,29 @@ def test_an_append_keeps_it(site, db, other, session, meanwhile):
     assert expected == other.get_context_messages(session)
 
 
+@cases
+def test_an_append_to_a_list_keeps_it(site, db, other, session, meanwhile):
+    db.append_context_messages(session, [0], key=None)
+    if meanwhile in (MEANWHILE["an append"], MEANWHILE["an append elsewhere"]):
+        with pytest.raises(InvalidRecordError, match="key=None"):
+            meanwhile(other)
+    else:
+        meanwhile(other)
+    theirs = other.get_context(session).get("context", [])
+    if isinstance(theirs, list):
+        expected = [*theirs, "mine", {}]
+        assert len(expected) == db.append_context_messages(session, ["mine", {}], key=None)
+    else:
+        expected = theirs
+        with pytest.raises(InvalidRecordError, match="not a list"):
+            db.append_context_messages(session, ["mine", {}], key=None)
+    assert expected == other.get_context_messages(session)
+    site.check(session, expected)
+    db.add_or_update_context_msg(session, [0, "mine"])
+    assert [0, "mine"] == other.get_context_messages(session)
+    assert 3 == db.append_context_messages(session, [1], key=None)
+
+
 def test_a_conflict_is_met_by_one_save_of_the_whole(db, other, session, monkeypatch):
     outcomes = []
     save = db._save_context_change

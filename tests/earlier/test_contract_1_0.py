@@ -100,6 +100,46 @@ def test_operations_on_the_history_came_later(db):
             getattr(db, name)(*args)
 
 
+def test_reading_a_part_came_later(db):
+    db.create_session("s1")
+    for number in range(5):
+        db.add_or_update_msg_to_conv("s1", "c", f"m{number}", "t", [], [], number)
+    for name in ("conv_id", "msg_type"):
+        for use in (
+            lambda name=name: db.get_conversations("s1", **{name: "c"}),
+            lambda name=name: db.get_conversations("s1", limit=1, before="m3", **{name: ""}),
+            lambda name=name: next(db.iter_conversations("s1", **{name: "c"})),
+        ):
+            with later(name):
+                use()
+    with later("get_messages"):
+        db.get_messages("s1", ["m1"])
+    plain = {"conv_id": None, "msg_type": None}
+    whole = [f"m{number}" for number in range(5)]
+    assert [message["msg_id"] for message in db.get_conversations("s1", **plain)] == whole
+    assert [message["msg_id"] for message in db.iter_conversations("s1", page=2, **plain)] == whole
+
+
+def test_a_first_page_of_its_own_is_asked_for_as_1_0_did(db):
+    class Reading(type(db)):
+        def _select_first_messages(self, session_id, limit):
+            return list(self._messages[session_id].values())[:limit]
+
+    with Reading() as reading:
+        reading.create_session("s1")
+        reading.add_or_update_msg_to_conv("s1", "c", "m", "t", [], [], 1)
+        assert [message["msg_id"] for message in reading.iter_conversations("s1")] == ["m"]
+        with pytest.raises(ConfigurationError, match=r"has no msg_type\."):
+            next(reading.iter_conversations("s1", msg_type="t"))
+
+
+def test_a_context_that_is_a_list_takes_nothing_new_of_it(db):
+    db.create_session("s1")
+    assert db.append_context_messages("s1", [1], key=None) == 1
+    assert db.append_context_messages("s1", [2, 3], key=None) == 3
+    assert db.get_context_messages("s1") == [1, 2, 3]
+
+
 def test_a_class_of_its_own_that_goes_further_is_adapted_once(db):
     class Further(type(db)):
         def _insert_session(self, row):

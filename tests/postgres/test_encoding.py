@@ -111,6 +111,15 @@ def test_an_id_that_the_server_cannot_hold_is_refused(db, encoding):
     assert db.get_session(name).get("session_id") == (name if possible else None)
     assert db.get_message("s", name).get("msg_id") == (name if possible else None)
     assert len(db.get_sessions(video_id=name)) == possible
+    ids = ["m", name] if possible else ["m"]
+    assert [m["msg_id"] for m in db.get_messages("s", [name, "none", "m"])] == ids
+    assert db.get_messages(name, [name, "m"]) == []
+    for part, value in (("conv_id", name), ("msg_type", name)):
+        found = db.get_conversations("s", **{part: value}, after="m", limit=1)
+        assert found == list(db.iter_conversations("s", **{part: value}, page=1))[1:] == []
+        with pytest.raises(InvalidRecordError, match="there is no message"):
+            db.get_conversations("s", **{part: value}, before="none")
+        assert len(db.get_conversations("s", **{part: value})) == (possible and part == "msg_type")
     assert db.delete_message("s", name) is possible
     assert db.pop_message("s", conv_id=name) is None
     assert db.delete_messages_after("nobody", name) == 0

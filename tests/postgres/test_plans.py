@@ -17,7 +17,7 @@ FILL = f"""
     FROM generate_series(1, {ROWS}) n;
     INSERT INTO director_conversations
     SELECT CASE WHEN n <= {ROWS // 2} THEN 's1' ELSE 's' || n % 1000 + 2 END, 'c', 'm' || n, n,
-        'output', '[]', '[]', '[]', NULL, 0, 0, '{{}}'
+        CASE n WHEN 40000 THEN 'rare' ELSE 'output' END, '[]', '[]', '[]', NULL, 0, 0, '{{}}'
     FROM generate_series(1, {ROWS}) n;
     INSERT INTO director_context_messages
     SELECT 's' || n, '[]', NULL, 0, 2, 1, 0, 0, '{{}}' FROM generate_series(1, {ROWS}) n;
@@ -70,6 +70,11 @@ PLANS = {
     "last messages": (STATEMENTS.select_last_messages, ("s1", PAGE), PAGE),
     "messages after": (STATEMENTS.select_messages_after, ("s1", "m500", PAGE), PAGE),
     "messages before": (STATEMENTS.select_messages_before, ("s1", "m500", PAGE), PAGE),
+    "messages by id": (STATEMENTS.select_messages_by_id, ("s1", ["m7", "m500", "x"]), 2),
+    "first of a part": (STATEMENTS.select_first_of_part, ("s1", PAGE, "c", "output"), PAGE),
+    "last of a type": (STATEMENTS.select_last_of_part, ("s1", PAGE, None, "output"), PAGE),
+    "part after": (STATEMENTS.select_part_after, ("s1", "m500", PAGE, "c", None), PAGE),
+    "part before": (STATEMENTS.select_part_before, ("s1", "m500", PAGE, "c", "output"), PAGE),
     "context": (STATEMENTS.select_context, ("s500",), 1),
     "long context": (STATEMENTS.select_context, ("long50",), 1001),
     "context's length": (STATEMENTS.select_context_length, ("long50", 1), 1),
@@ -96,6 +101,14 @@ def _nodes(plan):
         yield from _nodes(child)
 
 
+def literal(value):
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return f"'{{{','.join(value)}}}'"
+    return str(value) if isinstance(value, int) else f"'{value}'"
+
+
 CASES = [
     pytest.param(*plan, mode, id=f"{name}-{mode}")
     for name, plan in PLANS.items()
@@ -107,8 +120,8 @@ CASES = [
 
 @pytest.mark.parametrize(("statement", "parameters", "rows", "mode"), CASES)
 def test_a_page_is_read_by_an_index(filled, statement, parameters, rows, mode):
-    numbers = ", ".join("unknown" if isinstance(p, str) else "bigint" for p in parameters)
-    values = ", ".join(f"'{p}'" if isinstance(p, str) else str(p) for p in parameters)
+    numbers = ", ".join("bigint" if isinstance(p, int) else "unknown" for p in parameters)
+    values = ", ".join(map(literal, parameters))
     filled.execute(f"SET plan_cache_mode = {mode}")
     filled.execute(f"PREPARE page ({numbers}) AS ".encode() + statement)
     try:
@@ -131,6 +144,32 @@ def test_a_page_is_read_by_an_index(filled, statement, parameters, rows, mode):
         for node in _nodes(plan)
     ]
     assert max(read) <= rows
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan", "auto"])
+@pytest.mark.parametrize("back", [9_999, 45_000])
+def test_the_latest_of_a_kind_is_sought_from_the_end(filled, mode, back):
+    """However rare the planner knows it to be, no more is read than lies behind it."""
+    filled.execute(f"SET plan_cache_mode = {mode}")
+    types, values = "text, bigint, text, text", "'s1', 1, NULL, 'rare'"
+    filled.execute("BEGIN")
+    try:
+        filled.execute("UPDATE director_conversations SET msg_type = 'output' WHERE seq = 40000")
+        filled.execute(
+            "UPDATE director_conversations SET msg_type = 'rare' WHERE session_id = 's1' AND seq ="
+            f" {ROWS // 2 - back}"
+        )
+        name = f"latest_{back}_{mode}"
+        filled.execute(f"PREPARE {name} ({types}) AS ".encode() + STATEMENTS.select_last_of_part)
+        for _ in range(7):
+            (explained,) = filled.execute(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {name} ({values})"
+            ).fetchone()
+    finally:
+        filled.execute("ROLLBACK")
+    nodes = list(_nodes(explained[0]["Plan"]))
+    assert ["Limit", "Index Scan"] == [node["Node Type"] for node in nodes]
+    assert [1, back] == [nodes[-1]["Actual Rows"], nodes[-1]["Rows Removed by Filter"]]
 
 
 TEXT, NUMBER, FLAG = "text", "bigint", "boolean"
@@ -248,6 +287,11 @@ EVERY = {
     "select_last_messages": ([TEXT, NUMBER], "'s1', 50"),
     "select_messages_after": ([TEXT, TEXT, NUMBER], "'s1', 'm501', 50"),
     "select_messages_before": ([TEXT, TEXT, NUMBER], "'s1', 'm501', 50"),
+    "select_messages_by_id": ([TEXT, "text[]"], "'s1', '{m1,m501,x}'"),
+    "select_first_of_part": ([TEXT, NUMBER, TEXT, TEXT], "'s1', 50, 'c', 'rare'"),
+    "select_last_of_part": ([TEXT, NUMBER, TEXT, TEXT], "'s1', 1, NULL, 'rare'"),
+    "select_part_after": ([TEXT, TEXT, NUMBER, TEXT, TEXT], "'s1', 'm501', 50, 'x', NULL"),
+    "select_part_before": ([TEXT, TEXT, NUMBER, TEXT, TEXT], "'s1', 'm501', 1, 'c', 'rare'"),
     "delete_message": ([TEXT] * 2, "'s1', 'm1'"),
     "delete_messages": ([TEXT], "'s1'"),
     "replace_messages": (

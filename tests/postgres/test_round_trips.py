@@ -60,7 +60,15 @@ OPERATIONS = {
     "page before": lambda db: db.get_conversations("s", limit=10, before="m30"),
     "page after": lambda db: db.get_conversations("s", limit=10, after="m30"),
     "page of no session": lambda db: db.get_conversations("none", limit=10, after="m30"),
+    "latest of a kind": lambda db: db.get_conversations("s", limit=1, msg_type="output"),
+    "conversation of a part": lambda db: db.get_conversations("s", conv_id="c"),
+    "part before": lambda db: db.get_conversations("s", limit=9, conv_id="x", before="m30"),
+    "part after": lambda db: db.get_conversations("s", conv_id="c", msg_type="x", after="m30"),
+    "iteration": lambda db: list(db.iter_conversations("s")),
+    "iteration of a part": lambda db: list(db.iter_conversations("s", conv_id="c")),
     "message": lambda db: db.get_message("s", "m3"),
+    "messages by id": lambda db: db.get_messages("s", ["m3", "m2", "none"]),
+    "very many by id": lambda db: db.get_messages("s", [f"m{number}" for number in range(70_000)]),
     "save context": lambda db: db.add_or_update_context_msg("s", {"reasoning": [1, "x"]}),
     "grow context": lambda db: db.add_or_update_context_msg(
         "s", {"reasoning": [1, {"role": "user"}]}
@@ -122,6 +130,18 @@ def test_a_first_append_and_a_long_list_take_one_round_trip(warm, proxy):
         assert 3_002 == warm.append_context_messages("s", [1])
         assert 3_002 == len(warm.get_context_messages("s")["reasoning"])
     assert 2 == count.round_trips
+
+
+def test_an_append_to_a_context_that_is_a_list_takes_one_round_trip(warm, proxy):
+    for start in (None, [], [message(number) for number in range(3_000)]):
+        for _ in range(2):  # The first time, statements are prepared.
+            warm.delete_context("s")
+            if start is not None:
+                warm.add_or_update_context_msg("s", start)
+            with proxy.count() as count:
+                length = warm.append_context_messages("s", [{"new": 1}], key=None)
+            assert 1 + len(start or []) == length
+        assert 1 == count.round_trips
 
 
 def test_an_append_to_another_list_reads_and_saves_once(warm, proxy):

@@ -28,8 +28,11 @@ PAGES = {
     "select_sessions(before, video, collection)": (
         "_id=? AND (updated_at,created_at,session_id)<(?,?,?)"
     ),
-    "SELECT_FIRST_MESSAGES": "session_id=? AND seq>?",
-    "SELECT_LAST_MESSAGES": "session_id=? AND seq<?",
+    **{
+        f"select_messages({', '.join([*way, *part])})": f"session_id=? AND seq{comparison}?"
+        for way, comparison in (((), ">"), (("backward",), "<"))
+        for part in ((), ("conv",), ("kind",), ("conv", "kind"))
+    },
 }
 
 
@@ -96,6 +99,12 @@ def test_no_statement_scans_or_sorts(database, name):
 def test_a_page_begins_at_its_cursor(database, name):
     (step,) = plan_of(database, STATEMENTS[name])
     assert step.endswith(f"{PAGES[name]})")
+
+
+def test_messages_are_found_by_their_ids(database):
+    first, *others = plan_of(database, STATEMENTS["SELECT_MESSAGES_BY_ID"])
+    assert first.endswith("(session_id=? AND msg_id=?)")
+    assert [] == [step for step in others if step.startswith("SEARCH")]
 
 
 def test_a_cascade_finds_its_rows_by_an_index(database):

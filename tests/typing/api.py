@@ -65,7 +65,10 @@ def store(many: list[Mapping[str, Any]], few: Sequence[dict[str, object]]) -> No
 
 
 assert_type(db.get_conversations("s", limit=1, before="m"), list[Message])
+assert_type(db.get_conversations("s", conv_id="c", msg_type="plan"), list[Message])
+assert_type(db.get_messages("s", ["m", "n"]), list[Message])
 assert_type(db.iter_conversations("s", page=100), Iterator[Message])
+assert_type(db.iter_conversations("s", conv_id="c", msg_type=None), Iterator[Message])
 assert_type(db.iter_sessions(video_id="v"), Iterator[Session])
 assert_type(db.get_message("s", "m"), Message | dict[str, Any])
 assert_type(db.delete_message("s", "m"), bool)
@@ -76,6 +79,7 @@ assert_type(db.replace_conversation("s", db.get_conversations("s")[::-1]), int)
 
 db.add_or_update_context_msg("s", {"reasoning": []})
 assert_type(db.append_context_messages("s", [1], key="k"), int)
+assert_type(db.append_context_messages("s", [1], key=None), int)
 assert_type(db.get_context("s"), Context | dict[str, Any])
 assert_type(db.delete_context("s"), bool)
 
@@ -113,6 +117,7 @@ async def use_coroutines() -> None:
     assert_type(await adb.delete_session("s"), DeleteResult)
     assert_type(await adb.pop_message("s"), Message | None)
     assert_type(await adb.append_context_messages("s", [1], key="k"), int)
+    assert_type(await adb.get_messages("s", ("m",)), list[Message])
     assert_type(await adb.health(), Health)
     assert_type(adb.iter_conversations("s", page=100), AsyncIterator[Message])
     async for session in adb.iter_sessions(video_id="v"):

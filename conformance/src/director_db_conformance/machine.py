@@ -115,6 +115,8 @@ class OperationsMachine(RuleBasedStateMachine):
         for key, value in arguments.items():
             if key in _IDS and type(value) is int:
                 named[key] = self._ids[value]
+            elif key == "ids" and isinstance(value, list):
+                named[key] = [self._ids[item] if type(item) is int else item for item in value]
             elif key == "messages" and isinstance(value, list):
                 named[key] = [
                     self._with_ids(item) if isinstance(item, dict) and "msg_id" in item else item
@@ -175,18 +177,19 @@ class OperationsMachine(RuleBasedStateMachine):
         session=draw.known_ids,
         limit=draw.limits,
         cursor=draw.one_of([("after", -1), ("before", 0)]),
+        part=st.one_of(st.just({}), draw.some(**draw.part)),
     )
     def page_through_messages(
-        self, handle: int, session: int, limit: int, cursor: tuple[str, int]
+        self, handle: int, session: int, limit: int, cursor: tuple[str, int], part: dict[str, Any]
     ) -> None:
-        """Read all messages of a session, forwards or backwards, page by page."""
-        self.steps.append(("page_through_messages", (handle, session, limit, cursor)))
+        """Read all messages of a session or of a part, forwards or backwards, page by page."""
+        self.steps.append(("page_through_messages", (handle, session, limit, cursor, part)))
         operation, args = BY_NAME["get_conversations"], [self._sessions[session]]
         name, last = cursor
-        page = self.compare(handle, operation, args, {"limit": limit})
+        kwargs = {"limit": limit, **self._with_ids(part)}
+        page = self.compare(handle, operation, args, kwargs)
         while isinstance(page, list) and page:
-            edge = {name: page[last]["msg_id"]}
-            page = self.compare(handle, operation, args, {"limit": limit, **edge})
+            page = self.compare(handle, operation, args, {**kwargs, name: page[last]["msg_id"]})
 
 
 def _rule_of(operation: Operation) -> Callable[..., None]:

@@ -288,10 +288,20 @@ class Model:
             st.fixed_dictionaries({"after": draw.ids}, optional={"limit": draw.limits}),
             st.fixed_dictionaries({"before": draw.ids}, optional={"limit": draw.limits}),
             st.just({"before": 1, "after": 0}),
+            draw.some(limit=draw.limits, **draw.part),
+            draw.some(after=draw.ids, limit=draw.limits, **draw.part),
+            draw.some(before=draw.ids, limit=draw.limits, **draw.part),
         ),
     )
     def get_conversations(
-        self, session_id: Any, *, limit: Any = None, before: Any = None, after: Any = None
+        self,
+        session_id: Any,
+        *,
+        limit: Any = None,
+        before: Any = None,
+        after: Any = None,
+        conv_id: Any = None,
+        msg_type: Any = None,
     ) -> list[Record]:
         """Keep MSG-6."""
         if not self._has(session_id):
@@ -305,10 +315,15 @@ class Model:
             if cursor is not None and cursor not in ids:
                 raise InvalidRecordError(name, "unknown")
         if after is not None:
-            return found[ids.index(after) + 1 :][:most]
+            found = found[ids.index(after) + 1 :]
         if before is not None:
             found = found[: ids.index(before)]
-        return found if most is None else found[-most:]
+        for name, wanted in (("conv_id", conv_id), ("msg_type", msg_type)):
+            if wanted is not None:
+                found = [message for message in found if message[name] == wanted]
+        if most is None:
+            return found
+        return found[-most:] if after is None else found[:most]
 
     @operation(
         "MSG-9",
@@ -321,6 +336,23 @@ class Model:
         """Keep MSG-9."""
         there = self._has_message(session_id, msg_id)
         return copy.deepcopy(self.messages[session_id][msg_id]) if there else {}
+
+    @operation(
+        "MSG-12",
+        example={**_S1, "ids": ["m"]},
+        refused={"session_id": "", "ids": [""]},
+        refusals={"ids": [None, "m", {"m": 1}]},
+        weight=2,
+        drawn=st.builds(dict, ids=st.lists(draw.ids, max_size=5)),
+    )
+    def get_messages(self, session_id: Any, ids: Any) -> list[Record]:
+        """Keep MSG-12."""
+        if not self._has(session_id):
+            return []
+        if not isinstance(ids, list):
+            raise InvalidRecordError("ids", "no list")
+        known = self.messages[session_id].values()
+        return copy.deepcopy([message for message in known if message["msg_id"] in ids])
 
     @operation(
         "MSG-9",
@@ -457,7 +489,10 @@ class Model:
         changes="parts",
         needs_session="CTX-4",
         weight=3,
-        drawn=st.fixed_dictionaries({"messages": draw.items}, optional={"key": draw.keys}),
+        drawn=st.one_of(
+            st.fixed_dictionaries({"messages": draw.items}, optional={"key": draw.keys}),
+            st.fixed_dictionaries({"messages": draw.items, "key": st.none()}),
+        ),
     )
     def append_context_messages(
         self, session_id: Any, messages: Any, *, key: Any = "reasoning"
@@ -465,18 +500,20 @@ class Model:
         """Keep CTX-4."""
         _required(session_id, "session_id")
         items = plain(messages, "messages")
-        if not isinstance(key, str):
+        if key is not None and not isinstance(key, str):
             raise InvalidRecordError("key", "no str")
         self._session(session_id)
-        known = self.contexts.get(session_id, {"context": {}, "metadata": {}})
+        empty: Any = [] if key is None else {}
+        known = self.contexts.get(session_id, {"context": empty, "metadata": {}})
         context = copy.deepcopy(known["context"])
-        if not isinstance(context, dict) or not isinstance(context.get(key, []), list):
+        whole = context
+        if key is not None and isinstance(context, dict):
+            whole = context.setdefault(key, [])
+        if type(context) is not type(empty) or not isinstance(whole, list):
             raise InvalidRecordError(ANY_PATH, "no list")
-        items = [*context.get(key, []), *items]
-        self.add_or_update_context_msg(
-            session_id, {**context, key: items}, metadata=known["metadata"]
-        )
-        return len(items)
+        whole += items
+        self.add_or_update_context_msg(session_id, context, metadata=known["metadata"])
+        return len(whole)
 
     @operation("CTX-2", example=_S1, refused=_NOBODY)
     def get_context_messages(self, session_id: Any) -> Any:

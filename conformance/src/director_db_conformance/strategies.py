@@ -77,6 +77,10 @@ _NASTY: Final[list[Any]] = [
     {"1": 1, "01": 2}, {"\ud800": 1, "\0": 2}, {"__proto__": 1}, [{"b": [1.0, {"a": -0.0}]}, "x"],
     "x" * 3000,
 ]  # fmt: skip
+part: Final[dict[str, SearchStrategy[Any]]] = {
+    "conv_id": one_of([0, 0, 0, 1, 1, 2, "", None, "a\0", 5.0]),
+    "msg_type": one_of(["input", "input", "Input", "output", "", "\u00e9", None, "x" * 256, b"a"]),
+}
 payloads: Final = one_of(_PLAIN * (len(_NASTY) // len(_PLAIN)) + _NASTY)
 items: Final = st.lists(payloads, max_size=3)
 keys: Final = one_of(["reasoning"] * 5 + ["b", "b", "Reasoning", "", 'a"b', "\ud800", "$.b"])
@@ -130,7 +134,7 @@ REFUSED: Final[dict[str, list[Any]]] = {
     **dict.fromkeys(
         ["agents", "actions", "content", "context_messages", "metadata"], REFUSED_PAYLOADS
     ),
-    "key": [5, None],
+    "key": [5, b"key"],
     "revision": [1.0, True, "1", 2**63, _MIN_TIME - 1],
     "if_absent": [1, None, "x"],
 }

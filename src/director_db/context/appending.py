@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from director_db.checks import context_items, new_version, now, required_id
 from director_db.context.items import ListItems, SurrogateError
 from director_db.context.memory import RememberedContext, memory
-from director_db.context.parts import DEPTH_IN_DICT
+from director_db.context.parts import DEPTH_IN_DICT, LIST_ITSELF
 from director_db.context.saving import draft_context, save_draft
 from director_db.context.stored import appended
 from director_db.errors import (
@@ -45,11 +45,12 @@ def append_to_context(db: Storage, session_id: object, messages: object, key: ob
     wanted = required_id(session_id, "session_id")
     items = context_items(messages)
     # Checked before the context is read, and with the paths that the caller knows. In the context,
-    # the list stands in a dict.
-    check_payload(items, "messages", depth=2)
+    # the list stands in a dict, unless it is the context itself.
+    depth = DEPTH_IN_DICT - (key is None)
+    check_payload(items, "messages", depth=depth - 1)
     encoded = None
     if db.incremental_contexts:
-        encoded = ListItems(items, "messages", DEPTH_IN_DICT)
+        encoded = ListItems(items, "messages", depth)
         try:
             encoded.encode(range(len(items)))
         except SurrogateError:
@@ -58,9 +59,10 @@ def append_to_context(db: Storage, session_id: object, messages: object, key: ob
         encode_payload(items, "messages")
     elif encoded.total_bytes > MAX_PAYLOAD_BYTES:
         raise too_long("messages")
-    if not isinstance(key, str):
-        raise InvalidRecordError("key", f"a str, not {type(key).__name__}")
-    key = str.__str__(key)
+    if key is not None:
+        if not isinstance(key, str):
+            raise InvalidRecordError("key", f"a str or None, not {type(key).__name__}")
+        key = str.__str__(key)
     list_key = encode_payload(key, "key")
     length = None
     if encoded is not None and not is_marked(list_key):
@@ -70,7 +72,7 @@ def append_to_context(db: Storage, session_id: object, messages: object, key: ob
 
 def _append_encoded(db: Storage, session_id: str, list_key: str, items: ListItems) -> int | None:
     """Append without reading; None where the stored context has no such list in parts."""
-    rest = f"{{{list_key}:[]}}"
+    rest = "[]" if list_key == LIST_ITSELF else f"{{{list_key}:[]}}"
     alone = payload_bytes(rest) + items.total_bytes
     if alone > MAX_PAYLOAD_BYTES:
         raise too_long("context")
@@ -100,7 +102,7 @@ def _append_encoded(db: Storage, session_id: str, list_key: str, items: ListItem
     return length
 
 
-def _append_by_saving(db: Storage, session_id: str, key: str, items: list[Any]) -> int:
+def _append_by_saving(db: Storage, session_id: str, key: str | None, items: list[Any]) -> int:
     """Read the context, add to it, and save it unless another writer was faster."""
     deadline = time.monotonic() + _PATIENCE
     pause = _SHORTEST_PAUSE
@@ -128,7 +130,11 @@ def _append_by_saving(db: Storage, session_id: str, key: str, items: list[Any]) 
 
 
 def _save_if_unchanged(
-    db: Storage, session_id: str, stored: StoredContext | None, value: dict[str, Any], key: str
+    db: Storage,
+    session_id: str,
+    stored: StoredContext | None,
+    value: dict[str, Any] | list[Any],
+    key: str | None,
 ) -> SaveOutcome:
     """Save a context on top of the version that was read, None if there was none.
 

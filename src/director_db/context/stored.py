@@ -48,17 +48,27 @@ def context_record(row: StoredContext) -> Context:
 
 
 def appended(
-    stored: StoredContext | None, items: list[Any], key: str
-) -> tuple[dict[str, Any], int]:
+    stored: StoredContext | None, items: list[Any], key: str | None
+) -> tuple[dict[str, Any] | list[Any], int]:
     """Return a context with `items` added under `key`, and the new length of that list (CTX-4).
 
+    Without a key they are added to the context itself.
+
     Raises:
-        InvalidRecordError: the context is not a dict, or its `key` holds anything but a list.
+        InvalidRecordError: the context is not a dict, or its `key` holds anything but a list; or
+            the context itself is not a list.
     """
-    context = {} if stored is None else context_value(stored)
-    if not isinstance(context, dict):
-        reason = f"the stored context is of type {type(context).__name__}, not a dict"
+    wanted: type[Any] = list if key is None else dict
+    context = wanted() if stored is None else context_value(stored)
+    if not isinstance(context, wanted):
+        found = type(context).__name__
+        reason = f"the stored context is of type {found}, not a {wanted.__name__}"
+        if found in {"dict", "list"}:
+            reason += "; give its key" if key is None else "; append to it with key=None"
         raise InvalidRecordError("context", reason)
+    if key is None:
+        context.extend(items)
+        return context, len(context)
     known = context.setdefault(key, [])
     if not isinstance(known, list):
         reason = f"holds what is of type {type(known).__name__}, not a list to append to"

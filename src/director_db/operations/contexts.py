@@ -52,24 +52,26 @@ class ContextOperations(Instance):
     @final
     @operation
     def append_context_messages(
-        self, session_id: str, messages: Sequence[Any], *, key: str = "reasoning"
+        self, session_id: str, messages: Sequence[Any], *, key: str | None = "reasoning"
     ) -> int:
         """Add messages to the end of the list under `key` of the context (CTX-4).
 
         Workers that append at once lose nothing. A context that does not exist yet becomes
-        ``{key: [...]}``; the metadata stays.
+        ``{key: [...]}``, or the list itself with ``key=None``; the metadata stays.
 
         Args:
             session_id: the session, which must exist.
             messages: a list of any JSON values.
-            key: the key of the list in the context, which is a dict.
+            key: the key of the list in the context, which is a dict; None for a context that is a
+                list itself.
 
         Returns:
             The new length of the list.
 
         Raises:
-            InvalidRecordError: a value has no exact form; the context is not a dict; what stands
-                under `key` is not a list; or the whole would exceed 64 MiB.
+            InvalidRecordError: a value has no exact form; the context is not a dict, or with
+                ``key=None`` not a list; what stands under `key` is not a list; or the whole would
+                exceed 64 MiB.
             SessionNotFoundError: there is no such session; nothing is stored.
         """
         return append_to_context(self, session_id, messages, key)

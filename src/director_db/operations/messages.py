@@ -1,4 +1,4 @@
-"""The operations on messages (MSG-1 to MSG-10)."""
+"""The operations on messages (MSG-1 to MSG-12)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, final
 from director_db.checks import (
     PAGE,
     lookup_id,
+    lookup_ids,
     message_guards,
+    message_part,
     message_query,
     message_row,
     message_rows,
@@ -142,8 +144,13 @@ class MessageOperations(Instance):
         limit: int | None = None,
         before: str | None = None,
         after: str | None = None,
+        conv_id: str | None = None,
+        msg_type: str | None = None,
     ) -> list[Message]:
         """Return the messages of a session, oldest first: the order of first insertion (MSG-6).
+
+        With `conv_id` or `msg_type` those that have it, and the limit counts them alone. They are
+        sought along the order, so ``limit=1`` finds the latest of a kind fast if it is not far.
 
         Args:
             session_id: the session; one that does not exist has no messages.
@@ -151,6 +158,8 @@ class MessageOperations(Instance):
             before: a message id; the last `limit` messages before it are returned.
             after: a message id; the first `limit` messages after it are returned. With neither, the
                 last `limit` of all.
+            conv_id: only messages of this conversation; None for any.
+            msg_type: only messages of this type; None for any.
 
         Raises:
             InvalidRecordError: `before` and `after` together, a `limit` below 1, or a message id
@@ -159,8 +168,9 @@ class MessageOperations(Instance):
         wanted = lookup_id(session_id)
         if wanted is None:
             return []
+        part = message_part(conv_id, msg_type)
         try:
-            query = message_query(wanted, limit, before, after)
+            query = message_query(wanted, limit, before, after, *(part or ()))
         except InvalidRecordError:
             if self._has_session(wanted):
                 raise
@@ -168,10 +178,17 @@ class MessageOperations(Instance):
         rows = self._select_messages(query)
         if rows is None:
             raise unknown_cursor(before, after)
-        return message_records(rows)
+        return [] if part is None else message_records(rows)
 
     @final
-    def iter_conversations(self, session_id: str, *, page: int = PAGE) -> Iterator[Message]:
+    def iter_conversations(
+        self,
+        session_id: str,
+        *,
+        page: int = PAGE,
+        conv_id: str | None = None,
+        msg_type: str | None = None,
+    ) -> Iterator[Message]:
         """Return the messages of a session one by one, oldest first, read in pages (MSG-10).
 
         They are the records of `get_conversations`, for what is too long for one list. Each page is
@@ -184,11 +201,14 @@ class MessageOperations(Instance):
         Args:
             session_id: the session; one that does not exist has no messages.
             page: how many to read at once, at least 1.
+            conv_id: only messages of this conversation; None for any.
+            msg_type: only messages of this type; None for any.
 
         Raises:
             InvalidRecordError: `page` is below 1. A session that does not exist has none first.
         """
-        return chain.from_iterable(self._message_pages(session_id, page=page))
+        pages = self._message_pages(session_id, page=page, conv_id=conv_id, msg_type=msg_type)
+        return chain.from_iterable(pages)
 
     @final
     @operation
@@ -199,6 +219,31 @@ class MessageOperations(Instance):
             return {}
         row = self._select_message(session, message)
         return {} if row is None else message_records((row,))[0]
+
+    @final
+    @operation
+    def get_messages(self, session_id: str, ids: Sequence[str]) -> list[Message]:
+        """Return the messages with these ids, oldest first (MSG-12).
+
+        Args:
+            session_id: the session; one that does not exist has no messages.
+            ids: a list of at most 100,000 message ids, in any order. One that is not there is left
+                out; one that comes twice counts once.
+
+        Raises:
+            InvalidRecordError: `ids` is no list, or too long. A session that does not exist is
+                ``[]`` first.
+        """
+        wanted = lookup_id(session_id)
+        if wanted is None:
+            return []
+        try:
+            msg_ids = lookup_ids(ids)
+        except InvalidRecordError:
+            if self._has_session(wanted):
+                raise
+            return []
+        return message_records(self._select_messages_by_id(wanted, msg_ids)) if msg_ids else []
 
     @final
     @operation
@@ -216,34 +261,53 @@ class MessageOperations(Instance):
         wanted = lookup_id(session_id)
         return wanted is not None and self._delete_messages(wanted)
 
-    def _message_pages(self, session_id: str, *, page: int = PAGE) -> Iterator[list[Message]]:
+    def _message_pages(
+        self,
+        session_id: str,
+        *,
+        page: int = PAGE,
+        conv_id: str | None = None,
+        msg_type: str | None = None,
+    ) -> Iterator[list[Message]]:
         """Yield pages of messages, none empty; no operation is under way between two of them."""
+        part = message_part(conv_id, msg_type)
+        is_whole = part == (None, None)
         seen: list[str] = []
         again: set[str] = set()
         cursor = None
         while True:
-            found = self._page_after(session_id, page, cursor)
+            found = self._page_after(session_id, page, cursor, part)
             if found is None:
                 # The cursor was deleted. Any other that came may have been stored again since, and
                 # so stand behind what is new: from the first message.
                 again = {*seen}
-                found = self._page_after(session_id, page, None) or []
-            # Only those at the start: one that was stored again stands behind what is new.
-            skipped = 0
-            while skipped < len(found) and found[skipped]["msg_id"] in again:
-                skipped += 1
-            new = found[skipped:]
+                found = self._page_after(session_id, page, None, part) or []
+            if is_whole:
+                # Only those at the start: one that was stored again stands behind what is new.
+                skipped = 0
+                while skipped < len(found) and found[skipped]["msg_id"] in again:
+                    skipped += 1
+                new = found[skipped:]
+            else:
+                # In a part they may stand between others, which have been changed to belong to it.
+                new = [message for message in found if message["msg_id"] not in again]
             more = bool(found) and len(found) >= page
             cursor = found[-1]["msg_id"] if found else None  # Before the records are the caller's.
             if new:
-                again = set()
+                again = set() if is_whole else again
                 seen.extend(message["msg_id"] for message in new)
                 yield new
             if not more:
                 return
 
     @operation
-    def _page_after(self, session_id: str, page: int, cursor: str | None) -> list[Message] | None:
+    def _page_after(
+        self,
+        session_id: str,
+        page: int,
+        cursor: str | None,
+        part: tuple[str | None, str | None] | None,
+    ) -> list[Message] | None:
         """Return a page, the first one after no cursor; None if the cursor is not there."""
         wanted = lookup_id(session_id)
         if wanted is None:
@@ -254,9 +318,11 @@ class MessageOperations(Instance):
             if self._has_session(wanted):
                 raise
             return []
+        if part is None:
+            return []
         if cursor is None:
-            return message_records(self._select_first_messages(wanted, limit))
-        rows = self._select_messages(MessageQuery(wanted, limit, None, cursor))
+            return message_records(self._select_first_messages(wanted, limit, *part))
+        rows = self._select_messages(MessageQuery(wanted, limit, None, cursor, *part))
         return None if rows is None else message_records(rows)
 
     def _store_guarded(self, session_id: str, rows: Sequence[GuardedMessage]) -> list[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import time
 from contextlib import closing
 from typing import Final
 
@@ -116,6 +117,17 @@ class BrokenDB(Mutant, SQLiteDB):
             lambda connection: connection.execute(statement, parameters).fetchall(),
             foreign_keys=foreign_keys,
         )
+
+
+def read_until_changed(read, known, seconds):
+    """Read again and again until something else than `known` comes, or so many seconds are over.
+
+    So who reads twice loses the race whenever others write at all, however busy the machine is.
+    """
+    until = time.monotonic() + seconds
+    while (found := read()) == known and time.monotonic() < until:
+        time.sleep(ROUND_TRIP)
+    return found
 
 
 def replace(original, broken):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
@@ -17,6 +18,7 @@ from director_db.rows import (
     SessionRow,
 )
 from director_db_postgres import citus, schema, settings
+from director_db_postgres.arrays import TextArray
 from director_db_postgres.bulk import columns, merge
 from director_db_postgres.contexts import ContextStorage
 from director_db_postgres.database import Database
@@ -279,22 +281,34 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
         limit = _NO_LIMIT if query.limit is None else query.limit
         cursor = query.after if query.before is None else query.before
-        parameters: list[str | int] = [query.session_id, limit]
+        wanted = [] if query[4:] == (None, None) else [query.conv_id, query.msg_type]
+        parameters: list[str | int | None] = [query.session_id, limit]
         if cursor is None:
             backward = query.limit is not None
-            statement = (
-                self._sql.select_last_messages if backward else self._sql.select_first_messages
+            whole, part = (
+                (self._sql.select_last_messages, self._sql.select_last_of_part)
+                if backward
+                else (self._sql.select_first_messages, self._sql.select_first_of_part)
             )
         else:
             parameters.insert(1, cursor)
             backward = query.before is not None
-            statement = (
-                self._sql.select_messages_before if backward else self._sql.select_messages_after
+            whole, part = (
+                (self._sql.select_messages_before, self._sql.select_part_before)
+                if backward
+                else (self._sql.select_messages_after, self._sql.select_part_after)
             )
         try:
-            rows = self._rows(statement, parameters)
+            rows = (
+                self._rows(part, [*parameters, *wanted])
+                if wanted
+                else self._rows(whole, parameters)
+            )
         except InvalidRecordError:
-            # The server's encoding has no form for one of the ids.
+            # The server's encoding has no form for one of the ids, or for what the part has.
+            if wanted:
+                beside = query._replace(limit=1, conv_id=None, msg_type=None)
+                return None if self._select_messages(beside) is None else []
             there = cursor is not None and self._select_session(query.session_id) is not None
             return None if there else []
         if cursor is not None and len(rows) == 1 and rows[0][2] is None:
@@ -302,6 +316,32 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
         if backward:
             rows.reverse()
         return rows
+
+    def _select_first_messages(
+        self, session_id: str, limit: int, conv_id: str | None = None, msg_type: str | None = None
+    ) -> Sequence[MessageColumns]:
+        if conv_id is None and msg_type is None:
+            return self._select(self._sql.select_first_messages, (session_id, limit))
+        values = (session_id, limit, conv_id, msg_type)
+        return self._select(self._sql.select_first_of_part, values)
+
+    def _select_messages_by_id(
+        self, session_id: str, msg_ids: Sequence[str]
+    ) -> Sequence[MessageColumns]:
+        def select(wanted: Sequence[str]) -> list[tuple[Any, ...]]:
+            return self._rows(self._sql.select_messages_by_id, (session_id, TextArray(wanted)))
+
+        try:
+            rows = select(msg_ids)
+        except InvalidRecordError:
+            # The server's encoding has no form for one of them, and does not say for which.
+            there = [
+                name
+                for name in msg_ids
+                if name.isascii() or self._select_message(session_id, name) is not None
+            ]
+            rows = unless_impossible(lambda: select(there), [])
+        return [row[:-1] for row in sorted(rows, key=itemgetter(-1))]
 
     def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
         return self._select_one(self._sql.select_message, session_id, msg_id)

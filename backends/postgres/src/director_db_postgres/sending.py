@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeVar
 
+    from director_db_postgres.arrays import TextArray
     from director_db_postgres.connections import Connection
     from director_db_postgres.database import Database
     from director_db_postgres.statements import Statements
 
     T = TypeVar("T")
+    Parameter = str | int | TextArray | None
 
 
 class Sending(Storage):
@@ -25,10 +27,10 @@ class Sending(Storage):
     _database: Database
     _sql: Statements
 
-    def _rows(self, statement: bytes, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
+    def _rows(self, statement: bytes, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
         return self._database.read(lambda connection: connection.run(statement, parameters).rows())
 
-    def _select(self, statement: bytes, parameters: Sequence[str | int]) -> list[tuple[Any, ...]]:
+    def _select(self, statement: bytes, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
         return unless_impossible(lambda: self._rows(statement, parameters), [])
 
     def _select_one(self, statement: bytes, *key: str) -> tuple[Any, ...] | None:

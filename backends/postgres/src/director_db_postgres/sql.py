@@ -303,6 +303,12 @@ SELECT_MESSAGE: Final = f"""
     WHERE session_id = $1::text AND msg_id = $2::text
 """
 
+# No order is asked for: the server would sort long texts, or walk all the session in that order.
+SELECT_MESSAGES_BY_ID: Final = f"""
+    SELECT {_MESSAGE_COLUMNS}, seq FROM {{schema}}director_conversations
+    WHERE session_id = $1::text AND msg_id = ANY($2::text[])
+"""
+
 SELECT_FIRST_MESSAGES: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM {{schema}}director_conversations
     WHERE session_id = $1::text ORDER BY seq LIMIT $2::bigint
@@ -322,6 +328,7 @@ _SELECT_MESSAGES_BY_CURSOR: Final = f"""
             SELECT seq FROM {{{{schema}}}}director_conversations
             WHERE session_id = $1::text AND msg_id = $2::text
         )
+        {{part}}
         ORDER BY seq {{direction}} LIMIT $3::bigint
     )
     UNION ALL
@@ -333,9 +340,43 @@ _SELECT_MESSAGES_BY_CURSOR: Final = f"""
     )
 """
 
-SELECT_MESSAGES_AFTER: Final = _SELECT_MESSAGES_BY_CURSOR.format(comparison=">", direction="ASC")
+SELECT_MESSAGES_AFTER: Final = _SELECT_MESSAGES_BY_CURSOR.format(
+    comparison=">", direction="ASC", part=""
+)
 
-SELECT_MESSAGES_BEFORE: Final = _SELECT_MESSAGES_BY_CURSOR.format(comparison="<", direction="DESC")
+SELECT_MESSAGES_BEFORE: Final = _SELECT_MESSAGES_BY_CURSOR.format(
+    comparison="<", direction="DESC", part=""
+)
+
+
+# Only messages of a conversation, or a type, or both; NULL stands for any. There is no index of
+# them: each would cost every write more than 2 %. So a page is sought along the places. The planner
+# must not see how rare a value is, or it would take the whole table for the shorter way; of a
+# COALESCE it expects that half of the rows pass.
+def _part(conv_id: str, msg_type: str) -> str:
+    return (
+        f"AND coalesce(conv_id = {conv_id}::text, {conv_id}::text IS NULL)"
+        f" AND coalesce(msg_type = {msg_type}::text, {msg_type}::text IS NULL)"
+    )
+
+
+SELECT_FIRST_OF_PART: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM {{schema}}director_conversations
+    WHERE session_id = $1::text {_part("$3", "$4")} ORDER BY seq LIMIT $2::bigint
+"""
+
+SELECT_LAST_OF_PART: Final = f"""
+    SELECT {_MESSAGE_COLUMNS} FROM {{schema}}director_conversations
+    WHERE session_id = $1::text {_part("$3", "$4")} ORDER BY seq DESC LIMIT $2::bigint
+"""
+
+SELECT_PART_AFTER: Final = _SELECT_MESSAGES_BY_CURSOR.format(
+    comparison=">", direction="ASC", part=_part("$4", "$5")
+)
+
+SELECT_PART_BEFORE: Final = _SELECT_MESSAGES_BY_CURSOR.format(
+    comparison="<", direction="DESC", part=_part("$4", "$5")
+)
 
 DELETE_MESSAGE: Final = """
     DELETE FROM {schema}director_conversations WHERE session_id = $1::text AND msg_id = $2::text

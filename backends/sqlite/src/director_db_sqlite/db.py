@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, cast
 
 from director_db import BaseDB, ConfigurationError
@@ -242,8 +244,11 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
         cursor = query.after if query.before is None else query.before
         forward = query.after is not None or (query.limit is None and query.before is None)
-        statement = sql.SELECT_FIRST_MESSAGES if forward else sql.SELECT_LAST_MESSAGES
         limit = _NO_LIMIT if query.limit is None else query.limit
+        statement = sql.select_messages(
+            backward=not forward, conv=query.conv_id is not None, kind=query.msg_type is not None
+        )
+        part = [text for text in (query.conv_id, query.msg_type) if text is not None]
 
         def select(connection: sqlite3.Connection) -> list[MessageColumns] | None:
             place = _BEFORE_ALL if forward else _AFTER_ALL
@@ -254,18 +259,35 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
                     return [] if there is None else None
                 # A place never changes, so the page may be read in a second statement.
                 place = found[0]
-            rows = connection.execute(statement, (query.session_id, place, limit)).fetchall()
+            values = (query.session_id, place, *part, limit)
+            rows = connection.execute(statement, values).fetchall()
             if not forward:
                 rows.reverse()
             return rows
 
         return self._database.read(select)
 
-    def _select_first_messages(self, session_id: str, limit: int) -> list[MessageColumns]:
-        values = (session_id, _BEFORE_ALL, limit)
-        return self._database.read(
-            lambda connection: connection.execute(sql.SELECT_FIRST_MESSAGES, values).fetchall()
+    def _select_first_messages(
+        self, session_id: str, limit: int, conv_id: str | None = None, msg_type: str | None = None
+    ) -> list[MessageColumns]:
+        statement = sql.select_messages(
+            backward=False, conv=conv_id is not None, kind=msg_type is not None
         )
+        part = [text for text in (conv_id, msg_type) if text is not None]
+        values = (session_id, _BEFORE_ALL, *part, limit)
+        return self._database.read(
+            lambda connection: connection.execute(statement, values).fetchall()
+        )
+
+    def _select_messages_by_id(
+        self, session_id: str, msg_ids: Sequence[str]
+    ) -> list[MessageColumns]:
+        # One parameter for all of them, as SQLite has a limit for their number.
+        values = (session_id, json.dumps(list(msg_ids), ensure_ascii=False))
+        rows = self._database.read(
+            lambda connection: connection.execute(sql.SELECT_MESSAGES_BY_ID, values).fetchall()
+        )
+        return [row[:-1] for row in sorted(rows, key=itemgetter(-1))]
 
     def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
         def select(connection: sqlite3.Connection) -> MessageColumns | None:

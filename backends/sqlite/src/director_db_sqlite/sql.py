@@ -128,15 +128,29 @@ SELECT_MESSAGE: Final = f"""
 
 SELECT_PLACE: Final = "SELECT seq FROM director_conversations WHERE session_id = ? AND msg_id = ?"
 
-SELECT_FIRST_MESSAGES: Final = f"""
-    SELECT {_MESSAGE_COLUMNS} FROM director_conversations
-    WHERE session_id = ? AND seq > ? ORDER BY seq LIMIT ?
+# No order is asked for: with one, the planner might walk all the session in it.
+SELECT_MESSAGES_BY_ID: Final = f"""
+    SELECT {_MESSAGE_COLUMNS}, seq FROM director_conversations
+    WHERE session_id = ? AND msg_id IN (SELECT value FROM json_each(?))
 """
 
-SELECT_LAST_MESSAGES: Final = f"""
-    SELECT {_MESSAGE_COLUMNS} FROM director_conversations
-    WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?
-"""
+
+@functools.cache
+def select_messages(*, backward: bool, conv: bool, kind: bool) -> str:
+    """Return the statement of a page of messages; its parameters in the order of the conditions.
+
+    There is no index of conversations or types: each would cost every write more than 2 %. The page
+    is sought along the places, and what does not belong to it is not read beyond its type.
+    """
+    comparison, direction = ("<", "DESC") if backward else (">", "ASC")
+    conditions = f"seq {comparison} ?"
+    conditions += " AND conv_id = ?" if conv else ""
+    conditions += " AND msg_type = ?" if kind else ""
+    return f"""
+        SELECT {_MESSAGE_COLUMNS} FROM director_conversations
+        WHERE session_id = ? AND {conditions} ORDER BY seq {direction} LIMIT ?
+    """
+
 
 DELETE_MESSAGE: Final = "DELETE FROM director_conversations WHERE session_id = ? AND msg_id = ?"
 

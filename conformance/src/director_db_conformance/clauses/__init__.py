@@ -11,6 +11,7 @@ from typing import Final
 
 from director_db_conformance.clauses.context import ContextClauses
 from director_db_conformance.clauses.context_appending import ContextAppendingClauses
+from director_db_conformance.clauses.context_list import ContextListClauses
 from director_db_conformance.clauses.contexts_at_once import ContextsAtOnceClauses
 from director_db_conformance.clauses.coroutines import CoroutineClauses
 from director_db_conformance.clauses.deleting import DeletingClauses
@@ -30,6 +31,7 @@ from director_db_conformance.clauses.messages_at_once import MessagesAtOnceClaus
 from director_db_conformance.clauses.messages_bulk import MessageBulkClauses
 from director_db_conformance.clauses.messages_guarded import GuardedMessageClauses
 from director_db_conformance.clauses.messages_paging import MessagePagingClauses
+from director_db_conformance.clauses.messages_part import MessagePartClauses
 from director_db_conformance.clauses.processes_at_once import ProcessesAtOnceClauses
 from director_db_conformance.clauses.sessions import SessionClauses
 from director_db_conformance.clauses.sessions_at_once import SessionsAtOnceClauses
@@ -49,8 +51,10 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     GuardedMessageClauses,
     HistoryClauses,
     IterationClauses,
+    MessagePartClauses,
     ContextClauses,
     ContextAppendingClauses,
+    ContextListClauses,
     DeletingClauses,
     ValueClauses,
     OwnershipClauses,

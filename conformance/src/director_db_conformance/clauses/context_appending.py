@@ -169,7 +169,7 @@ class ContextAppendingClauses:
                     error = expect_error(InvalidRecordError, call, name, [1, {"x": bad}])
                     where = "messages[1].x"
                     expect(error.path, where)
-                for key in (None, 5, b"k", True, ["k"]):
+                for key in (5, b"k", True, ["k"], 0, False, b""):
                     error = expect_error(InvalidRecordError, call, name, [1], key=key)
                     expect(error.path, "key")
 

@@ -145,6 +145,29 @@ class ContextsAtOnceClauses:
         expect(stored, {"a": 1, "k": ["first", *items], "b": 2}, "all blocks, by their ends")
 
     @clause("CTX-4", level="concurrent")
+    def test_ctx_4_appends_to_a_list_at_once_lose_nothing(self, place: RecordedPlace) -> None:
+        """Without a key as well every append is one block, also those that begin the list."""
+        handles = [place.open(), place.open()]
+
+        def append(name: str, number: int) -> list[tuple[int, list[str]]]:
+            appended = []
+            for step in range(6):
+                block = [f"{number}.{step}.{part}" for part in range(1 + step % 3)]
+                length = handles[number % 2].append_context_messages(name, block, key=None)
+                appended.append((length, block))
+            return appended
+
+        for start in (None, [], ["first"], ["\ud800"]):
+            name = new_session(handles[0], f"s{start}")
+            if start is not None:
+                handles[0].add_or_update_context_msg(name, start)
+            by_worker = at_once([partial(append, name, number) for number in range(THREADS)])
+            blocks = sorted(pair for own in by_worker for pair in own)
+            items = [item for _, block in blocks for item in block]
+            for handle in handles:
+                expect(handle.get_context_messages(name), [*(start or []), *items])
+
+    @clause("CTX-4", level="concurrent")
     def test_ctx_4_first_appends_at_once_lose_nothing(self, place: RecordedPlace) -> None:
         """Workers that append to a context that does not exist yet make one context of it."""
         handles = [place.open(), place.open()]

@@ -550,7 +550,8 @@ class AppendReadsItsLength(BrokenDB, rule="CTX-4", level="concurrent"):
     def append_context_messages(self, session_id, messages, *, key="reasoning"):
         super().append_context_messages(session_id, messages, key=key)
         travel()
-        return len(self.get_context_messages(session_id).get(key, []))
+        context = self.get_context_messages(session_id)
+        return len(context if key is None else context.get(key, []))
 
 
 class AppendTriesOnce(WholeContexts, rule="CTX-4", level="concurrent"):

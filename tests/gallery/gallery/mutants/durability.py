@@ -50,6 +50,10 @@ class _Buffering(BrokenDB):
         self._flush()
         return super()._select_messages(query)
 
+    def _select_messages_by_id(self, session_id, msg_ids):
+        self._flush()
+        return super()._select_messages_by_id(session_id, msg_ids)
+
     def _select_message(self, session_id, msg_id):
         self._flush()
         return super()._select_message(session_id, msg_id)

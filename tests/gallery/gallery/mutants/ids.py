@@ -64,6 +64,11 @@ class _LooseIds(BrokenDB):
         query = query._replace(session_id=session_id, before=before, after=after)
         return super()._select_messages(query)
 
+    def _select_messages_by_id(self, session_id, msg_ids):
+        session_id = self._session(session_id)
+        msg_ids = [self._message(session_id, msg_id) for msg_id in msg_ids]
+        return super()._select_messages_by_id(session_id, msg_ids)
+
     def _select_message(self, session_id, msg_id):
         session_id = self._session(session_id)
         return super()._select_message(session_id, self._message(session_id, msg_id))

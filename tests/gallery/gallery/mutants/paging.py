@@ -7,6 +7,11 @@ from director_db.rows import MessageQuery
 from gallery.broken import BrokenDB
 
 
+def belongs(row, query):
+    """Say whether a message is of the part that a query asks for."""
+    return query.conv_id in {None, row.conv_id} and query.msg_type in {None, row.msg_type}
+
+
 class _Paged(BrokenDB):
     """Pages in Python, so that each step can go wrong by itself."""
 
@@ -18,6 +23,7 @@ class _Paged(BrokenDB):
             if place is None:
                 return None if self._has_session(query.session_id) else []
             rows = self._beside(rows, place, before=query.before is not None)
+        rows = [row for row in rows if belongs(row, query)]
         if query.limit is None:
             return rows
         return self._cut(rows, query.limit, first=query.after is not None)
@@ -149,6 +155,7 @@ class CursorsRemembered(_Paged, rule="LIF-1", level="concurrent"):
         if place is None:
             return super()._select_messages(query)
         rows = self._beside(rows, place, before=query.before is not None)
+        rows = [row for row in rows if belongs(row, query)]
         limit = len(rows) if query.limit is None else query.limit
         return self._cut(rows, limit, first=query.after is not None) if rows else rows
 
@@ -168,29 +175,29 @@ class CursorsRemembered(_Paged, rule="LIF-1", level="concurrent"):
 class EmptyCursorIsNone(BrokenDB, rule="MSG-6"):
     """``if after:``: an empty cursor reads from the start."""
 
-    def get_conversations(self, session_id, *, limit=None, before=None, after=None):
+    def get_conversations(self, session_id, *, limit=None, before=None, after=None, **part):
         return super().get_conversations(
-            session_id, limit=limit, before=before or None, after=after or None
+            session_id, limit=limit, before=before or None, after=after or None, **part
         )
 
 
 class BothCursorsAccepted(BrokenDB, rule="MSG-6"):
     """`before` wins over `after` and nobody is told."""
 
-    def get_conversations(self, session_id, *, limit=None, before=None, after=None):
+    def get_conversations(self, session_id, *, before=None, after=None, **kwargs):
         if before is not None:
             after = None
-        return super().get_conversations(session_id, limit=limit, before=before, after=after)
+        return super().get_conversations(session_id, before=before, after=after, **kwargs)
 
 
 class NoMessagesBeforeChecks(BrokenDB, rule="MSG-6"):
     """The arguments are checked first, so a session that is missing raises for a bad limit."""
 
-    def get_conversations(self, session_id, *, limit=None, before=None, after=None):
+    def get_conversations(self, session_id, *, limit=None, **kwargs):
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             message = "at least 1"
             raise InvalidRecordError("limit", message)
-        return super().get_conversations(session_id, limit=limit, before=before, after=after)
+        return super().get_conversations(session_id, limit=limit, **kwargs)
 
 
 class MissingSessionIsNoCursor(BrokenDB, rule="MSG-6"):

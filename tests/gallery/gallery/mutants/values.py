@@ -779,7 +779,8 @@ class AppendFillsTheCallersList(BrokenDB, rule="VAL-7"):
     def append_context_messages(self, session_id, messages, *, key="reasoning"):
         length = super().append_context_messages(session_id, messages, key=key)
         if isinstance(messages, list):
-            messages[:] = self.get_context_messages(session_id)[key]
+            context = self.get_context_messages(session_id)
+            messages[:] = context if key is None else context[key]
         return length
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 
 from director_db.rows import DeletedComponents, StoredMessage
 from director_db_postgres import errors, schema
-from gallery.broken import ROUND_TRIP
+from gallery.broken import ROUND_TRIP, read_until_changed
 from gallery.postgres.broken import BrokenPostgresDB, connect_with, edit_sql
 
 _INSERT_MESSAGE = """
@@ -256,6 +257,67 @@ class LimitOfFourBytes(BrokenPostgresDB, rule="MSG-6"):
         with self._connect() as connection:
             connection.execute("SELECT %s::integer", [query.limit])
         return super()._select_messages(query)
+
+
+class AnyListWillDo(BrokenPostgresDB, rule="CTX-4"):
+    """The list that is kept in parts is appended to, whatever its key."""
+
+    by = "a_list_takes_no_key"
+
+    @classmethod
+    def break_code(cls):
+        edit_sql("APPEND_TO_CONTEXT", ("known.list_key = $2::text", "known.list_key IS NOT NULL"))
+
+
+class NullIsNoPart(BrokenPostgresDB, rule="MSG-6"):
+    """``conv_id = NULL`` where no conversation is asked for: nothing is equal to it."""
+
+    by = "every_page_of_every_part"
+
+    @classmethod
+    def break_code(cls):
+        for name, number in (("SELECT_LAST_OF_PART", 3), ("SELECT_PART_AFTER", 4)):
+            edit_sql(name, (f"coalesce(conv_id = ${number}::text, ${number}::text IS NULL)",
+                            f"conv_id = ${number}::text"))  # fmt: skip
+
+
+class OrderAsTheIndexGives(BrokenPostgresDB, rule="MSG-12"):
+    """No order is asked for, and the rows come in that of the index, or of the table."""
+
+    by = "in_the_order_of_the_conversation"
+
+    def _select_messages_by_id(self, session_id, msg_ids):
+        with self._connect() as connection:
+            found = connection.execute(
+                "SELECT msg_id FROM director_conversations WHERE session_id = %s"
+                " AND msg_id = ANY(%s) ORDER BY ctid",
+                [session_id, list(msg_ids)],
+            ).fetchall()
+        rows = map(StoredMessage._make, super()._select_messages_by_id(session_id, msg_ids))
+        known = {row.msg_id: row for row in rows}
+        return [known[msg_id] for (msg_id,) in found]
+
+
+class AParameterForEachId(BrokenPostgresDB, rule="MSG-12"):
+    """``IN ($2, $3, ...)``; the protocol counts its parameters with 16 bits."""
+
+    by = "very_many_at_once"
+
+    def _select_messages_by_id(self, session_id, msg_ids):
+        with self._connect() as connection:
+            connection.execute(f"SELECT '' IN ({', '.join(['%s'] * len(msg_ids))})", msg_ids)
+        return super()._select_messages_by_id(session_id, msg_ids)
+
+
+class MessagesInTwoStatements(BrokenPostgresDB, rule="MSG-12", level="concurrent"):
+    """Two batches, each a statement with a snapshot of its own."""
+
+    by = "are_of_one_moment"
+
+    def _select_messages_by_id(self, session_id, msg_ids):
+        read = partial(super()._select_messages_by_id, session_id, msg_ids)
+        first = read()
+        return [*first[:1], *read_until_changed(read, first, 1)[1:]]
 
 
 class TouchedByATrigger(BrokenPostgresDB, rule="MSG-2"):
