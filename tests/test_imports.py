@@ -14,7 +14,7 @@ CORE, SQLITE, POSTGRES, SUITE, INTEGRATIONS = (
     "director_db_integrations",
 )
 # What a module of the integrations may import besides: its framework.
-FRAMEWORKS = {"openai_agents": {"agents"}}
+FRAMEWORKS = {"claude_agent": {"claude_agent_sdk"}, "openai_agents": {"agents"}}
 FOLDERS = {
     CORE: ROOT / "src",
     SQLITE: ROOT / "backends/sqlite/src",

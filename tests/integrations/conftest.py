@@ -35,17 +35,20 @@ def db(settings, monkeypatch):
 
 
 @pytest.fixture
-def program(settings):
+def program(settings, tmp_path):
     """Start a program of programs/ in a process of its own, with that database."""
     started = []
 
     def start(name, *args):
         # Nothing of a test may reach a service: there is none, and waiting for it takes long.
         environment = os.environ | settings | {"OPENAI_AGENTS_DISABLE_TRACING": "1"}
+        # Nor may they find what a developer has at home.
+        environment |= {"HOME": str(tmp_path), "CLAUDE_CONFIG_DIR": str(tmp_path / "claude")}
         started.append(
             subprocess.Popen(
                 [sys.executable, PROGRAMS / f"{name}.py", *args],
                 env=environment,
+                cwd=tmp_path,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from agents.memory import SessionSettings
 
 from director_db import SessionNotFoundError
 from director_db_integrations.database import async_database
+from director_db_integrations.messages import message, unique_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,6 @@ __all__ = ["DirectorSession"]
 
 FRAMEWORK: Final = "openai-agents"
 """What `metadata` of the sessions that are created here has under ``framework``."""
-
-_ID: Final = 200  # Characters of an item's id that its message's has; 33 more make it unique.
 
 
 class DirectorSession:
@@ -79,7 +77,7 @@ class DirectorSession:
         if limit is not None and limit < 1:
             return []
         messages = await self._db.get_conversations(self.session_id, limit=limit)
-        return [message["content"] for message in messages]
+        return [each["content"] for each in messages]
 
     async def add_items(self, items: Sequence[TResponseInputItem]) -> None:
         """Store items behind those that are there, all or none, in one round trip.
@@ -111,8 +109,8 @@ class DirectorSession:
         Raises:
             BackendUnavailableError: with `maybe_applied`, where the item may have been deleted.
         """
-        message = await self._db.pop_message(self.session_id)
-        return cast("TResponseInputItem", message["content"]) if message else None
+        popped = await self._db.pop_message(self.session_id)
+        return cast("TResponseInputItem", popped["content"]) if popped else None
 
     async def clear_session(self) -> None:
         """Delete all items. The session stays, with its context and whatever else it has."""
@@ -121,14 +119,5 @@ class DirectorSession:
 
 def _message(item: TResponseInputItem) -> dict[str, Any]:
     fields = cast("dict[str, Any]", item)
-    unique, named = uuid.uuid4().hex, fields.get("id")
-    if isinstance(named, str) and named.isprintable():  # Others are no ids of messages (VAL-4).
-        unique = f"{named[:_ID]}:{unique}"
-    return {
-        "conv_id": None,
-        "msg_id": unique,
-        "msg_type": fields.get("role") or fields.get("type") or "message",
-        "agents": [],
-        "actions": [],
-        "content": item,
-    }
+    kind = fields.get("role") or fields.get("type") or "message"
+    return message(unique_id(fields.get("id")), kind, item)

@@ -1,0 +1,31 @@
+"""Messages as the integrations write them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+_LONGEST: Final = 222  # Characters of a given id; 33 more make it unique, and 255 are allowed.
+
+
+def message(msg_id: str, msg_type: str, content: Any) -> dict[str, Any]:
+    """Return a message for `add_or_update_msgs_to_conv` that has no more than these."""
+    return {
+        "conv_id": None,
+        "msg_id": msg_id,
+        "msg_type": msg_type,
+        "agents": [],
+        "actions": [],
+        "content": content,
+    }
+
+
+def is_id(value: object) -> bool:
+    """Return whether a framework's id can be that of a message, or the start of it (VAL-4)."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+
+
+def unique_id(named: object = None) -> str:
+    """Return an id that no message has; it starts with the framework's, where that can be one."""
+    unique = uuid.uuid4().hex
+    return f"{named}:{unique}" if is_id(named) else unique
