@@ -237,7 +237,8 @@ async def _rate_of_coroutines(crowd: Coroutines, window: float) -> tuple[float, 
             for call in crowd.calls:
                 group.create_task(work(call))
     except ExceptionGroup as errors:
-        raise FailedError(crowd.name, errors.exceptions[0]) from errors
+        first = errors.exceptions[0]
+        raise FailedError(crowd.name, first) from first
     return len(waited) / (clock() - start), waited
 
 

@@ -8,17 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.bench import DURABILITY, LABELS, open_ours
-from benchmarks.cases.case import OURS, RAW, Case, figures
+from benchmarks.cases.case import OURS, RAW, Case, figures, note
 from benchmarks.payloads import Stream
+from benchmarks.peers import ASYNC_PEERS, installed_peers
 from benchmarks.raw.postgres import raw_pool, upsert_in_pool
 from benchmarks.results import Curve, Row
 from benchmarks.statistics import paired_ratios, quantile
-from benchmarks.timing import Coroutines, interleave_coroutines
+from benchmarks.timing import Coroutines, FailedError, interleave_coroutines
 from director_db.asyncio import AsyncDB
 from director_db_postgres.settings import DEFAULT_POOL_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from benchmarks.bench import Bench
     from director_db import BaseDB
@@ -30,18 +31,22 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
     """Store 1 KB messages from 1 to 1,000 coroutines, each in a session of its own.
 
     *Ours, to_thread*: the synchronous face in `asyncio.to_thread`, whose threads are few. Raw,
-    Postgres: psycopg's own pool for coroutines, of as many connections as ours has.
+    Postgres: psycopg's own pool for coroutines, of as many connections as ours has. Peers: their
+    own stores for coroutines, one for all; LangGraph's store a state of one message at each call.
 
     The row says how long the calls took: half of them no longer than p50, 99 in 100 than p99.
     """
     rates: dict[str, list[tuple[float, float]]] = {}
+    peers: set[str] = set()
     for callers in bench.scale.coroutines:
         row = asyncio.run(_row(bench, backend, callers))
         for figure in row.figures:
             rates.setdefault(figure.name, []).append((callers, figure.spread.median))
+            if figure.is_peer:
+                peers.add(figure.name)
         yield row
     for name, points in rates.items():
-        yield Curve("coroutines", backend, name, points)
+        yield Curve("coroutines", backend, name, points, name in peers)
 
 
 async def _row(bench: Bench, backend: str, callers: int) -> Row:
@@ -61,10 +66,11 @@ async def _row(bench: Bench, backend: str, callers: int) -> Row:
             crowds.append(
                 Coroutines(RAW, _calls(callers, partial(upsert_in_pool, pool)), durability)
             )
+        against = crowds[-1].name
+        crowds += [crowd async for crowd in _peers(bench, backend, callers, stack)]
         timings, waits = await interleave_coroutines(
             crowds, window=bench.scale.window, rounds=bench.scale.rounds
         )
-    against = crowds[-1].name
     return Row(
         f"coroutines-{backend}",
         f"{LABELS[backend]}: upserts, {callers:,} coroutine{'s' if callers > 1 else ''}",
@@ -76,6 +82,23 @@ async def _row(bench: Bench, backend: str, callers: int) -> Row:
             **{f"p50 and p99 of {name}": _shown(waits[name]) for name in waits},
         },
     )
+
+
+async def _peers(
+    bench: Bench, backend: str, callers: int, stack: contextlib.AsyncExitStack
+) -> AsyncIterator[Coroutines]:
+    for peer in installed_peers(backend, ASYNC_PEERS) if bench.use_peers else ():
+        try:
+            place = stack.enter_context(bench.place(backend))
+            calls = await stack.enter_async_context(peer.coroutines(place, callers))
+            crowd = Coroutines(peer.name, calls, peer.durability, is_peer=True)
+            # Alone first: what fails would end the whole comparison.
+            await interleave_coroutines([crowd], window=bench.scale.window, rounds=0)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            reason = error.__cause__ if isinstance(error, FailedError) else error
+            note(bench, f"{peer.name} with {callers:,} callers ({backend})", reason or error)
+        else:
+            yield crowd
 
 
 def _shown(waits: list[float]) -> str:

@@ -6,6 +6,6 @@ Each module says what stands in for what. They are there to show scale, not to b
 
 from __future__ import annotations
 
-from benchmarks.peers.peer import PEERS, Peer, PeerStore, installed_peers
+from benchmarks.peers.peer import ASYNC_PEERS, PEERS, Peer, PeerStore, installed_peers
 
-__all__ = ["PEERS", "Peer", "PeerStore", "installed_peers"]
+__all__ = ["ASYNC_PEERS", "PEERS", "Peer", "PeerStore", "installed_peers"]

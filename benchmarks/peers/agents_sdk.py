@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any
 
 from agents.extensions.memory import SQLAlchemySession
 from agents.memory import SQLiteSession
 
 from benchmarks.payloads import context_message
-from benchmarks.peers.event_loop import LoopedStore
+from benchmarks.peers.event_loop import LoopedStore, engine_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 
 class SQLAlchemySessionStore(LoopedStore):
@@ -53,3 +58,22 @@ class SQLiteSessionStore(SQLAlchemySessionStore):
         """Close the session, too."""
         self._session.close()
         super().close()
+
+
+@contextlib.asynccontextmanager
+async def sessions_of_coroutines(
+    place: str, count: int
+) -> AsyncIterator[Sequence[Callable[[], Awaitable[object]]]]:
+    """Give as many sessions on one engine; a call adds one item."""
+    engine = engine_of(place)
+    await SQLAlchemySession("s", engine=engine, create_tables=True).get_items()
+
+    def storing(number: int) -> Callable[[], Awaitable[object]]:
+        session: Any = SQLAlchemySession(f"s{number}", engine=engine)
+        steps = itertools.count()
+        return lambda: session.add_items([context_message(next(steps))])
+
+    try:
+        yield list(map(storing, range(count)))
+    finally:
+        await engine.dispose()

@@ -34,7 +34,7 @@ class LoopedStore:
     def engine(self) -> AsyncEngine:
         """Return the engine for the place, a path or a DSN."""
         if self._engine is None:
-            self._engine = _engine(self._place)
+            self._engine = engine_of(self._place)
         return self._engine
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -50,7 +50,8 @@ class LoopedStore:
         self._loop.close()
 
 
-def _engine(place: str) -> AsyncEngine:
+def engine_of(place: str) -> AsyncEngine:
+    """Return an engine for a place, a path or a DSN."""
     if place.startswith("postgresql://"):
         known = parts(place)
         url = URL.create(

@@ -7,11 +7,16 @@ the whole list. In an application each step adds the writes of its tasks, which 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import empty_checkpoint, uuid6
 
 from benchmarks.payloads import context_message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    Calls = Sequence[Callable[[], Awaitable[object]]]
 
 
 class _SaverStore:
@@ -51,16 +56,16 @@ class _SaverStore:
 
     def _put(self) -> None:
         self._step += 1
-        checkpoint = empty_checkpoint()
-        checkpoint["id"] = str(uuid6(clock_seq=self._step))
-        checkpoint["channel_values"] = {"messages": self._messages}
-        checkpoint["channel_versions"] = {"messages": self._step}
-        self._config = self._saver.put(
-            self._config,
-            checkpoint,
-            {"source": "loop", "step": self._step, "parents": {}},
-            {"messages": self._step},
-        )
+        self._config = self._saver.put(self._config, *_checkpoint(self._step, self._messages))
+
+
+def _checkpoint(step: int, messages: list[dict[str, Any]]) -> tuple[Any, ...]:
+    checkpoint = empty_checkpoint()
+    checkpoint["id"] = str(uuid6(clock_seq=step))
+    checkpoint["channel_values"] = {"messages": messages}
+    checkpoint["channel_versions"] = {"messages": step}
+    metadata = {"source": "loop", "step": step, "parents": {}}
+    return checkpoint, metadata, {"messages": step}
 
 
 class SqliteSaverStore(_SaverStore):
@@ -81,3 +86,43 @@ class PostgresSaverStore(_SaverStore):
         from langgraph.checkpoint.postgres import PostgresSaver  # noqa: PLC0415 - as above
 
         super().__init__(PostgresSaver.from_conn_string(place))
+
+
+@contextlib.asynccontextmanager
+async def sqlite_saver_of_coroutines(place: str, count: int) -> AsyncIterator[Calls]:
+    """Give threads of one ``AsyncSqliteSaver``; a call puts a checkpoint of one message."""
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver  # noqa: PLC0415 - as above
+
+    async with AsyncSqliteSaver.from_conn_string(place) as saver:
+        await saver.setup()
+        yield _calls(saver, count)
+
+
+@contextlib.asynccontextmanager
+async def postgres_saver_of_coroutines(place: str, count: int) -> AsyncIterator[Calls]:
+    """The same of an ``AsyncPostgresSaver`` with a pool of ten connections, as ours has."""
+    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver  # noqa: PLC0415 - as above
+    from psycopg.rows import dict_row  # noqa: PLC0415 - with it
+    from psycopg_pool import AsyncConnectionPool  # noqa: PLC0415 - with it
+
+    options = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    pool: Any = AsyncConnectionPool(place, min_size=10, max_size=10, open=False, kwargs=options)
+    async with pool:
+        saver = AsyncPostgresSaver(pool)
+        await saver.setup()
+        yield _calls(saver, count)
+
+
+def _calls(saver: Any, count: int) -> Calls:
+    def storing(number: int) -> Callable[[], Awaitable[object]]:
+        config = {"configurable": {"thread_id": f"s{number}", "checkpoint_ns": ""}}
+        step = 0
+
+        async def store() -> None:
+            nonlocal config, step
+            step += 1
+            config = await saver.aput(config, *_checkpoint(step, [context_message(step)]))
+
+        return store
+
+    return list(map(storing, range(count)))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    StoreFromCoroutines = Callable[
+        [str, int], AbstractAsyncContextManager[Sequence[Callable[[], Awaitable[object]]]]
+    ]
 
 
 class PeerStore(Protocol):
@@ -35,7 +40,9 @@ class Peer(NamedTuple):
         name: its class, as its users know it.
         backend: ``sqlite`` or ``postgres``.
         modules: what must be importable.
-        target: ``module:Class`` of the `PeerStore`, built with the place.
+        target: ``module:Class`` of the `PeerStore`, built with the place; of `ASYNC_PEERS` a
+            function: of the place and a number of coroutines, which each store in a conversation
+            of their own, it gives the call of each.
         durability: what has happened when a write returns, and what we set to make it equal.
         keeps_all: whether each write stores the whole conversation again.
     """
@@ -49,9 +56,19 @@ class Peer(NamedTuple):
 
     def open(self, place: str) -> PeerStore:
         """Open a place, a path or a DSN, that nobody has used before."""
-        module, _, name = self.target.partition(":")
-        store: PeerStore = getattr(importlib.import_module(module), name)(place)
+        store: PeerStore = self._load()(place)
         return store
+
+    def coroutines(
+        self, place: str, count: int
+    ) -> AbstractAsyncContextManager[Sequence[Callable[[], Awaitable[object]]]]:
+        """Open a place for so many coroutines."""
+        calls: StoreFromCoroutines = self._load()
+        return calls(place, count)
+
+    def _load(self) -> Any:
+        module, _, name = self.target.partition(":")
+        return getattr(importlib.import_module(module), name)
 
 
 _WAL: Final = "WAL (its own choice), synchronous=FULL (SQLite's default)"
@@ -112,6 +129,38 @@ PEERS: Final = (
     ),
 )
 
+ASYNC_PEERS: Final = (
+    Peer(
+        "Agents SDK SQLAlchemySession",
+        "sqlite",
+        ("agents", "sqlalchemy", "aiosqlite"),
+        "benchmarks.peers.agents_sdk:sessions_of_coroutines",
+        _WAL,
+    ),
+    Peer(
+        "LangGraph AsyncSqliteSaver",
+        "sqlite",
+        ("langgraph.checkpoint.sqlite", "aiosqlite"),
+        "benchmarks.peers.langgraph:sqlite_saver_of_coroutines",
+        _WAL,
+    ),
+    Peer(
+        "Agents SDK SQLAlchemySession",
+        "postgres",
+        ("agents", "sqlalchemy"),
+        "benchmarks.peers.agents_sdk:sessions_of_coroutines",
+        _SERVER,
+    ),
+    Peer(
+        "LangGraph AsyncPostgresSaver",
+        "postgres",
+        ("langgraph.checkpoint.postgres",),
+        "benchmarks.peers.langgraph:postgres_saver_of_coroutines",
+        _SERVER,
+    ),
+)
+"""Those that have a store for coroutines, which those of one loop share."""
+
 PACKAGES: Final = (
     "openai-agents",
     "langgraph-checkpoint-sqlite",
@@ -122,9 +171,9 @@ PACKAGES: Final = (
 """The distributions whose versions a report names."""
 
 
-def installed_peers(backend: str) -> Iterator[Peer]:
+def installed_peers(backend: str, known: Sequence[Peer] = PEERS) -> Iterator[Peer]:
     """Yield the peers of a backend whose modules are there."""
-    for peer in PEERS:
+    for peer in known:
         if peer.backend == backend and all(map(_is_there, peer.modules)):
             yield peer
 
