@@ -39,7 +39,7 @@ test test-all print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
 # The tests start thousands of processes; without bytecode each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all print-tmpdir bench proven docs lint format init-sqlite-db init-postgres-db build clean
+.PHONY: demo test test-all print-tmpdir bench proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo
@@ -69,14 +69,17 @@ docs: $(DOCS_READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The site is in build/site; to look at it: python3 -m http.server --directory build/site'
 
-lint: $(READY)
+lint: $(READY) $(if $(wildcard $(INTEGRATIONS_READY)),lint-integrations)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
-	$(if $(wildcard $(INTEGRATIONS_READY)),$(BIN)/mypy --package director_db_integrations \
-		--python-executable $(INTEGRATIONS_BIN)/python --cache-dir .mypy_cache/integrations)
+
+# Beside the frameworks, which `lint` does without where they are not installed.
+lint-integrations: $(INTEGRATIONS_READY)
+	$(BIN)/mypy --package director_db_integrations \
+		--python-executable $(INTEGRATIONS_BIN)/python --cache-dir .mypy_cache/integrations
 
 format: $(READY)
 	$(BIN)/ruff check --fix
