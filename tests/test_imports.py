@@ -1,4 +1,6 @@
 import ast
+import importlib
+import re
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -73,3 +75,13 @@ def test_an_integration_needs_its_own_framework_and_no_other():
             others = packages - sys.stdlib_module_names - {CORE, INTEGRATIONS}
             assert others == FRAMEWORKS.get(module.rpartition(".")[2], set()), module
             assert not (IMPORTS[module] & ours), module
+
+
+@pytest.mark.parametrize("name", sorted(FRAMEWORKS))
+def test_an_integration_without_its_framework_says_how_to_get_it(name, monkeypatch):
+    for package in FRAMEWORKS[name]:
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"{INTEGRATIONS}.{name}", raising=False)
+    remedy = re.escape(f'pip install "director-db-integrations[{name.replace("_", "-")}]"')
+    with pytest.raises(ModuleNotFoundError, match=rf"{remedy}$"):
+        importlib.import_module(f"{INTEGRATIONS}.{name}")

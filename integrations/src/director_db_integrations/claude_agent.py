@@ -8,11 +8,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from claude_agent_sdk import fold_session_summary
-
 from director_db import SessionNotFoundError
 from director_db_integrations.database import async_database
+from director_db_integrations.extras import extra
 from director_db_integrations.messages import is_id, message, unique_id
+
+with extra("claude-agent"):
+    from claude_agent_sdk import fold_session_summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from agents.memory import SessionSettings
-
 from director_db import SessionNotFoundError
 from director_db_integrations.database import async_database
+from director_db_integrations.extras import extra
 from director_db_integrations.messages import message, unique_id
+
+with extra("openai-agents"):
+    from agents.memory import SessionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
