@@ -15,6 +15,7 @@ from director_db.errors import (
     InvalidRecordError,
     PluginError,
     SchemaError,
+    SessionExistsError,
     SessionNotFoundError,
     UnknownDBTypeError,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "PluginError",
     "SchemaError",
     "Session",
+    "SessionExistsError",
     "SessionNotFoundError",
     "UnknownDBTypeError",
     "__version__",

@@ -154,6 +154,7 @@ class AsyncDB:
     iter_sessions = _iterator(BaseDB.iter_sessions, BaseDB._session_pages)  # noqa: SLF001
     update_session = _coroutine(BaseDB.update_session)
     delete_session = _coroutine(BaseDB.delete_session)
+    copy_session = _coroutine(BaseDB.copy_session)
 
     add_or_update_msg_to_conv = _coroutine(BaseDB.add_or_update_msg_to_conv)
     add_or_update_msgs_to_conv = _coroutine(BaseDB.add_or_update_msgs_to_conv)

@@ -17,6 +17,7 @@ from director_db.rows import (
     MessageQuery,
     MessageRow,
     SessionChanges,
+    SessionCopy,
     SessionRow,
 )
 
@@ -210,6 +211,16 @@ def message_row(
         current if updated_at is None else timestamp(updated_at, f"{path}updated_at"),
         encode_metadata(metadata, f"{path}metadata"),
         created_at is not None,
+    )
+
+
+def session_copy(session_id: object, to: object, until: object) -> SessionCopy:
+    """Check a copy of a session to make (SES-9)."""
+    return SessionCopy(
+        required_id(session_id, "session_id"),
+        required_id(to, "to"),
+        None if until is None else required_id(until, "until"),
+        now(),
     )
 
 

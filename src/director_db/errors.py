@@ -7,6 +7,7 @@ The tree, each with the built-in class that callers already expect for its kind:
     │   └── UnknownDBTypeError                      no such backend is installed
     ├── PluginError (ImportError)                   a package is broken, or two claim one name
     ├── InvalidRecordError (ValueError)             the input breaks a rule; says where
+    ├── SessionExistsError (ValueError)             a copy to a session that exists already
     ├── SessionNotFoundError (LookupError)          a write to a session that does not exist
     ├── BackendUnavailableError (ConnectionError)   not reachable, locked, read-only or out of space
     ├── SchemaError                                 what is stored is newer, older or not ours
@@ -66,6 +67,25 @@ class SessionNotFoundError(DirectorDBError, LookupError):
 
     def __str__(self) -> str:
         return f"There is no session {self.session_id!r}. Create it first with create_session()."
+
+
+class SessionExistsError(DirectorDBError, ValueError):
+    """A session was to be copied to an id that is taken; nothing was stored (SES-9).
+
+    Attributes:
+        session_id: the id that is taken.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        """Name the session."""
+        super().__init__(session_id)
+        self.session_id = session_id
+
+    def __str__(self) -> str:
+        return (
+            f"There is a session {self.session_id!r} already, and it stays as it is. Choose another"
+            " id, or delete it first with delete_session()."
+        )
 
 
 class BackendUnavailableError(DirectorDBError, ConnectionError):

@@ -14,7 +14,7 @@ from director_db.earlier import later
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from director_db.rows import GuardedMessage, MessageColumns
+    from director_db.rows import CopyRefusal, GuardedMessage, MessageColumns, SessionCopy
 
 
 class HistoryStorage(ABC):  # noqa: B024 - a part of one
@@ -61,3 +61,22 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
         happened: others may have stored more since.
         """
         raise later(self, "delete_messages_after")
+
+    def _copy_session(
+        self,
+        copy: SessionCopy,  # noqa: ARG002 - for those who have it
+    ) -> int | CopyRefusal:
+        """Copy a session with its messages and its context; return how many messages (SES-9).
+
+        All of one moment, and in one transaction; it is best done in the database, as a session may
+        be long. Each message keeps its place, its times and its revision; so does the counter of
+        places, behind which the copy goes on. With `copy.until`, messages up to that one, and no
+        context.
+
+        Returns:
+            `NO_SESSION` if there is no such session; else `NO_MESSAGE` if `copy.until` is not in
+            it; else `TAKEN` if there is a session `copy.to`. None of these changes anything. After
+            a lost connection, a session that is there and may have been made by an earlier try is
+            `BackendUnavailableError` with ``maybe_applied=True``.
+        """
+        raise later(self, "copy_session")

@@ -73,6 +73,30 @@ class SessionQuery(NamedTuple):
     user_id: str | None = None
 
 
+class SessionCopy(NamedTuple):
+    """A copy of a session to make (SES-9).
+
+    Attributes:
+        session_id: the session.
+        to: the id of its copy.
+        until: the last message to copy; None copies all of them, and the context.
+        created_at: both times of the copy.
+    """
+
+    session_id: str
+    to: str
+    until: str | None
+    created_at: int
+
+
+class CopyRefusal(Enum):
+    """Why a session was not copied."""
+
+    NO_SESSION = "no session"
+    NO_MESSAGE = "no such message in the session"
+    TAKEN = "the id of the copy is taken"
+
+
 class MessageRow(NamedTuple):
     """A message to store; `agents`, `actions`, `content` and `metadata` are payloads' texts.
 

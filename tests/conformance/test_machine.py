@@ -145,10 +145,11 @@ def test_a_context_that_is_left_is_shown_in_few_calls(failure):
 def test_a_limit_that_is_one_off_is_shown_in_few_calls(failure):
     error, operations = failure(OneMore)
     assert "SES-4" == error.rule
-    assert ("create_session", "create_session") == (operations[0], operations[1])
+    limit = int(re.search(r"limit=(\d)\b", error.calls[-1])[1])
+    # One session more than the limit, and nothing else.
+    assert {"create_session", "copy_session"} >= {*operations[:-1]}
     assert "get_sessions" == operations[-1]
-    assert "limit=1" in error.calls[-1]
-    assert 3 == len(operations)
+    assert limit + 2 == len(operations) <= 4
 
 
 def test_the_model_refuses_without_help():

@@ -95,6 +95,7 @@ def test_operations_on_the_history_came_later(db):
         ("pop_message", ["s1"]),
         ("replace_conversation", ["s1", []]),
         ("delete_messages_after", ["s1", "m"]),
+        ("copy_session", ["s1", "s2"]),
     ):
         with later(name):
             getattr(db, name)(*args)

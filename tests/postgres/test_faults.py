@@ -14,7 +14,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from director_db import BackendUnavailableError, ConfigurationError, DeleteResult
+from director_db import (
+    BackendUnavailableError,
+    ConfigurationError,
+    DeleteResult,
+    SessionExistsError,
+)
 from director_db.rows import ContextRow, SaveOutcome
 from director_db_conformance.proxy import Lie
 from director_db_postgres.connections import Connection
@@ -134,6 +139,16 @@ def test_a_delete_whose_answer_was_lost_may_have_happened(cut, delete):
         delete(db)
     assert (caught.value.retryable, caught.value.maybe_applied) == (True, True)
     assert db.get_session("none") == {}
+
+
+def test_a_copy_whose_answer_was_lost_may_be_what_is_there(cut):
+    db = cut()
+    with pytest.raises(BackendUnavailableError, match="copied to 't'") as caught:
+        db.copy_session("s", "t")
+    assert (caught.value.retryable, caught.value.maybe_applied) == (False, True)
+    assert [m["msg_id"] for m in db.get_conversations("t")] == ["m"]
+    with pytest.raises(SessionExistsError):
+        db.copy_session("s", "t")
 
 
 def test_an_append_whose_answer_was_lost_is_applied_once(cut, proxy):

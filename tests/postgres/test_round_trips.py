@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
-from director_db import SessionNotFoundError
+from director_db import SessionExistsError, SessionNotFoundError
 
 
 def message(number, **fields):
@@ -23,6 +25,11 @@ def message(number, **fields):
 def append_in_vain(db):
     with pytest.raises(SessionNotFoundError):
         db.append_context_messages("none", [1])
+
+
+def copy_in_vain(db):
+    with pytest.raises(SessionExistsError):
+        db.copy_session("s", "s")
 
 
 BULK = [message(number, status=None if number % 2 else "done") for number in range(50)]
@@ -83,6 +90,9 @@ OPERATIONS = {
     "replace by 50": lambda db: db.replace_conversation("s", BULK[::-1]),
     "replace by few": lambda db: db.replace_conversation("s", [message(1, revision=1), message(2)]),
     "replace by nothing": lambda db: db.replace_conversation("s", []),
+    "copy": lambda db: db.copy_session("s", f"copy {time.monotonic_ns()}"),
+    "copy a part": lambda db: db.copy_session("s", f"{time.monotonic_ns()}", until="m30"),
+    "copy in vain": copy_in_vain,
     "go back": lambda db: db.delete_messages_after("s", "m30"),
     "go back to the last": lambda db: db.delete_messages_after("s", "m49"),
     "pop": lambda db: db.pop_message("s"),

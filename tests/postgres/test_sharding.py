@@ -115,6 +115,8 @@ OPERATIONS = (
     lambda db: db.append_context_messages("s", [3]),
     lambda db: db.get_context("s"),
     lambda db: db.replace_conversation("s", [MESSAGE]),
+    lambda db: db.copy_session("s", "copy"),
+    lambda db: db.copy_session("s", "part", until="a"),
     lambda db: db.delete_messages_after("s", "a"),
     lambda db: db.pop_message("s", conv_id="none"),
     lambda db: db.pop_message("s"),

@@ -34,6 +34,7 @@ WRITES = {
     "update_session": lambda db: db.update_session("s", video_id="v"),
     "upsert": lambda db: upsert(db, "s"),
     "delete_messages_after": lambda db: db.delete_messages_after("s", "m"),
+    "copy_session": lambda db: db.copy_session("s", f"copy {time.monotonic_ns()}"),
     "upserts": lambda db: db.add_or_update_msgs_to_conv("s", [message("a"), message("b")]),
     "save": lambda db: db.add_or_update_context_msg("s", ["saved"]),
     "append": lambda db: db.append_context_messages("s", ["appended"]),

@@ -75,6 +75,7 @@ assert_type(db.delete_message("s", "m"), bool)
 assert_type(db.delete_conversation("s"), bool)
 assert_type(db.pop_message("s", conv_id="c"), Message | None)
 assert_type(db.delete_messages_after("s", "m"), int)
+assert_type(db.copy_session("s", "t", until="m"), int)
 assert_type(db.replace_conversation("s", db.get_conversations("s")[::-1]), int)
 
 db.add_or_update_context_msg("s", {"reasoning": []})

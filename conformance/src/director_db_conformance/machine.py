@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 Step = tuple[str, tuple[Any, ...]]
 """A method of the machine, and what it was called with: what an example can be replayed from."""
 
-_IDS: Final = ("msg_id", "conv_id", "video_id", "collection_id", "user_id", "before", "after")
+_IDS: Final = (
+    "msg_id",
+    "conv_id",
+    "video_id",
+    "collection_id",
+    "user_id",
+    "before",
+    "after",
+    "until",
+)
 _LOOK_ALIKES: Final = draw.one_of(draw.LOOK_ALIKES)
 _SAVE: Final = BY_NAME["add_or_update_context_msg"]
 _REFUSED: Final = draw.one_of(
@@ -117,6 +126,8 @@ class OperationsMachine(RuleBasedStateMachine):
                 named[key] = self._ids[value]
             elif key == "ids" and isinstance(value, list):
                 named[key] = [self._ids[item] if type(item) is int else item for item in value]
+            elif key == "to" and type(value) is int:
+                named[key] = self._sessions[value]
             elif key == "messages" and isinstance(value, list):
                 named[key] = [
                     self._with_ids(item) if isinstance(item, dict) and "msg_id" in item else item

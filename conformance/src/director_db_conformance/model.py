@@ -15,7 +15,12 @@ from typing import Any, Final, NamedTuple
 
 from hypothesis import strategies as st
 
-from director_db import DeleteResult, InvalidRecordError, SessionNotFoundError
+from director_db import (
+    DeleteResult,
+    InvalidRecordError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from director_db_conformance import strategies as draw
 from director_db_conformance.operations import DECLARED, operation
 
@@ -175,6 +180,43 @@ class Model:
             changes["metadata"] = _metadata(changes["metadata"])
         changes["updated_at"] = self._time(updated_at, "updated_at")
         self._session(session_id).update(changes)
+
+    @operation(
+        "SES-9",
+        example={**_S1, "to": "s2"},
+        refused={"to": ""},
+        changes="session",
+        needs_session="SES-9",
+        refusals={"to": ["", "a\0", None, 5.0], "until": ["", "x" * 256, 5.0]},
+        weight=2,
+        drawn=st.fixed_dictionaries({"to": draw.known_ids}, optional={"until": draw.known_ids}),
+    )
+    def copy_session(self, session_id: Any, to: Any, *, until: Any = None) -> int:
+        """Keep SES-9."""
+        _required(session_id, "session_id")
+        _required(to, "to")
+        if until is not None:
+            _required(until, "until")
+        session = self._session(session_id)
+        messages = [*self.messages[session_id].values()]
+        ids = [message["msg_id"] for message in messages]
+        if until is not None and until not in ids:
+            raise InvalidRecordError("until", "unknown")
+        if to in self.sessions:
+            raise SessionExistsError(to)
+        self.sessions[to] = copy.deepcopy(session) | {
+            "session_id": to,
+            "created_at": self.now,
+            "updated_at": self.now,
+        }
+        if until is not None:
+            messages = messages[: ids.index(until) + 1]
+        elif session_id in self.contexts:
+            self.contexts[to] = copy.deepcopy(self.contexts[session_id]) | {"session_id": to}
+        self.messages[to] = {
+            message["msg_id"]: copy.deepcopy(message) | {"session_id": to} for message in messages
+        }
+        return len(messages)
 
     @operation("DEL-2", example=_S1, refused=_NOBODY, changes="session")
     def delete_session(self, session_id: Any) -> DeleteResult:

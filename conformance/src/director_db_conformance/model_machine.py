@@ -10,7 +10,12 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
-from director_db import DirectorDBError, InvalidRecordError, SessionNotFoundError
+from director_db import (
+    DirectorDBError,
+    InvalidRecordError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from director_db_conformance.expectation import NonconformityError, expect, same
 from director_db_conformance.machine import OperationsMachine, outcome
 from director_db_conformance.model import ANY_PATH, Model, Moment
@@ -203,8 +208,10 @@ class ModelMachine(OperationsMachine):
         _expect_outcome(actual, outcome(self._model, name, args, kwargs), operation)
         if operation.changes != "nothing":
             rules = _CREATED_AGAIN if created_again else operation.rules_after()
-            failed = isinstance(actual, Exception)
-            self._expect_parts(args[0], _AFTER_AN_ERROR if failed else rules)
+            if isinstance(actual, Exception):
+                rules = _AFTER_AN_ERROR
+            for session_id in (args[0], *([kwargs["to"]] if "to" in kwargs else [])):
+                self._expect_parts(session_id, rules)
         return actual
 
     def _expect_parts(self, session_id: Any, rules: tuple[str, str, str]) -> None:
@@ -248,7 +255,7 @@ def _expect_outcome(actual: object, expected: object, operation: Operation) -> N
         raise NonconformityError(should, did, rule)
     if isinstance(expected, InvalidRecordError) and expected.path != ANY_PATH:
         _expect(actual.path, expected.path, rule)  # type: ignore[attr-defined]
-    elif isinstance(expected, SessionNotFoundError):
+    elif isinstance(expected, (SessionNotFoundError, SessionExistsError)):
         _expect(actual.session_id, expected.session_id, rule)  # type: ignore[attr-defined]
 
 
@@ -270,7 +277,8 @@ def _rule_of_error(error: Exception, operation: Operation) -> str:
     if (
         not isinstance(error, InvalidRecordError)
         or operation.changes == "nothing"
-        or error.path in {ANY_PATH, "key"}
+        or operation.name.startswith("delete_")
+        or error.path in {ANY_PATH, "key", "to", "until"}
     ):
         return operation.rule
     field = error.path.rpartition("].")[2] if error.path.startswith("messages[") else error.path

@@ -9,11 +9,13 @@ from director_db.checks import (
     message_rows,
     optional_text,
     required_id,
+    session_copy,
     unknown_message,
 )
-from director_db.errors import InvalidRecordError, SessionNotFoundError
+from director_db.errors import InvalidRecordError, SessionExistsError, SessionNotFoundError
 from director_db.instance import Instance, operation
 from director_db.records import message_records
+from director_db.rows import CopyRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,3 +116,38 @@ class HistoryOperations(Instance):
         if deleted is None:
             raise unknown_message("msg_id", msg_id)
         return deleted
+
+    @final
+    @operation
+    def copy_session(self, session_id: str, to: str, *, until: str | None = None) -> int:
+        """Make a new session of one that exists, with all that is in it (SES-9).
+
+        The copy has the session's fields and metadata, its messages in their places, with their
+        times and revisions, and its context. It is created now: that is its `created_at` and its
+        `updated_at`. Both are of one moment, whoever writes meanwhile; from then on neither knows
+        of the other.
+
+        Args:
+            session_id: the session to copy.
+            to: the id of the copy, 1 to 255 characters; no session may have it.
+            until: the last message to copy; then the context, which may tell of later ones, is not
+                copied. None copies everything.
+
+        Returns:
+            How many messages were copied.
+
+        Raises:
+            SessionNotFoundError: there is no session `session_id`.
+            InvalidRecordError: a value breaks a bound, or the message `until` is not in it.
+            SessionExistsError: there is a session `to` already; it stays as it is.
+            BackendUnavailableError: with `maybe_applied`, the copy may have been made.
+        """
+        copy = session_copy(session_id, to, until)
+        copied = self._copy_session(copy)
+        if copied is CopyRefusal.NO_SESSION:
+            raise SessionNotFoundError(copy.session_id)
+        if copied is CopyRefusal.NO_MESSAGE:
+            raise unknown_message("until", copy.until)
+        if copied is CopyRefusal.TAKEN:
+            raise SessionExistsError(copy.to)
+        return copied

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import psycopg
 
-from director_db.errors import InvalidRecordError
+from director_db.errors import BackendUnavailableError, InvalidRecordError
+from director_db.rows import CopyRefusal
 from director_db_postgres.arrays import BigintArray
 from director_db_postgres.bulk import columns
 from director_db_postgres.encoding import message_in_ascii
@@ -15,7 +16,7 @@ from director_db_postgres.sending import Sending, unless_impossible
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from director_db.rows import GuardedMessage, MessageColumns
+    from director_db.rows import GuardedMessage, MessageColumns, SessionCopy
     from director_db_postgres.connections import Connection
     from director_db_postgres.pipeline import Step
 
@@ -77,3 +78,38 @@ class HistoryStorage(Sending):
         except InvalidRecordError:
             # The server's encoding has no form for one of the ids.
             return 0 if self._select_session(session_id) is None else None
+
+    def _copy_session(self, copy: SessionCopy) -> int | CopyRefusal:
+        source, both = (copy.session_id,), (copy.session_id, copy.to)
+        steps: list[Step] = [
+            (self._sql.lock_session, source),
+            (self._sql.copy_session, (*both, copy.created_at)),
+            (self._sql.copy_messages, both),
+            (self._sql.copy_context, both),
+            (self._sql.copy_items, both),
+        ]
+        if copy.until is not None:
+            steps[1:] = [
+                (self._sql.copy_session_until, (*both, copy.created_at, copy.until)),
+                (self._sql.copy_messages_until, (*both, copy.until)),
+            ]
+
+        def make(connection: Connection) -> int | CopyRefusal:
+            try:
+                locked, made, messages, *_ = connection.run_together(*steps)
+            except psycopg.errors.UniqueViolation:
+                return CopyRefusal.TAKEN
+            if not locked.count:
+                return CopyRefusal.NO_SESSION
+            return messages.count if made.count else CopyRefusal.NO_MESSAGE
+
+        copied, in_doubt = self._database.write_in_doubt(make, copy.session_id)
+        if in_doubt and copied is CopyRefusal.TAKEN:
+            # What is there may be what an earlier try of this call has stored.
+            message = (
+                f"{self._database.place}: the connection was lost while session "
+                f"{copy.session_id!r} was copied to {copy.to!r}, and the second try found that one "
+                "there. Read it to see whether it is the copy."
+            )
+            raise BackendUnavailableError(message, maybe_applied=True)
+        return copied

@@ -293,10 +293,12 @@ COUNT_GUARDED: Final = """
     WHERE session_id = $1::text AND EXISTS (SELECT FROM stored)
 """
 
-_MESSAGE_COLUMNS: Final = """
-    session_id, conv_id, msg_id, msg_type, agents, actions, content, status, created_at,
-    updated_at, metadata, revision
+_MESSAGE_FIELDS: Final = """
+    conv_id, msg_id, msg_type, agents, actions, content, status, created_at, updated_at, metadata,
+    revision
 """
+
+_MESSAGE_COLUMNS: Final = f"session_id, {_MESSAGE_FIELDS}"
 
 SELECT_MESSAGE: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM {{schema}}director_conversations
@@ -441,6 +443,53 @@ DELETE_REPLACED: Final = f"""
     )
     DELETE FROM {{schema}}director_conversations
     WHERE session_id = $1::text AND seq <= (SELECT counted.seq FROM counted)
+"""
+
+# A session that has the new id already is an error, which undoes the whole: a condition for what
+# comes after it would have to look at another session, which may be on another shard.
+COPY_SESSION: Final = f"""
+    INSERT INTO {{schema}}director_sessions ({_SESSION_COLUMNS}, last_seq)
+    SELECT $2::text, video_id, collection_id, $3::bigint, $3::bigint, metadata, user_id, last_seq
+    FROM {{schema}}director_sessions AS session
+    WHERE session.session_id = $1::text AND {_IS_LOCKED}
+"""
+
+COPY_SESSION_UNTIL: Final = f"""
+    {COPY_SESSION}
+    AND EXISTS (
+        SELECT FROM {{schema}}director_conversations AS last
+        WHERE last.session_id = $1::text AND last.msg_id = $4::text
+    )
+"""
+
+COPY_MESSAGES: Final = f"""
+    INSERT INTO {{schema}}director_conversations (session_id, seq, {_MESSAGE_FIELDS})
+    SELECT $2::text, seq, {_MESSAGE_FIELDS} FROM {{schema}}director_conversations
+    WHERE session_id = $1::text AND EXISTS ({_LOCKED})
+"""
+
+COPY_MESSAGES_UNTIL: Final = f"""
+    {COPY_MESSAGES}
+    AND seq <= (
+        SELECT last.seq FROM {{schema}}director_conversations AS last
+        WHERE last.session_id = $1::text AND last.msg_id = $3::text
+    )
+"""
+
+_CONTEXT_FIELDS: Final = """
+    context_data, list_key, list_len, bytes, version, created_at, updated_at, metadata
+"""
+
+COPY_CONTEXT: Final = f"""
+    INSERT INTO {{schema}}director_context_messages (session_id, {_CONTEXT_FIELDS})
+    SELECT $2::text, {_CONTEXT_FIELDS} FROM {{schema}}director_context_messages
+    WHERE session_id = $1::text AND EXISTS ({_LOCKED})
+"""
+
+COPY_ITEMS: Final = f"""
+    INSERT INTO {{schema}}director_context_items (session_id, idx, item)
+    SELECT $2::text, idx, item FROM {{schema}}director_context_items
+    WHERE session_id = $1::text AND EXISTS ({_LOCKED})
 """
 
 # --- Context ------------------------------------------------------------------------------------

@@ -44,12 +44,7 @@ class Statements:
         self.select_part_before = self.compose(sql.SELECT_PART_BEFORE)
         self.delete_message = self.compose(sql.DELETE_MESSAGE)
         self.delete_messages = self.compose(sql.DELETE_MESSAGES)
-        self.pop_message = self.compose(sql.POP_MESSAGE)
-        self.select_locked_place = self.compose(sql.SELECT_LOCKED_PLACE)
-        self.delete_messages_after = self.compose(sql.DELETE_MESSAGES_AFTER)
-        self.replace_messages = self.compose(sql.REPLACE_MESSAGES)
-        self.delete_replaced = self.compose(sql.DELETE_REPLACED)
-        self.pop_message_of_conversation = self.compose(sql.POP_MESSAGE_OF_CONVERSATION)
+        self._compose_history()
         self.save_context = self.compose(sql.SAVE_CONTEXT)
         self.append_to_context = self.compose(sql.APPEND_TO_CONTEXT)
         self.append_items = self.compose(sql.APPEND_ITEMS)
@@ -68,6 +63,20 @@ class Statements:
             )
             for flags in itertools.product((False, True), repeat=4)
         }
+
+    def _compose_history(self) -> None:
+        self.pop_message = self.compose(sql.POP_MESSAGE)
+        self.pop_message_of_conversation = self.compose(sql.POP_MESSAGE_OF_CONVERSATION)
+        self.copy_session = self.compose(sql.COPY_SESSION)
+        self.copy_session_until = self.compose(sql.COPY_SESSION_UNTIL)
+        self.copy_messages = self.compose(sql.COPY_MESSAGES)
+        self.copy_messages_until = self.compose(sql.COPY_MESSAGES_UNTIL)
+        self.copy_context = self.compose(sql.COPY_CONTEXT)
+        self.copy_items = self.compose(sql.COPY_ITEMS)
+        self.replace_messages = self.compose(sql.REPLACE_MESSAGES)
+        self.delete_replaced = self.compose(sql.DELETE_REPLACED)
+        self.select_locked_place = self.compose(sql.SELECT_LOCKED_PLACE)
+        self.delete_messages_after = self.compose(sql.DELETE_MESSAGES_AFTER)
 
     def select_sessions(self, *, before: bool, user: bool, video: bool, collection: bool) -> bytes:
         """Return the statement of a page; its parameters in the order of the arguments."""

@@ -20,7 +20,7 @@ from director_db_sqlite.database import FileDatabase
 from director_db_sqlite.errors import translate
 from director_db_sqlite.history import HistoryStorage
 from director_db_sqlite.memory import MemoryDatabase
-from director_db_sqlite.places import LONG_AGO, take_places
+from director_db_sqlite.places import AFTER_ALL, LONG_AGO, take_places
 from director_db_sqlite.settings import DEFAULT_PATH, check_path, check_synchronous
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _A_YEAR: Final = 365 * 86_400.0
 
 _NO_LIMIT: Final = -1
 _BEFORE_ALL: Final = -1
-_AFTER_ALL: Final = 2**63 - 1
 
 
 class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contract="1.1"):
@@ -251,7 +250,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         part = [text for text in (query.conv_id, query.msg_type) if text is not None]
 
         def select(connection: sqlite3.Connection) -> list[MessageColumns] | None:
-            place = _BEFORE_ALL if forward else _AFTER_ALL
+            place = _BEFORE_ALL if forward else AFTER_ALL
             if cursor is not None:
                 found = connection.execute(sql.SELECT_PLACE, (query.session_id, cursor)).fetchone()
                 if found is None:

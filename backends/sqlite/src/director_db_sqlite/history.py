@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from director_db.checks import message_bytes
+from director_db.rows import CopyRefusal
 from director_db.storage import Storage
 from director_db_sqlite import sql
-from director_db_sqlite.places import LONG_AGO, take_places
+from director_db_sqlite.places import AFTER_ALL, LONG_AGO, take_places
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from director_db.rows import GuardedMessage, MessageColumns
+    from director_db.rows import GuardedMessage, MessageColumns, SessionCopy
     from director_db_sqlite.database import Database
 
 
@@ -64,3 +65,26 @@ class HistoryStorage(Storage):
             return connection.execute(sql.DELETE_MESSAGES_AFTER, (session_id, *found)).rowcount
 
         return self._database.write(delete, 0)
+
+    def _copy_session(self, copy: SessionCopy) -> int | CopyRefusal:
+        session_id, to, until, created_at = copy
+
+        def make(connection: sqlite3.Connection) -> int | CopyRefusal:
+            run = connection.execute
+            if run(sql.SELECT_SESSION, (session_id,)).fetchone() is None:
+                return CopyRefusal.NO_SESSION
+            last = AFTER_ALL
+            if until is not None:
+                found = run(sql.SELECT_PLACE, (session_id, until)).fetchone()
+                if found is None:
+                    return CopyRefusal.NO_MESSAGE
+                last = found[0]
+            if not run(sql.COPY_SESSION, (to, created_at, created_at, session_id)).rowcount:
+                return CopyRefusal.TAKEN
+            messages = run(sql.COPY_MESSAGES, (to, session_id, last)).rowcount
+            if until is None:
+                run(sql.COPY_CONTEXT, (to, session_id))
+                run(sql.COPY_ITEMS, (to, session_id))
+            return messages
+
+        return self._database.write(make, 0)

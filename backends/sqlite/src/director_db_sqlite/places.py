@@ -9,6 +9,9 @@ from director_db_sqlite import sql
 if TYPE_CHECKING:
     import sqlite3
 
+AFTER_ALL: Final = 2**63 - 1
+"""Behind every place."""
+
 LONG_AGO: Final = -(2**63)
 """The earliest time: that of no activity."""
 

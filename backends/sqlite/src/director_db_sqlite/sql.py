@@ -117,10 +117,12 @@ UPSERT_GUARDED: Final = f"""
     WHERE NOT ? AND coalesce(revision < excluded.revision, TRUE)
 """
 
-_MESSAGE_COLUMNS: Final = """
-    session_id, conv_id, msg_id, msg_type, agents, actions, content, status, created_at,
-    updated_at, metadata, revision
+_MESSAGE_FIELDS: Final = """
+    conv_id, msg_id, msg_type, agents, actions, content, status, created_at, updated_at, metadata,
+    revision
 """
+
+_MESSAGE_COLUMNS: Final = f"session_id, {_MESSAGE_FIELDS}"
 
 SELECT_MESSAGE: Final = f"""
     SELECT {_MESSAGE_COLUMNS} FROM director_conversations WHERE session_id = ? AND msg_id = ?
@@ -178,6 +180,33 @@ DELETE_MESSAGES_AFTER: Final = """
 
 DELETE_MESSAGES_UP_TO: Final = """
     DELETE FROM director_conversations WHERE session_id = ? AND seq <= ?
+"""
+
+COPY_SESSION: Final = """
+    INSERT INTO director_sessions
+        (session_id, video_id, collection_id, created_at, updated_at, metadata, user_id, last_seq)
+    SELECT ?, video_id, collection_id, ?, ?, metadata, user_id, last_seq
+    FROM director_sessions WHERE session_id = ?
+    ON CONFLICT (session_id) DO NOTHING
+"""
+
+COPY_MESSAGES: Final = f"""
+    INSERT INTO director_conversations (session_id, seq, {_MESSAGE_FIELDS})
+    SELECT ?, seq, {_MESSAGE_FIELDS} FROM director_conversations WHERE session_id = ? AND seq <= ?
+"""
+
+_CONTEXT_FIELDS: Final = """
+    context_data, list_key, list_len, bytes, version, created_at, updated_at, metadata
+"""
+
+COPY_CONTEXT: Final = f"""
+    INSERT INTO director_context_messages (session_id, {_CONTEXT_FIELDS})
+    SELECT ?, {_CONTEXT_FIELDS} FROM director_context_messages WHERE session_id = ?
+"""
+
+COPY_ITEMS: Final = """
+    INSERT INTO director_context_items (session_id, idx, item)
+    SELECT ?, idx, item FROM director_context_items WHERE session_id = ?
 """
 
 # --- Context ------------------------------------------------------------------------------------

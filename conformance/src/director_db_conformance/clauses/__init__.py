@@ -13,6 +13,7 @@ from director_db_conformance.clauses.context import ContextClauses
 from director_db_conformance.clauses.context_appending import ContextAppendingClauses
 from director_db_conformance.clauses.context_list import ContextListClauses
 from director_db_conformance.clauses.contexts_at_once import ContextsAtOnceClauses
+from director_db_conformance.clauses.copying import CopyingClauses
 from director_db_conformance.clauses.coroutines import CoroutineClauses
 from director_db_conformance.clauses.deleting import DeletingClauses
 from director_db_conformance.clauses.deleting_at_once import DeletingAtOnceClauses
@@ -45,6 +46,7 @@ from director_db_conformance.clauses.values_refused import RefusedPayloadClauses
 ALL_CLAUSES: Final[tuple[type, ...]] = (
     SessionClauses,
     SessionListingClauses,
+    CopyingClauses,
     MessageClauses,
     MessagePagingClauses,
     MessageBulkClauses,

@@ -326,6 +326,8 @@ def _writes(db: RecordedDB, text: str) -> Calls:
         "update": lambda: db.update_session("update", metadata=text),
         "delete message": lambda: db.delete_message("delete message", "a"),
         "replace": lambda: db.replace_conversation("replace", [message("b"), message("c", text)]),
+        # Each time to another one, as it may be made again.
+        "copy": lambda: db.copy_session("copy", f"copy {time.monotonic_ns()}"),
         "delete behind": lambda: db.delete_messages_after("delete behind", "a"),
         "pop message": lambda: db.pop_message("pop message"),
         "delete conversation": lambda: db.delete_conversation("delete conversation"),

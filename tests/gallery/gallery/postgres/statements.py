@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from director_db.rows import DeletedComponents, StoredMessage
-from director_db_postgres import errors, schema
+from director_db_postgres import errors, schema, sql
 from gallery.broken import ROUND_TRIP, read_until_changed
 from gallery.postgres.broken import BrokenPostgresDB, connect_with, edit_sql
 
@@ -460,3 +460,20 @@ class ReplacedRevisionIsOverwritten(BrokenPostgresDB, rule="MSG-14"):
             "REPLACE_MESSAGES",
             ("coalesce(excluded.revision, stored.revision)", "excluded.revision"),
         )
+
+
+class CopyWithoutTheLock(BrokenPostgresDB, rule="SES-9", level="concurrent"):
+    """READ COMMITTED: one transaction, and yet each statement is of a moment of its own."""
+
+    by = "a_copy_is_of_one_moment"
+
+    @classmethod
+    def break_code(cls):
+        for name in ("COPY_SESSION", "COPY_MESSAGES", "COPY_CONTEXT", "COPY_ITEMS"):
+            edit_sql(name, (f"AND {sql._IS_LOCKED}", ""))
+        edit_sql("COPY_CONTEXT", ("EXISTS (", "EXISTS (SELECT pg_sleep(0.1)) AND EXISTS ("))
+
+    def _copy_session(self, copy):
+        # With a row to lock that nobody else does.
+        self._sql.lock_session = self._sql.lock_session.replace(b"FOR UPDATE", b"")
+        return super()._copy_session(copy)
