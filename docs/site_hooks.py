@@ -53,8 +53,8 @@ FOR_APPLICATIONS: Final = {
     ),
     "Errors": (
         *("DirectorDBError", "ConfigurationError", "UnknownDBTypeError", "PluginError"),
-        *("InvalidRecordError", "SessionNotFoundError", "BackendUnavailableError"),
-        *("SchemaError", "ClosedError"),
+        *("InvalidRecordError", "SessionNotFoundError", "SessionExistsError"),
+        *("BackendUnavailableError", "SchemaError", "ClosedError"),
     ),
 }
 FOR_BACKENDS: Final = {
