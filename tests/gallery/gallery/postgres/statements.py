@@ -471,7 +471,9 @@ class CopyWithoutTheLock(BrokenPostgresDB, rule="SES-9", level="concurrent"):
     def break_code(cls):
         for name in ("COPY_SESSION", "COPY_MESSAGES", "COPY_CONTEXT", "COPY_ITEMS"):
             edit_sql(name, (f"AND {sql._IS_LOCKED}", ""))
-        edit_sql("COPY_CONTEXT", ("EXISTS (", "EXISTS (SELECT pg_sleep(0.1)) AND EXISTS ("))
+        # After its own snapshot, and before that of the next one. An EXISTS alone is not run.
+        late = "(SELECT 1 FROM pg_sleep(0.1)) = 1 AND EXISTS ("
+        edit_sql("COPY_MESSAGES", ("EXISTS (", late))
 
     def _copy_session(self, copy):
         # With a row to lock that nobody else does.
