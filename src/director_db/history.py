@@ -75,8 +75,7 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
 
         Returns:
             `NO_SESSION` if there is no such session; else `NO_MESSAGE` if `copy.until` is not in
-            it; else `TAKEN` if there is a session `copy.to`. None of these changes anything. After
-            a lost connection, a session that is there and may have been made by an earlier try is
-            `BackendUnavailableError` with ``maybe_applied=True``.
+            it; else `TAKEN` if there is a session `copy.to`. None of these changes anything. Not to
+            be tried again where it may have happened: others may have changed both sessions since.
         """
         raise later(self, "copy_session")

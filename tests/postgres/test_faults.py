@@ -143,9 +143,9 @@ def test_a_delete_whose_answer_was_lost_may_have_happened(cut, delete):
 
 def test_a_copy_whose_answer_was_lost_may_be_what_is_there(cut):
     db = cut()
-    with pytest.raises(BackendUnavailableError, match="copied to 't'") as caught:
+    with pytest.raises(BackendUnavailableError) as caught:
         db.copy_session("s", "t")
-    assert (caught.value.retryable, caught.value.maybe_applied) == (False, True)
+    assert (caught.value.retryable, caught.value.maybe_applied) == (True, True)
     assert [m["msg_id"] for m in db.get_conversations("t")] == ["m"]
     with pytest.raises(SessionExistsError):
         db.copy_session("s", "t")

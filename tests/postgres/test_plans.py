@@ -172,6 +172,33 @@ def test_the_latest_of_a_kind_is_sought_from_the_end(filled, mode, back):
     assert [1, back] == [nodes[-1]["Actual Rows"], nodes[-1]["Rows Removed by Filter"]]
 
 
+def test_the_last_of_a_rare_conversation_is_popped_from_the_end(filled):
+    filled.execute("SET plan_cache_mode = force_custom_plan")
+    filled.execute("BEGIN")
+    try:
+        filled.execute(
+            "UPDATE director_conversations SET conv_id = 'rare' WHERE session_id = 's1' AND seq = "
+            "(SELECT max(seq) FROM director_conversations WHERE session_id = 's1')"
+        )
+        filled.execute("ANALYZE director_conversations")
+        filled.execute(b"PREPARE locking (text) AS " + STATEMENTS.lock_session)
+        filled.execute("EXECUTE locking ('s1')")
+        statement = STATEMENTS.pop_message_of_conversation
+        filled.execute(b"PREPARE popped (text, text) AS " + statement)
+        (explained,) = filled.execute(
+            "EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE popped ('s1', 'rare')"
+        ).fetchone()
+    finally:
+        filled.execute("ROLLBACK")
+    (limit,) = [node for node in _nodes(explained[0]["Plan"]) if node["Node Type"] == "Limit"]
+    sought = [node for node in _nodes(limit) if node["Node Type"] == "Index Scan"]
+    assert [(1, 0)] == [
+        (node["Actual Rows"], node.get("Rows Removed by Filter", 0))
+        for node in sought
+        if node["Relation Name"] == "director_conversations"
+    ]
+
+
 TEXT, NUMBER, FLAG = "text", "bigint", "boolean"
 SAVE = [TEXT, NUMBER, TEXT, FLAG, TEXT, *[NUMBER] * 4, FLAG, NUMBER, TEXT]
 APPEND = [TEXT] * 3 + [NUMBER] * 6

@@ -29,8 +29,9 @@ PAGES = {
         "_id=? AND (updated_at,created_at,session_id)<(?,?,?)"
     ),
     **{
-        f"select_messages({', '.join([*way, *part])})": f"session_id=? AND seq{comparison}?"
+        f"select_messages({', '.join([*way, *begin, *part])})": f"session_id=? AND seq{comparison}?"
         for way, comparison in (((), ">"), (("backward",), "<"))
+        for begin in ((), ("cursor",))
         for part in ((), ("conv",), ("kind",), ("conv", "kind"))
     },
 }
@@ -97,8 +98,14 @@ def test_no_statement_scans_or_sorts(database, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_begins_at_its_cursor(database, name):
-    (step,) = plan_of(database, STATEMENTS[name])
+    step, *others = plan_of(database, STATEMENTS[name])
     assert step.endswith(f"{PAGES[name]})")
+    if "cursor" in name:
+        subquery, cursor = others
+        assert subquery.startswith("SCALAR SUBQUERY")
+        assert cursor.endswith("(session_id=? AND msg_id=?)")
+    else:
+        assert [] == others
 
 
 def test_messages_are_found_by_their_ids(database):

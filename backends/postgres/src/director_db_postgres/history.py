@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import psycopg
 
-from director_db.errors import BackendUnavailableError, InvalidRecordError
+from director_db.errors import InvalidRecordError
 from director_db.rows import CopyRefusal
 from director_db_postgres.arrays import BigintArray
 from director_db_postgres.bulk import columns
@@ -111,13 +111,4 @@ class HistoryStorage(Sending):
                 return CopyRefusal.NO_SESSION
             return messages.count if made.count else CopyRefusal.NO_MESSAGE
 
-        copied, in_doubt = self._database.write_in_doubt(make, copy.session_id)
-        if in_doubt and copied is CopyRefusal.TAKEN:
-            # What is there may be what an earlier try of this call has stored.
-            message = (
-                f"{self._database.place}: the connection was lost while session "
-                f"{copy.session_id!r} was copied to {copy.to!r}, and the second try found that one "
-                "there. Read it to see whether it is the copy."
-            )
-            raise BackendUnavailableError(message, maybe_applied=True)
-        return copied
+        return self._database.write_once(make, copy.session_id)

@@ -413,7 +413,9 @@ def _pop_message(condition: str) -> str:
 
 POP_MESSAGE: Final = _pop_message("")
 
-POP_MESSAGE_OF_CONVERSATION: Final = _pop_message("AND conv_id = $2::text")
+# Hidden from the planner, as in _part: it would sort all of a session for a value that it takes for
+# rare, in place of going back from the end.
+POP_MESSAGE_OF_CONVERSATION: Final = _pop_message("AND coalesce(conv_id = $2::text, FALSE)")
 
 # The place of a message, where the session is locked: to be read, and as a part of others.
 SELECT_LOCKED_PLACE: Final = f"""

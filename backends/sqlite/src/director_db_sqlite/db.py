@@ -245,21 +245,24 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         forward = query.after is not None or (query.limit is None and query.before is None)
         limit = _NO_LIMIT if query.limit is None else query.limit
         statement = sql.select_messages(
-            backward=not forward, conv=query.conv_id is not None, kind=query.msg_type is not None
+            backward=not forward,
+            cursor=cursor is not None,
+            conv=query.conv_id is not None,
+            kind=query.msg_type is not None,
         )
+        place = _BEFORE_ALL if forward else AFTER_ALL
+        begin = (place,) if cursor is None else (query.session_id, cursor)
         part = [text for text in (query.conv_id, query.msg_type) if text is not None]
+        values = (query.session_id, *begin, *part, limit)
 
         def select(connection: sqlite3.Connection) -> list[MessageColumns] | None:
-            place = _BEFORE_ALL if forward else AFTER_ALL
-            if cursor is not None:
+            rows = connection.execute(statement, values).fetchall()
+            if not rows and cursor is not None:
+                # Nothing stands behind the cursor, or there is none.
                 found = connection.execute(sql.SELECT_PLACE, (query.session_id, cursor)).fetchone()
                 if found is None:
                     there = connection.execute(sql.SELECT_SESSION, (query.session_id,)).fetchone()
                     return [] if there is None else None
-                # A place never changes, so the page may be read in a second statement.
-                place = found[0]
-            values = (query.session_id, place, *part, limit)
-            rows = connection.execute(statement, values).fetchall()
             if not forward:
                 rows.reverse()
             return rows
@@ -270,7 +273,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         self, session_id: str, limit: int, conv_id: str | None = None, msg_type: str | None = None
     ) -> list[MessageColumns]:
         statement = sql.select_messages(
-            backward=False, conv=conv_id is not None, kind=msg_type is not None
+            backward=False, cursor=False, conv=conv_id is not None, kind=msg_type is not None
         )
         part = [text for text in (conv_id, msg_type) if text is not None]
         values = (session_id, _BEFORE_ALL, *part, limit)

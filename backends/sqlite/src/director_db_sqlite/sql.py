@@ -138,14 +138,17 @@ SELECT_MESSAGES_BY_ID: Final = f"""
 
 
 @functools.cache
-def select_messages(*, backward: bool, conv: bool, kind: bool) -> str:
+def select_messages(*, backward: bool, cursor: bool, conv: bool, kind: bool) -> str:
     """Return the statement of a page of messages; its parameters in the order of the conditions.
+
+    The place of the cursor is found in the same statement, as a replacement of the messages changes
+    it. A page without a cursor begins at a place, before or behind all others.
 
     There is no index of conversations or types: each would cost every write more than 2 %. The page
     is sought along the places, and what does not belong to it is not read beyond its type.
     """
     comparison, direction = ("<", "DESC") if backward else (">", "ASC")
-    conditions = f"seq {comparison} ?"
+    conditions = f"seq {comparison} {f'({SELECT_PLACE})' if cursor else '?'}"
     conditions += " AND conv_id = ?" if conv else ""
     conditions += " AND msg_type = ?" if kind else ""
     return f"""

@@ -143,6 +143,26 @@ class HistoryAtOnceClauses:
         look()
 
     @clause("MSG-14", level="concurrent")
+    def test_msg_14_a_page_beside_it_is_of_one_moment(self, place: RecordedPlace) -> None:
+        """The cursor of a page and what stands beside it are those of one replacement."""
+        handles = [place.open(), place.open()]
+        new_session(handles[0])
+        same = [message(f"m{number}") for number in range(6)]
+        handles[0].replace_conversation("s1", same)
+
+        def replace() -> None:
+            for _ in range(150):
+                handles[0].replace_conversation("s1", same)
+
+        def look(names: list[str], **page: Any) -> None:
+            found = msg_ids(handles[1].get_conversations("s1", **page))
+            expect(found, names, "a page of what is the same at every moment")
+
+        behind = partial(look, ["m3", "m4", "m5"], after="m2")
+        ahead = partial(look, ["m1", "m2"], before="m3", limit=2)
+        at_once([replace], watched_by=[behind, ahead])
+
+    @clause("MSG-14", level="concurrent")
     def test_msg_14_another_process_sees_no_part(self, place: RecordedPlace) -> None:
         """Processes that replace and read at one moment see one whole replacement."""
         db = place.open()

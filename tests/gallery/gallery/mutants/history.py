@@ -317,6 +317,38 @@ class LockedReplaceInTwoTransactions(
     """The same, one thread at a time: only another process sees it."""
 
 
+class CursorOfAnotherMoment(BrokenDB, rule="MSG-14", level="concurrent"):
+    """The cursor's place is read first, and may have changed by the time the page is."""
+
+    def _select_messages(self, query):
+        place = self._place(query)
+        if not place:
+            return super()._select_messages(query)
+        # Until it has changed, if somebody changes it.
+        deadline = time.monotonic() + _MEETING / 10
+        while place == self._place(query):
+            if time.monotonic() > deadline:
+                return super()._select_messages(query)
+            time.sleep(ROUND_TRIP)
+        names = self._beside(query, place[0][0])
+        rows = super()._select_messages(MessageQuery(query.session_id, None, None, None))
+        return [row for row in rows if (row.msg_id,) in names]
+
+    def _place(self, query):
+        return self._execute(
+            "SELECT seq FROM director_conversations WHERE session_id = ? AND msg_id = ?",
+            *(query.session_id, query.after or query.before),
+        )
+
+    def _beside(self, query, place):
+        comparison = ">" if query.after else "<"
+        return self._execute(
+            "SELECT msg_id FROM director_conversations WHERE session_id = ?"
+            f" AND seq {comparison} ?",
+            *(query.session_id, place),
+        )
+
+
 class ReplaceTakesWhatCameAfter(BrokenDB, rule="MSG-14", level="concurrent"):
     """It stores the list, and then deletes all others, those that came after it too."""
 
