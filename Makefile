@@ -114,7 +114,7 @@ $(DOCS_READY): $(READY) requirements-docs.txt
 $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
 	$(INTEGRATIONS_BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint integrations/constraints.txt pytest-timeout pytest-xdist $(DISTS)[all]
+		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist $(DISTS)[all]
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.

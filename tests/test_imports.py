@@ -16,7 +16,12 @@ CORE, SQLITE, POSTGRES, SUITE, INTEGRATIONS = (
     "director_db_integrations",
 )
 # What a module of the integrations may import besides: its framework.
-FRAMEWORKS = {"claude_agent": {"claude_agent_sdk"}, "openai_agents": {"agents"}}
+FRAMEWORKS = {
+    "claude_agent": {"claude_agent_sdk"},
+    "langgraph": {"langchain_core", "langgraph"},
+    "openai_agents": {"agents"},
+}
+PARTS = {"checkpoint_operations": "langgraph"}  # A module that is a part of another.
 FOLDERS = {
     CORE: ROOT / "src",
     SQLITE: ROOT / "backends/sqlite/src",
@@ -73,7 +78,8 @@ def test_an_integration_needs_its_own_framework_and_no_other():
         if module.partition(".")[0] == INTEGRATIONS:
             packages = {name.partition(".")[0] for name in IMPORTS[module]}
             others = packages - sys.stdlib_module_names - {CORE, INTEGRATIONS}
-            assert others == FRAMEWORKS.get(module.rpartition(".")[2], set()), module
+            name = module.rpartition(".")[2]
+            assert others == FRAMEWORKS.get(PARTS.get(name, name), set()), module
             assert not (IMPORTS[module] & ours), module
 
 

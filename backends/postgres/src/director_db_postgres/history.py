@@ -11,7 +11,6 @@ from director_db.rows import CopyRefusal
 from director_db_postgres.arrays import BigintArray
 from director_db_postgres.bulk import columns
 from director_db_postgres.encoding import message_in_ascii
-from director_db_postgres.errors import may_be_applied
 from director_db_postgres.sending import Sending, unless_impossible
 
 if TYPE_CHECKING:
@@ -99,13 +98,6 @@ class HistoryStorage(Sending):
             try:
                 locked, made, messages, *_ = connection.run_together(*steps)
             except psycopg.errors.UniqueViolation:
-                return CopyRefusal.TAKEN
-            except psycopg.InternalError as error:
-                # A coordinator tells so of what is wrong on a shard, unique or not.
-                if not connection.is_sharded or may_be_applied(error):
-                    raise
-                if not connection.run(self._sql.select_session, (copy.to,)).count:
-                    raise
                 return CopyRefusal.TAKEN
             if not locked.count:
                 return CopyRefusal.NO_SESSION

@@ -1,0 +1,277 @@
+"""What a checkpointer asks of the database, written once for threads and for coroutines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, Final
+
+from director_db import DirectorDBError, InvalidRecordError, SessionNotFoundError
+from director_db_integrations.checkpoints import (
+    CHECKPOINT,
+    NAMESPACE,
+    WRITE,
+    Place,
+    thread_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from director_db import BaseDB
+    from director_db.asyncio import AsyncDB
+
+Row = dict[str, Any]
+Rows = list[Row]
+Steps = Generator[Callable[[Any], Any] | list[Any], Any, Any]
+"""An operation: it yields calls of the database and is sent what they return. A list that it yields
+is a part of its result, and what it returns is the last part."""
+
+_PAGE: Final = 100  # Checkpoints that are read at once.
+_WRITES: Final = 1000  # The same of writes and of sessions.
+_IDS: Final = 100_000  # The most that may be asked for at once (MSG-12).
+
+
+def parts(db: BaseDB, steps: Steps) -> Iterator[Any]:
+    """Carry an operation out, and yield the parts of its result."""
+    step, ended = _advance(steps)
+    while not ended:
+        if isinstance(step, list):
+            yield step
+            step, ended = _advance(steps)
+            continue
+        try:
+            answer = step(db)
+        except DirectorDBError as error:
+            step, ended = _advance(steps, error=error)
+        else:
+            step, ended = _advance(steps, answer)
+    yield step
+
+
+async def async_parts(db: AsyncDB, steps: Steps) -> AsyncIterator[Any]:
+    """Do the same as `parts`, in a coroutine."""
+    step, ended = _advance(steps)
+    while not ended:
+        if isinstance(step, list):
+            yield step
+            step, ended = _advance(steps)
+            continue
+        try:
+            answer = await step(db)
+        except DirectorDBError as error:
+            step, ended = _advance(steps, error=error)
+        else:
+            step, ended = _advance(steps, answer)
+    yield step
+
+
+def _advance(
+    steps: Steps, answer: Any = None, *, error: DirectorDBError | None = None
+) -> tuple[Any, bool]:
+    """Return the next step, or the last part and True."""
+    try:
+        return (steps.throw(error) if error else steps.send(answer)), False
+    except StopIteration as stop:
+        return stop.value, True
+
+
+def store(place: Place, messages: Rows) -> Steps:
+    """Store messages, all or none, in one call; in three where there is no session yet."""
+    stored = methodcaller("add_or_update_msgs_to_conv", place.session, messages)
+    try:
+        yield stored
+    except SessionNotFoundError:
+        yield methodcaller("create_session", place.session, metadata=place.session_metadata)
+        yield stored
+
+
+def messages_of(place: Place, keys: Sequence[str]) -> Steps:
+    """Return messages of a thread by their ids, oldest place first."""
+    unique = list(dict.fromkeys(keys))
+    found: Rows = []
+    for at in range(0, len(unique), _IDS):
+        found += yield methodcaller("get_messages", place.session, unique[at : at + _IDS])
+    return {message["msg_id"]: message for message in found}
+
+
+def find(place: Place, checkpoint: str | None) -> Steps:
+    """Return a checkpoint's message, without an id the latest; None if there is none."""
+    if checkpoint:
+        key = place.key(CHECKPOINT, checkpoint)
+        return (yield methodcaller("get_message", place.session, key)) or None
+    pages = Pages(place)
+    yield from pages.begin(None)
+    return next(iter((yield from pages.next(1)) or ()), None)
+
+
+def parent_of(place: Place, row: Row, known: dict[str, Row]) -> Steps:
+    """Return the message of a checkpoint's parent, if it is there.
+
+    Args:
+        place: where the checkpoint is.
+        row: its message.
+        known: what was read before; a page of what stands before the parent is read too.
+    """
+    parent = row["content"]["parent"]
+    if not parent:
+        return None
+    key = place.key(CHECKPOINT, parent)
+    if key not in known:
+        known.clear()
+        known.update((yield from messages_of(place, [key])))
+        if known:
+            pages = Pages(place)
+            pages.cursor = key
+            page = yield from pages.next(_PAGE)
+            known.update({found["msg_id"]: found for found in page or ()})
+    return known.get(key)
+
+
+class Pages:
+    """The checkpoints of a thread, page by page, the latest first.
+
+    Attributes:
+        place: the thread and the namespace.
+        everywhere: whether the checkpoints of all namespaces are meant.
+        cursor: the message before which the next page ends.
+    """
+
+    def __init__(self, place: Place, *, everywhere: bool = False) -> None:
+        """Name a thread and a namespace; with `everywhere` all of them."""
+        self.place = place
+        self.everywhere = everywhere
+        self.cursor: str | None = None
+        self._bound: str | None = None
+        self._last: str | None = None
+        self._ended = False
+
+    def begin(self, before: str | None, ns: str | None = None) -> Steps:
+        """Begin before a checkpoint of a namespace; below its id where it is not in this one.
+
+        Places of two namespaces say little: a graph's checkpoint may be stored after those of a
+        subgraph that it has called.
+        """
+        place = self.place
+        if place.ns:
+            named = yield methodcaller("get_message", place.session, place.key(NAMESPACE))
+            self._ended = not named
+        if before and not self._ended:
+            key = place.key(CHECKPOINT, before)
+            here = not self.everywhere and ns in {None, place.ns}
+            if here and (yield methodcaller("get_message", place.session, key)):
+                self.cursor = key
+            else:
+                self._bound = before
+
+    def next(self, limit: int | None = None) -> Steps:
+        """Return a page, which may be empty; None behind the last."""
+        if self._ended:
+            return None
+        size = min(limit or _PAGE, _PAGE)
+        try:
+            page = yield methodcaller(
+                "get_conversations",
+                self.place.session,
+                limit=size,
+                before=self.cursor,
+                conv_id=None if self.everywhere else self.place.conv_id,
+                msg_type=CHECKPOINT,
+            )
+        except InvalidRecordError:
+            if self.cursor is None:
+                raise
+            self.cursor, self._bound = None, self._last  # It was deleted since.
+            return (yield from self.next(limit))
+        self._ended = len(page) < size
+        if page:
+            self.cursor, self._last = page[0]["msg_id"], page[0]["content"]["id"]
+        bound = self._bound
+        return [row for row in reversed(page) if bound is None or row["content"]["id"] < bound]
+
+
+class Writes:
+    """Writes of a thread's checkpoints that were read.
+
+    Attributes:
+        of: by the id of the message that stands before those of a checkpoint, and by their own.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.of: dict[str, dict[str, Row]] = {}
+        self._first: str | None = None
+
+    def read(self, place: Place, anchors: Sequence[str], stored: dict[str, Row]) -> Steps:
+        """Read the writes of checkpoints, and no more than once what stands behind them.
+
+        Args:
+            place: the thread.
+            anchors: the ids of the messages before the writes.
+            stored: messages that were read, oldest place first; anchors that are not there have no
+                writes.
+        """
+        if len(anchors) == 1:
+            query: dict[str, Any] = {"conv_id": anchors[0]}
+        else:
+            query = {"limit": _WRITES}
+        after = next((key for key in stored if key in set(anchors)), None)
+        first: str | None = None
+        while after is not None:
+            try:
+                page = yield methodcaller(
+                    "get_conversations", place.session, after=after, msg_type=WRITE, **query
+                )
+            except InvalidRecordError:  # It was deleted since.
+                stored = yield from messages_of(place, anchors)
+                after = next(iter(stored), None)
+                continue
+            for row in page:
+                self.of.setdefault(row["conv_id"], {})[row["msg_id"]] = row
+            first = first or next((row["msg_id"] for row in page), None)
+            ended = len(page) < query.get("limit", len(page) + 1)
+            ended = ended or any(row["msg_id"] == self._first for row in page)
+            after = None if ended else page[-1]["msg_id"]
+        if len(anchors) > 1:
+            self._first = first or self._first
+
+
+def threads() -> Steps:
+    """Return the threads of all sessions, the latest first."""
+    found: list[str] = []
+    page: Rows = []
+    while not found or len(page) == _WRITES:
+        before = page[-1] if page else None
+        page = yield methodcaller("get_sessions", limit=_WRITES, before=before)
+        if not page:
+            break
+        found += [thread_of(session) for session in page]
+    return found
+
+
+def all_checkpoints(place: Place) -> Steps:
+    """Return the messages of all checkpoints of a thread, the latest first."""
+    pages, rows = Pages(place, everywhere=True), []
+    while (page := (yield from pages.next())) is not None:
+        rows += page
+    return rows
+
+
+def delete_thread(thread: str) -> Steps:
+    """Delete a thread's session."""
+    yield methodcaller("delete_session", Place(str(thread), "").session)
+
+
+def copy_thread(source: str, target: str) -> Steps:
+    """Copy a thread's session, if there is one."""
+    origin, place = Place(str(source), ""), Place(str(target), "")
+    try:
+        yield methodcaller("copy_session", origin.session, place.session)
+    except SessionNotFoundError:
+        return
+    if {origin.session, place.session} != {origin.thread, place.thread}:
+        metadata = (yield methodcaller("get_session", place.session)).get("metadata")
+        if isinstance(metadata, dict):
+            metadata.pop("thread_id", None)
+            metadata |= place.session_metadata
+            yield methodcaller("update_session", place.session, metadata=metadata)
