@@ -5,6 +5,7 @@ Pure functions: no I/O, so that any front end can share them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from director_db.errors import InvalidRecordError
 from director_db.payload import MAX_BULK_BYTES, encode_payload, payload_bytes
 from director_db.rows import (
+    NO_CONTEXT,
     UNSET,
     GuardedMessage,
     MessageQuery,
@@ -68,6 +70,32 @@ def new_version() -> int:
     that somebody remembers of the old one. From the system, as a fork must not repeat them.
     """
     return int.from_bytes(os.urandom(8)) >> 1 or 1
+
+
+def version_text(version: int) -> str:
+    """Return the version of a context as callers see it (CTX-5)."""
+    return f"{version:016x}"
+
+
+def expected_version(value: object) -> int | None:
+    """Return the token that a context has to have, None for any (CTX-5)."""
+    if value is UNSET:
+        return None
+    text = optional_text(value, "if_version")
+    if text is None:
+        return NO_CONTEXT
+    with contextlib.suppress(ValueError):
+        token = int(text, 16)
+        if NO_CONTEXT < token <= _MAX_TIMESTAMP and version_text(token) == text:
+            return token
+    return new_version()  # It was never given out, so that nothing stored has it.
+
+
+def flag(value: object, path: str) -> bool:
+    """Return an argument that is True or False, and nothing that only counts as such."""
+    if not isinstance(value, bool):
+        raise InvalidRecordError(path, f"True or False, not {type(value).__name__}")
+    return value
 
 
 def lookup_id(value: object) -> str | None:
@@ -235,10 +263,7 @@ def message_guards(
         revision = int.__index__(revision)
         if not _MIN_TIMESTAMP <= revision <= _MAX_TIMESTAMP:
             raise InvalidRecordError(f"{path}revision", "a revision has at most 64 bits")
-    if not isinstance(if_absent, bool):
-        reason = f"True or False, not {type(if_absent).__name__}"
-        raise InvalidRecordError(f"{path}if_absent", reason)
-    return GuardedMessage(row, revision, if_absent)
+    return GuardedMessage(row, revision, flag(if_absent, f"{path}if_absent"))
 
 
 _REQUIRED_MESSAGE_KEYS: Final = ("conv_id", "msg_id", "msg_type", "agents", "actions", "content")

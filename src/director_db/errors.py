@@ -9,6 +9,7 @@ The tree, each with the built-in class that callers already expect for its kind:
     ├── InvalidRecordError (ValueError)             the input breaks a rule; says where
     ├── SessionExistsError (ValueError)             a copy to a session that exists already
     ├── SessionNotFoundError (LookupError)          a write to a session that does not exist
+    ├── ConflictError                               something newer is stored than was expected
     ├── BackendUnavailableError (ConnectionError)   not reachable, locked, read-only or out of space
     ├── SchemaError                                 what is stored is newer, older or not ours
     └── ClosedError (RuntimeError)                  an operation after ``close()``
@@ -85,6 +86,34 @@ class SessionExistsError(DirectorDBError, ValueError):
         return (
             f"There is a session {self.session_id!r} already, and it stays as it is. Choose another"
             " id, or delete it first with delete_session()."
+        )
+
+
+class ConflictError(DirectorDBError):
+    """Another version is stored than `if_version` names; nothing was stored (CTX-5, SES-8).
+
+    The same call would fail again: read what is stored, make the change on top of that, and give
+    its version.
+
+    Attributes:
+        session_id: the session.
+        version: what is stored now; None if there is no context.
+    """
+
+    def __init__(self, session_id: str, what: str, version: str | None) -> None:
+        """Name the session, what of it was to be stored (``"context"``), and what is there."""
+        super().__init__(session_id, what, version)
+        self.session_id = session_id
+        self.version = version
+        self._what = what
+
+    def __str__(self) -> str:
+        read = f"get_{self._what}()"
+        what = "session" if self._what == "session" else f"{self._what} of session"
+        return (
+            f"The {what} {self.session_id!r} is not of the version that if_version names: another "
+            f"writer came first. Read it with {read}, make the change on top of that, and give its "
+            "version."
         )
 
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from director_db.payload import MARK, decode_payload, plain_decoder
+from director_db.session_change import session_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ class Session(TypedDict):
     updated_at: int
     metadata: Any
     user_id: str | None
+    version: str
 
 
 class Message(TypedDict):
@@ -50,6 +52,7 @@ class Context(TypedDict):
     created_at: int
     updated_at: int
     metadata: Any
+    version: str
 
 
 class DeleteResult(NamedTuple):
@@ -121,6 +124,7 @@ def session_record(row: SessionRow) -> Session:
         "updated_at": updated_at,
         "metadata": decode_payload(metadata),
         "user_id": user_id,
+        "version": session_version(row),
     }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 from director_db.payload import payload_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 class Unset(Enum):
@@ -58,6 +58,10 @@ class SessionChanges(NamedTuple):
     metadata: str | Unset
     updated_at: int
     user_id: str | Unset | None = UNSET
+
+
+Decide: TypeAlias = "Callable[[SessionRow], SessionChanges | None]"
+"""Says what to change in a session as it is stored, None for nothing; quick, and no more."""
 
 
 class SessionQuery(NamedTuple):

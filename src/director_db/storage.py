@@ -111,6 +111,7 @@ if TYPE_CHECKING:
         ContextAppend,
         ContextChange,
         ContextRow,
+        Decide,
         DeletedComponents,
         GuardedMessage,
         MessageColumns,
@@ -138,8 +139,8 @@ class Storage(HistoryStorage):
     A backend of an earlier one goes on: its operations get the rows of that version, and what came
     later raises `ConfigurationError`. New in 1.1: the `user_id` of `SessionRow`, `SessionChanges`
     and `SessionQuery`, what `_insert_session` returns, the `revision` of `StoredMessage`, the
-    `conv_id` and `msg_type` of `MessageQuery`, `_upsert_guarded`, `_select_messages_by_id` and the
-    operations of `director_db.history`.
+    `conv_id` and `msg_type` of `MessageQuery`, `_upsert_guarded`, `_select_messages_by_id`,
+    `_change_session` and the operations of `director_db.history`.
     """
 
     incremental_contexts: ClassVar[bool] = False
@@ -262,6 +263,15 @@ class Storage(HistoryStorage):
     @abstractmethod
     def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
         """Change the columns that are not `UNSET`; False if there is no such session (SES-5)."""
+
+    def _change_session(self, session_id: str, decide: Decide) -> SaveOutcome:
+        """Store what `decide` says of a session's row, in one step (SES-8). New in contract 1.1.
+
+        It is stored only on top of the metadata, video, collection and user that it was asked of:
+        under the row's lock, or by comparing them. `CONFLICT` if it said None, after a lost
+        connection `IN_DOUBT`, as the first try may be why; else `SAVED`, or `NO_SESSION`.
+        """
+        raise later(self, "if_version or merge")
 
     @abstractmethod
     def _delete_session(self, session_id: str) -> DeletedComponents:
@@ -394,6 +404,11 @@ class Storage(HistoryStorage):
     @abstractmethod
     def _select_context(self, session_id: str) -> StoredContext | None:
         """Return the context of a session, of one moment; None if there is none (CTX-2)."""
+
+    def _select_context_version(self, session_id: str) -> int | None:
+        """Return a context's version, None if there is none. Optional; asked after a `CONFLICT`."""
+        row = self._select_context(session_id)
+        return None if row is None else row.version
 
     @abstractmethod
     def _delete_context(self, session_id: str) -> bool:

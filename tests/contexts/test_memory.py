@@ -10,6 +10,8 @@ from array import array
 
 import pytest
 
+from director_db import ConflictError
+from director_db.checks import version_text
 from director_db.context.memory import (
     MAX_BYTES,
     MAX_SESSIONS,
@@ -164,3 +166,14 @@ def test_a_fork_harms_no_memory(site, db, other, session):
     db.add_or_update_context_msg(session, {"k": [1, 2, 3]})
     assert {"k": [1, 2, 3]} == other.get_context_messages(session)
     site.check(session, {"k": [1, 2, 3]})
+
+
+@pytest.mark.parametrize("form", [list, lambda items: {"reasoning": items}])
+def test_a_refused_save_leaves_what_is_remembered_of_the_stored_one(db, session, form):
+    """The stale one of two threads must not cost the other one a whole save."""
+    stale = db.add_or_update_context_msg(session, form([1]))
+    stored = db.add_or_update_context_msg(session, form([1, 2]))
+    with pytest.raises(ConflictError):
+        db.add_or_update_context_msg(session, form([1, "late"]), if_version=stale)
+    known = memory.take(db._owner, session)
+    assert (version_text(known.version), len(known.sizes)) == (stored, 2)

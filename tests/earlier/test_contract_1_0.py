@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from director_db import BaseDB, ConfigurationError, SessionNotFoundError
+from director_db import BaseDB, ConfigurationError, ConflictError, SessionNotFoundError
 from director_db.rows import SessionRow, StoredMessage
 
 FILE = Path(__file__).with_name("backend_of_1_0.py")
@@ -43,10 +43,14 @@ def test_it_does_what_1_0_promised(db):
         "metadata": {"a": 1},
         "user_id": None,
     }
+    # What the core makes of what 1.0 stores is there, too.
+    session["version"] = db.get_session("s1")["version"]
     assert db.get_session("s1") == session
     assert db.get_sessions(video_id="v1") == list(db.iter_sessions()) == [session]
     db.update_session("s1", collection_id=None, updated_at=7)
-    assert db.get_session("s1") == session | {"collection_id": None, "updated_at": 7}
+    changed = db.get_session("s1")
+    assert changed.pop("version") != session.pop("version")
+    assert changed == session | {"collection_id": None, "updated_at": 7}
     for text in ("one", "two"):
         db.add_or_update_msg_to_conv("s1", "c", "m", "input", [], [], text, updated_at=7)
     assert [message["content"] for message in db.get_conversations("s1", limit=5)] == ["two"]
@@ -139,6 +143,33 @@ def test_a_context_that_is_a_list_takes_nothing_new_of_it(db):
     assert db.append_context_messages("s1", [1], key=None) == 1
     assert db.append_context_messages("s1", [2, 3], key=None) == 3
     assert db.get_context_messages("s1") == [1, 2, 3]
+
+
+def test_changes_on_top_of_what_was_read_came_later(db):
+    db.create_session("s1", metadata={"a": 1})
+    version = db.get_session("s1")["version"]
+    for arguments in (
+        {"if_version": version},
+        {"if_version": None},
+        {"metadata": {"b": 2}, "merge": True},
+    ):
+        with later("if_version or merge"):
+            db.update_session("s1", **arguments)
+    assert db.get_session("s1")["metadata"] == {"a": 1}
+    db.update_session("s1", metadata=[2], merge=True)  # It replaces.
+    assert db.get_session("s1")["metadata"] == [2]
+
+
+def test_a_context_had_versions_before(db):
+    db.create_session("s1")
+    version = db.add_or_update_context_msg("s1", [1], if_version=None)
+    assert db.get_context("s1")["version"] == version
+    for stale in (None, "x"):
+        with pytest.raises(ConflictError) as caught:
+            db.add_or_update_context_msg("s1", [2], if_version=stale)
+        assert (caught.value.session_id, caught.value.version) == ("s1", version)
+    db.add_or_update_context_msg("s1", [1, 2], if_version=version)
+    assert db.get_context_messages("s1") == [1, 2]
 
 
 def test_a_class_of_its_own_that_goes_further_is_adapted_once(db):

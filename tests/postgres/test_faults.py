@@ -244,6 +244,63 @@ def test_a_save_whose_answer_was_lost_and_that_another_one_replaced_is_stored_ag
     assert db.get_context_messages("s") == {"reasoning": [1, 2]}
 
 
+def test_a_save_on_top_of_a_version_whose_answer_was_lost_is_no_conflict(cut, proxy):
+    version = None
+    for value in ([1], [1, 2], {"reasoning": [1]}, {"reasoning": ["\ud800"]}, 5, {"reasoning": []}):
+        version = cut().add_or_update_context_msg("s", value, if_version=version)
+        found = cut().get_context("s")
+        assert (found["context"], found["version"]) == (value, version)
+
+
+def test_a_save_on_top_of_a_version_that_another_one_replaced_is_in_doubt(late):
+    db, arm = late
+    version = db.add_or_update_context_msg("s", {"reasoning": [1]})
+    with pytest.raises(BackendUnavailableError, match="Read it to see") as caught:
+        arm().add_or_update_context_msg("s", {"reasoning": [1, 2]}, if_version=version)
+    assert caught.value.maybe_applied is True
+    assert db.get_context_messages("s") == {"reasoning": ["theirs"], "chat": []}
+
+
+@pytest.fixture
+def cut_write(cut, proxy, monkeypatch):
+    """The instance of `cut`, whose next write of several statements is applied, not answered."""
+    db = cut()
+    proxy.cut_after(NEVER)
+    original = Connection.run_together
+    armed = []
+
+    def cut_once(self, *steps):
+        if len(steps) > 1 and armed:
+            armed.clear()
+            proxy.cut_after(0)
+        return original(self, *steps)
+
+    monkeypatch.setattr(Connection, "run_together", cut_once)
+
+    def arm():
+        armed.append(True)
+        return db
+
+    return arm
+
+
+def test_a_merge_whose_answer_was_lost_is_merged(cut_write):
+    cut_write().update_session("s", metadata={"a": {"b": 1}, "c": None}, merge=True, updated_at=7)
+    found = cut_write().get_session("s")
+    assert (found["metadata"], found["updated_at"]) == ({"a": {"b": 1}}, 7)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_change_on_top_of_a_version_whose_answer_was_lost_is_in_doubt(cut_write, merge):
+    """What is stored now may be what this call or somebody else has made of that version."""
+    db = cut_write()
+    version = db.get_session("s")["version"]
+    with pytest.raises(BackendUnavailableError, match="Read it to see") as caught:
+        db.update_session("s", metadata={"n": 1}, merge=merge, if_version=version)
+    assert (caught.value.retryable, caught.value.maybe_applied) == (False, True)
+    assert db.get_session("s")["metadata"] == {"n": 1}
+
+
 def test_growing_contexts_survive_killed_connections(place, db):
     """Saves see no error. An append may be in doubt, and is then there once or not at all."""
     sessions = [f"s{number}" for number in range(4)]

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from director_db import BackendUnavailableError, ConfigurationError, SchemaError, load_db
 from director_db.records import Migration
+from director_db_conformance.clauses.arrange import fields
 from director_db_postgres import PostgresDB
 
 pytestmark = pytest.mark.sampled
@@ -175,7 +176,7 @@ def test_every_record_is_the_same(place, db, json_type):
             "metadata": {},
             "user_id": None,
         },
-    ] == db.get_sessions()
+    ] == [fields(session) for session in db.get_sessions()]
     assert [
         {
             "session_id": "s1",
@@ -216,14 +217,14 @@ def test_every_record_is_the_same(place, db, json_type):
         "created_at": 7,
         "updated_at": 8,
         "metadata": {},
-    } == db.get_context("s1")
+    } == fields(db.get_context("s1"))
     assert {
         "session_id": "s2",
         "context": [{"role": "system"}, 1.0],
         "created_at": 9,
         "updated_at": 10,
         "metadata": {"m": []},
-    } == db.get_context("s2")
+    } == fields(db.get_context("s2"))
 
 
 def test_what_is_stored_is_what_a_write_stores(place, db, new_db):
@@ -283,7 +284,7 @@ def test_orphans_get_a_session_with_their_times(db, old):
         {"session_id": "s1", "created_at": 50, "updated_at": 60, **made},
         {"session_id": "gone", "created_at": 20, "updated_at": 40, **made},
         {"session_id": "alone", "created_at": 7, "updated_at": 8, **made},
-    ] == [dict(session) for session in db.get_sessions()]
+    ] == [fields(session) for session in db.get_sessions()]
     assert ["m1", "m2"] == [m["msg_id"] for m in db.get_conversations("gone")]
     assert ([1], [2]) == (db.get_context_messages("gone"), db.get_context_messages("alone"))
     # The places of new messages come after those carried over, and start with the first.

@@ -291,6 +291,10 @@ EVERY = {
         [TEXT, NUMBER, *[FLAG, TEXT] * 4],
         "'s1', 1, true, 'v', true, 'c', true, '{}', true, 'u'",
     ),
+    "update_session_read": (
+        [TEXT, NUMBER, *[FLAG, TEXT] * 4, *[TEXT] * 4],
+        "'s1', 1, true, 'v', true, 'c', true, '{}', true, 'u', 'v', NULL, '{}', NULL",
+    ),
     "lock_session": ([TEXT], "'s1'"),
     "delete_session": ([TEXT], "'s1'"),
     "upsert_message": (

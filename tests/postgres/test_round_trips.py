@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import psycopg
 import pytest
 
-from director_db import SessionExistsError, SessionNotFoundError
+from director_db import (
+    ConflictError,
+    SessionExistsError,
+    SessionNotFoundError,
+    session_change,
+)
+from director_db.session_change import merge_patch
 
 
 def message(number, **fields):
@@ -172,6 +179,51 @@ def test_a_save_after_another_writer_takes_two(warm, proxy, place, new_db):
         with proxy.count() as count:
             warm.add_or_update_context_msg("s", {"reasoning": [1, 2]})
         assert expected == count.round_trips
+
+
+def test_a_save_on_top_of_a_version_takes_one(warm, proxy):
+    version = warm.add_or_update_context_msg("s", {"reasoning": [1]})
+    with proxy.count() as count:
+        version = warm.add_or_update_context_msg("s", {"reasoning": [1, 2]}, if_version=version)
+        warm.add_or_update_context_msg("s", {"reasoning": [3]}, if_version=version)
+    assert 2 == count.round_trips
+    for _ in range(2):  # The first time, what reads the stored version is prepared.
+        with proxy.count() as count, pytest.raises(ConflictError):
+            warm.add_or_update_context_msg("s", {"reasoning": [1]}, if_version=version)
+    assert 2 == count.round_trips
+
+
+def test_a_change_on_top_of_what_is_stored_reads_and_writes(warm, proxy):
+    warm.update_session("s", metadata={"a": 1}, merge=True)
+    warm.get_session("s")
+    with proxy.count() as count:
+        warm.update_session("s", metadata={"b": 1}, merge=True)
+    assert 2 == count.round_trips
+    version = warm.get_session("s")["version"]
+    for expected in (2, 1):
+        with proxy.count() as count, suppress(ConflictError):
+            warm.update_session("s", metadata={"b": 2}, if_version=version)
+        assert expected == count.round_trips
+    assert {"b": 2} == warm.get_session("s")["metadata"]
+
+
+def test_a_change_that_another_one_overtakes_reads_no_more(warm, proxy, place, new_db, monkeypatch):
+    """Who is too late has what is stored now with the answer."""
+    other = new_db(place.dsn)
+    warm.update_session("s", metadata={"a": 1}, merge=True)
+    patches = []
+
+    def overtaken(target, patch):
+        patches.append(patch)
+        if len(patches) == 1:
+            other.update_session("s", metadata={"theirs": 1.0, "a": [1]})
+        return merge_patch(target, patch)
+
+    monkeypatch.setattr(session_change, "merge_patch", overtaken)
+    with proxy.count() as count:
+        warm.update_session("s", metadata={"b": 2}, merge=True)
+    assert 3 == count.round_trips
+    assert {"theirs": 1.0, "a": [1], "b": 2} == warm.get_session("s")["metadata"]
 
 
 def test_a_kind_of_operation_is_prepared_once(place, proxy, new_db):

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from director_db import SchemaError
+from director_db import ConflictError, SchemaError
 from director_db_postgres import PostgresDB, sql
 from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.statements import Statements
@@ -92,10 +92,18 @@ MESSAGE = {
     "actions": [],
     "content": [],
 }
+
+
+def refused_save(db):
+    with pytest.raises(ConflictError):
+        db.add_or_update_context_msg("s", [], if_version=None)
+
+
 OPERATIONS = (
     lambda db: db.create_session("s", "v", "c"),
     lambda db: db.get_session("s"),
     lambda db: db.update_session("s", metadata={}),
+    lambda db: db.update_session("s", metadata={"a": 1}, merge=True),
     lambda db: db.add_or_update_msg_to_conv("s", **MESSAGE),
     lambda db: db.add_or_update_msgs_to_conv("s", [MESSAGE, {**MESSAGE, "msg_id": "b"}]),
     lambda db: db.add_or_update_msg_to_conv("s", **MESSAGE, revision=1),
@@ -113,6 +121,7 @@ OPERATIONS = (
     lambda db: db.get_messages("s", ["a", "b"]),
     lambda db: db.add_or_update_context_msg("s", {"reasoning": [1, 2]}),
     lambda db: db.append_context_messages("s", [3]),
+    refused_save,
     lambda db: db.get_context("s"),
     lambda db: db.replace_conversation("s", [MESSAGE]),
     lambda db: db.copy_session("s", "copy"),
@@ -198,7 +207,7 @@ def test_no_change_calls_a_function_that_is_not_immutable(tables):
         tables.execute("SELECT proname, max(provolatile::text) FROM pg_proc GROUP BY 1").fetchall()
     )
     changes = [change for text in STATEMENTS.values() for change in _changes(text)]
-    assert 13 == len(changes)
+    assert 14 == len(changes)
     called = {name for change in changes for name in re.findall(r"(\w+)\s*\(", change)}
     assert {"greatest"} <= called
     assert {} == {name: volatility[name] for name in called if volatility.get(name, "i") != "i"}

@@ -22,6 +22,7 @@ from director_db import (
     load_db,
 )
 from director_db.records import Migration
+from director_db_conformance.clauses.arrange import fields
 from director_db_sqlite import SQLiteDB, connections
 
 pytestmark = pytest.mark.sampled
@@ -196,7 +197,7 @@ def test_every_record_is_the_same(path, old):
                 "metadata": {},
                 "user_id": None,
             },
-        ] == db.get_sessions()
+        ] == [fields(session) for session in db.get_sessions()]
         assert '{"z": 1, "a": [1.0, -0.0, 1e+300, null]}' == json.dumps(
             db.get_session("s1")["metadata"]
         )
@@ -244,14 +245,14 @@ def test_every_record_is_the_same(path, old):
             "created_at": 7,
             "updated_at": 8,
             "metadata": {},
-        } == db.get_context("s1")
+        } == fields(db.get_context("s1"))
         assert {
             "session_id": "s2",
             "context": [{"role": "system"}, 1.0],
             "created_at": 9,
             "updated_at": 10,
             "metadata": {"m": []},
-        } == db.get_context("s2")
+        } == fields(db.get_context("s2"))
 
 
 def test_many_records_are_what_the_old_application_showed(path, old):
@@ -290,7 +291,9 @@ def test_many_records_are_what_the_old_application_showed(path, old):
         found = {session["session_id"]: session for session in db.get_sessions()}
         assert len(sessions) == len(found)
         for _rowid, *columns, metadata in sessions:
-            assert [*columns, json.loads(metadata), None] == list(found[columns[0]].values())
+            assert [*columns, json.loads(metadata), None] == list(
+                fields(found[columns[0]]).values()
+            )
             assert [
                 [*row[1:5], *map(json.loads, row[5:8]), *row[8:11], json.loads(row[11]), None]
                 for row in messages
@@ -298,7 +301,7 @@ def test_many_records_are_what_the_old_application_showed(path, old):
             ] == [list(message.values()) for message in db.get_conversations(columns[0])]
         assert [
             [row[1], json.loads(row[2]), row[3], row[4], json.loads(row[5])] for row in contexts
-        ] == [list(db.get_context(row[1]).values()) for row in contexts]
+        ] == [list(fields(db.get_context(row[1])).values()) for row in contexts]
 
 
 def test_a_message_that_was_replaced_is_where_the_old_application_showed_it(path, old):
@@ -334,7 +337,7 @@ def test_orphans_get_a_session_with_their_times(path, old):
             {"session_id": "s1", "created_at": 50, "updated_at": 60, **made},
             {"session_id": "gone", "created_at": 20, "updated_at": 40, **made},
             {"session_id": "alone", "created_at": 7, "updated_at": 8, **made},
-        ] == [dict(session) for session in db.get_sessions()]
+        ] == [fields(session) for session in db.get_sessions()]
         assert ["m1", "m2"] == [m["msg_id"] for m in db.get_conversations("gone")]
         assert ([1], [2]) == (db.get_context_messages("gone"), db.get_context_messages("alone"))
 

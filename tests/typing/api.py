@@ -9,6 +9,7 @@ from director_db import (
     UNSET,
     BackendSpec,
     BaseDB,
+    ConflictError,
     Context,
     DBType,
     DeleteResult,
@@ -40,6 +41,9 @@ assert_type(db.closed, bool)
 assert_type(db.create_session("s", created_at=1, anything_else=object()), bool)
 db.create_session("s", user_id="u")
 db.update_session("s", user_id=None)
+db.update_session("s", metadata={"a": None}, merge=True, if_version=None)
+assert_type(db.get_sessions()[0]["version"], str)
+db.update_session("s", if_version=db.get_session("s").get("version"))
 assert_type(db.get_sessions(user_id="u")[0]["user_id"], str | None)
 assert_type(db.get_session("s"), Session | dict[str, Any])
 assert_type(db.get_sessions(limit=1), list[Session])
@@ -78,7 +82,11 @@ assert_type(db.delete_messages_after("s", "m"), int)
 assert_type(db.copy_session("s", "t", until="m"), int)
 assert_type(db.replace_conversation("s", db.get_conversations("s")[::-1]), int)
 
-db.add_or_update_context_msg("s", {"reasoning": []})
+assert_type(db.add_or_update_context_msg("s", {"reasoning": []}), str)
+version = db.add_or_update_context_msg("s", [], if_version=None)
+db.add_or_update_context_msg("s", [1], if_version=version)
+db.add_or_update_context_msg("s", [1], if_version=db.get_context("s").get("version"))
+assert_type(ConflictError("s", "context", None).version, str | None)
 assert_type(db.append_context_messages("s", [1], key="k"), int)
 assert_type(db.append_context_messages("s", [1], key=None), int)
 assert_type(db.get_context("s"), Context | dict[str, Any])

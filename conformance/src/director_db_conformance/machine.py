@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from director_db import ConflictError
 from director_db_conformance import strategies as draw
 from director_db_conformance.model import BY_NAME, OPERATIONS
 
@@ -43,6 +44,7 @@ _IDS: Final = (
 )
 _LOOK_ALIKES: Final = draw.one_of(draw.LOOK_ALIKES)
 _SAVE: Final = BY_NAME["add_or_update_context_msg"]
+_VERSIONED: Final = frozenset({"get_session", "get_sessions", "get_context", _SAVE.name})
 _REFUSED: Final = draw.one_of(
     [
         (operation, draw.one_of(refused))
@@ -50,6 +52,13 @@ _REFUSED: Final = draw.one_of(
         if (refused := operation.drawn_refused())
     ]
 ).flatmap(lambda pair: st.tuples(st.just(pair[0]), pair[1]))
+
+
+class Both(NamedTuple):
+    """An argument that differs between the sides, as each has versions of its own."""
+
+    actual: Any
+    expected: Any
 
 
 class OperationsMachine(RuleBasedStateMachine):
@@ -73,6 +82,8 @@ class OperationsMachine(RuleBasedStateMachine):
         self.steps: list[Step] = []
         self._cursor: dict[str, Any] | None = None
         self._saved: dict[tuple[int, Any], Any] = {}
+        self._earlier: dict[tuple[str, Any], Both] = {}
+        self._seen = Both({}, {})
         for db in (self.handles[0], self.reference):
             for session in db.get_sessions():
                 db.delete_session(session["session_id"])
@@ -80,15 +91,48 @@ class OperationsMachine(RuleBasedStateMachine):
     def compare(self, handle: int, operation: Operation, args: list[Any], kwargs: Any) -> Any:
         """Make a call on both sides, compare the outcomes, and return what it returned."""
         db = self.handles[handle % len(self.handles)]
-        actual = outcome(db, operation.name, args, kwargs)
-        expected = outcome(self.reference, operation.name, args, kwargs)
+        actual = outcome(db, operation.name, args, of_side(kwargs, 0))
+        expected = outcome(self.reference, operation.name, args, of_side(kwargs, 1))
         # As text, since 1 == 1.0 == True, 0.0 == -0.0, and dicts ignore their order.
         shown = [
             (type(side), str(side)) if isinstance(side, Exception) else repr(side)
-            for side in (actual, expected)
+            for side in self.numbered(operation.name, actual, expected)
         ]
         assert shown[0] == shown[1], (operation.name, args, kwargs)  # noqa: S101 - as a test does
         return actual
+
+    def numbered(self, name: str, actual: Any, expected: Any) -> Both:
+        """Return both results of an operation with versions as each side has come to see them.
+
+        A version is any text. Numbered in the order in which they appear, they are the same on both
+        sides if they are of the same states.
+        """
+        if isinstance(expected, ConflictError) and isinstance(actual, ConflictError):
+            return Both(
+                *[
+                    (type(error), error.session_id, self._number(side, error.version))
+                    for side, error in enumerate((actual, expected))
+                ]
+            )
+        if name not in _VERSIONED:
+            return Both(actual, expected)
+        return Both(self._numbered(0, actual), self._numbered(1, expected))
+
+    def _numbered(self, side: int, result: Any) -> Any:
+        if isinstance(result, list):
+            return [self._numbered(side, record) for record in result]
+        if isinstance(result, dict):
+            return {
+                key: self._number(side, value) if key == "version" else value
+                for key, value in result.items()
+            }
+        return self._number(side, result)
+
+    def _number(self, side: int, version: Any) -> Any:
+        if not isinstance(version, str):
+            return version
+        seen = self._seen[side]
+        return f"version {seen.setdefault(version, len(seen))}"
 
     @initialize(kinds=st.tuples(_LOOK_ALIKES, _LOOK_ALIKES), count=st.integers(1, 4))
     def create_sessions(self, kinds: tuple[Sequence[str], Sequence[str]], count: int) -> None:
@@ -112,12 +156,30 @@ class OperationsMachine(RuleBasedStateMachine):
         kwargs = self._with_ids(arguments)
         if kwargs.get("before") is draw.CURSOR:
             kwargs["before"] = self._cursor
+        if "if_version" in kwargs:
+            kwargs["if_version"] = self._version(handle, operation, args, kwargs["if_version"])
         if operation is _SAVE:
             self._saved[handle, session] = copy.deepcopy(kwargs["context_messages"])
         result = self.compare(handle, operation, args, kwargs)
         if operation.name == "get_sessions" and isinstance(result, list) and result:
             self._cursor = result[-1]
         return result
+
+    def _version(self, handle: int, operation: Operation, args: list[Any], drawn: Any) -> Any:
+        """Return a drawn version as each side knows it."""
+        read = "get_context" if operation is _SAVE else "get_session"
+        known = (read, args[0])
+        if drawn is draw.EARLIER:
+            return self._earlier.get(known, "none")
+        if drawn is not draw.CURRENT:
+            return drawn
+        found = [
+            outcome(side, read, args, {})
+            for side in (self.handles[handle % len(self.handles)], self.reference)
+        ]
+        both = Both(*[each.get("version") if isinstance(each, dict) else None for each in found])
+        self._earlier[known] = both
+        return both
 
     def _with_ids(self, arguments: dict[str, Any]) -> dict[str, Any]:
         named = dict(arguments)
@@ -246,6 +308,11 @@ def compare_backends(
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def of_side(kwargs: dict[str, Any], side: int) -> dict[str, Any]:
+    """Return the arguments of one side."""
+    return {name: arg[side] if isinstance(arg, Both) else arg for name, arg in kwargs.items()}
 
 
 def outcome(side: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> object:

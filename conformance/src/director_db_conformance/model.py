@@ -11,11 +11,14 @@ from __future__ import annotations
 import copy
 import json
 import math
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from hypothesis import strategies as st
 
 from director_db import (
+    UNSET,
+    ConflictError,
     DeleteResult,
     InvalidRecordError,
     SessionExistsError,
@@ -51,6 +54,7 @@ class Model:
         self.sessions: dict[str, Record] = {}
         self.messages: dict[str, dict[str, Record]] = {}
         self.contexts: dict[str, Record] = {}
+        self.saves = 0
 
     def records(self, session_id: Any) -> list[Record]:
         """Return the records of a session themselves: it, its messages in order, its context."""
@@ -109,7 +113,7 @@ class Model:
     @operation("SES-3", example=_S1, refused={"session_id": 5})
     def get_session(self, session_id: Any) -> Record:
         """Keep SES-3."""
-        return copy.deepcopy(self.sessions[session_id]) if self._has(session_id) else {}
+        return self._session_record(self.sessions[session_id]) if self._has(session_id) else {}
 
     @operation(
         "SES-4",
@@ -154,7 +158,7 @@ class Model:
         ):
             if wanted is not None:
                 found = [session for session in found if session[name] == wanted]
-        return copy.deepcopy(found[:most])
+        return [self._session_record(session) for session in found[:most]]
 
     @operation(
         "SES-5",
@@ -167,19 +171,39 @@ class Model:
             video_id=draw.labels,
             collection_id=draw.labels,
             user_id=draw.labels,
-            metadata=draw.payloads,
+            metadata=st.one_of(draw.payloads, draw.patches),
             updated_at=draw.times,
+            merge=draw.one_of([False, True, True]),
+            if_version=draw.versions,
         ),
     )
-    def update_session(self, session_id: Any, *, updated_at: Any = None, **changes: Any) -> None:
-        """Keep SES-5."""
+    def update_session(
+        self,
+        session_id: Any,
+        *,
+        updated_at: Any = None,
+        merge: Any = False,
+        if_version: Any = UNSET,
+        **changes: Any,
+    ) -> None:
+        """Keep SES-5 and SES-8."""
         for name in ("video_id", "collection_id", "user_id"):
             if name in changes:
                 changes[name] = _optional(changes[name], name)
         if "metadata" in changes:
             changes["metadata"] = _metadata(changes["metadata"])
         changes["updated_at"] = self._time(updated_at, "updated_at")
-        self._session(session_id).update(changes)
+        _required(session_id, "session_id")
+        _version(if_version)
+        if type(merge) is not bool:
+            raise InvalidRecordError("merge", "no bool")
+        session = self._session(session_id)
+        version = _version_of(session)
+        if if_version not in {UNSET, version}:
+            raise ConflictError(session_id, "session", version)
+        if merge and "metadata" in changes:
+            changes["metadata"] = _merged(session["metadata"], changes["metadata"])
+        session.update(changes)
 
     @operation(
         "SES-9",
@@ -498,7 +522,11 @@ class Model:
         weight=2,
         drawn=st.fixed_dictionaries(
             {"context_messages": draw.contexts, "updated_at": draw.times},
-            optional={"created_at": draw.times, "metadata": draw.payloads},
+            optional={
+                "created_at": draw.times,
+                "metadata": draw.payloads,
+                "if_version": draw.versions,
+            },
         ),
     )
     def add_or_update_context_msg(
@@ -508,20 +536,31 @@ class Model:
         created_at: Any = None,
         updated_at: Any = None,
         metadata: Any = None,
+        *,
+        if_version: Any = UNSET,
         **_ignored: object,
-    ) -> None:
-        """Keep CTX-1."""
+    ) -> str:
+        """Keep CTX-1 and CTX-5."""
+        _required(session_id, "session_id")
+        _version(if_version)
         context = {
-            "session_id": _required(session_id, "session_id"),
+            "session_id": session_id,
             "context": plain(context_messages, "context_messages"),
             "created_at": self._time(created_at, "created_at"),
             "updated_at": self._time(updated_at, "updated_at"),
             "metadata": _metadata(metadata),
         }
+        self._session(session_id)
+        known = self.contexts.get(session_id, {})
+        if if_version not in {UNSET, known.get("version")}:
+            raise ConflictError(session_id, "context", known.get("version"))
         self._touch(session_id, context["updated_at"])
-        if created_at is None and session_id in self.contexts:
-            context["created_at"] = self.contexts[session_id]["created_at"]
+        if created_at is None and known:
+            context["created_at"] = known["created_at"]
+        self.saves += 1
+        context["version"] = f"save {self.saves}"
         self.contexts[session_id] = context
+        return str(context["version"])
 
     @operation(
         "CTX-4",
@@ -578,6 +617,9 @@ class Model:
 
     # --- Shared by the above --------------------------------------------------------------------
 
+    def _session_record(self, session: Record) -> Record:
+        return {**copy.deepcopy(session), "version": _version_of(session)}
+
     def _has(self, session_id: object) -> bool:
         return isinstance(session_id, str) and session_id in self.sessions
 
@@ -629,6 +671,30 @@ def plain(value: object, path: str) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return float.__float__(value)
     raise InvalidRecordError(path, "no form in JSON")
+
+
+def _version(value: object) -> None:
+    if value is not UNSET:
+        _optional(value, "if_version")
+
+
+def _version_of(session: Record) -> str:
+    """Return a text of all that `update_session` changes but the time."""
+    names = ("video_id", "collection_id", "metadata", "user_id")
+    return sha256(repr([session[name] for name in names]).encode()).hexdigest()
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    """Return what the RFC's own pseudocode says (RFC 7396, section 2)."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), value)
+    return merged
 
 
 def _member(path: str, key: str) -> str:

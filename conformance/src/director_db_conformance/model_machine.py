@@ -11,13 +11,14 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 from director_db import (
+    ConflictError,
     DirectorDBError,
     InvalidRecordError,
     SessionExistsError,
     SessionNotFoundError,
 )
 from director_db_conformance.expectation import NonconformityError, expect, same
-from director_db_conformance.machine import OperationsMachine, outcome
+from director_db_conformance.machine import OperationsMachine, of_side, outcome
 from director_db_conformance.model import ANY_PATH, Model, Moment
 from director_db_conformance.strategies import LOOK_ALIKES
 from director_db_conformance.transcript import shown, shown_error, transcript
@@ -39,6 +40,7 @@ reports the same."""
 _PARTS: Final = ("get_session", "get_conversations", "get_context")
 _AFTER_AN_ERROR: Final = ("LIF-3", "LIF-3", "LIF-3")
 _CREATED_AGAIN: Final = ("SES-2", "SES-2", "SES-2")
+_COMPARED: Final = {"update_session": "SES-8", "add_or_update_context_msg": "CTX-5"}
 _OTHER_SESSIONS: Final = ("MSG-4", "MSG-4", "MSG-4")
 
 
@@ -202,10 +204,11 @@ class ModelMachine(OperationsMachine):
         name = operation.name
         created_again = name == "create_session" and self._model.get_session(args[0]) != {}
         first = int(time.time())
-        actual = outcome(db, name, args, kwargs)
+        actual = outcome(db, name, args, of_side(kwargs, 0))
         last = int(time.time())
         self._model.now = first if first == last else Moment(first, last)
-        _expect_outcome(actual, outcome(self._model, name, args, kwargs), operation)
+        expected = outcome(self._model, name, args, of_side(kwargs, 1))
+        _expect_outcome(*self.numbered(name, actual, expected), operation)
         if operation.changes != "nothing":
             rules = _CREATED_AGAIN if created_again else operation.rules_after()
             if isinstance(actual, Exception):
@@ -222,6 +225,7 @@ class ModelMachine(OperationsMachine):
         self._settle([actual[0], *actual[1], actual[2]], session_id)
         for part, seen, broken in zip(_PARTS, actual, rules, strict=True):
             expected = getattr(self._model, part)(session_id)
+            seen, expected = self.numbered(part, seen, expected)  # noqa: PLW2901
             if not same(seen, expected):
                 getattr(db, part)(session_id)
                 _expect(seen, expected, _finer(broken, seen, expected))
@@ -274,6 +278,8 @@ def _shown(outcome: object) -> str:
 def _rule_of_error(error: Exception, operation: Operation) -> str:
     if isinstance(error, SessionNotFoundError):
         return operation.needs_session
+    if isinstance(error, ConflictError):
+        return _COMPARED[operation.name]
     if (
         not isinstance(error, InvalidRecordError)
         or operation.changes == "nothing"
@@ -286,6 +292,8 @@ def _rule_of_error(error: Exception, operation: Operation) -> str:
         return "VAL-5"
     if field in {"revision", "if_absent"}:
         return "MSG-11"
+    if field in {"if_version", "merge"}:
+        return _COMPARED[operation.name]
     return "VAL-4" if field.endswith("_id") or field in {"msg_type", "status"} else "VAL-3"
 
 

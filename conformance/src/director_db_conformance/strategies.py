@@ -36,6 +36,12 @@ LOOK_ALIKES: Final = (
 CURSOR: Final = object()
 """Stands for the last session of the page before."""
 
+CURRENT: Final = object()
+"""Stands for the version that is stored."""
+
+EARLIER: Final = object()
+"""Stands for the version that was stored when `CURRENT` was last drawn; mostly another one."""
+
 _MIN_TIME: Final = -(2**63)
 _MAX_TIME: Final = 2**63 - 1
 
@@ -95,6 +101,10 @@ contexts: Final = st.one_of(
     st.dictionaries(keys, st.one_of(items, payloads), max_size=3),
     payloads,
 )
+patches: Final = one_of(
+    [{}, {"a": None}, {"b": 2}, {"a": {"b": 1}}, {"a": {"b": None, "c": {"d": None}}}, {"a": [0]}]
+)
+versions: Final = one_of([CURRENT] * 6 + [EARLIER] * 3 + [None, "", "0" * 16, "f" * 16, "\u00e9"])
 limits: Final = one_of([1, 1, 2, 2, 3, 7, 10**30])
 handles: Final = st.integers(0, 1)
 
@@ -137,6 +147,8 @@ REFUSED: Final[dict[str, list[Any]]] = {
     "key": [5, b"key"],
     "revision": [1.0, True, "1", 2**63, _MIN_TIME - 1],
     "if_absent": [1, None, "x"],
+    "merge": [1, None, "x"],
+    "if_version": _REFUSED_TEXTS,
 }
 """By the name of an argument, values that no write accepts."""
 

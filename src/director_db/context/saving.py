@@ -1,15 +1,28 @@
-"""Saving a context (CTX-1, CTX-3), from the arguments of `BaseDB` to storage."""
+"""Saving a context (CTX-1, CTX-3, CTX-5), from the arguments of `BaseDB` to storage."""
 # ruff: noqa: SLF001 - an operation of BaseDB calls its storage operations
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from director_db.checks import encode_metadata, new_version, now, required_id, timestamp
+from director_db.checks import (
+    encode_metadata,
+    expected_version,
+    new_version,
+    now,
+    required_id,
+    timestamp,
+    version_text,
+)
 from director_db.context.items import ListItems, SurrogateError
 from director_db.context.memory import RememberedContext, memory
 from director_db.context.parts import are_worth_rows, split
-from director_db.errors import SessionNotFoundError
+from director_db.errors import (
+    BackendUnavailableError,
+    ConflictError,
+    DirectorDBError,
+    SessionNotFoundError,
+)
 from director_db.payload import (
     MAX_PAYLOAD_BYTES,
     check_payload,
@@ -33,12 +46,19 @@ def save_context(
     created_at: object,
     updated_at: object,
     metadata: object,
-) -> None:
-    """Store a context, whatever is stored; the arguments of `BaseDB.add_or_update_context_msg`."""
+    if_version: object,
+) -> str:
+    """Store a context and return its version; the arguments of `add_or_update_context_msg`."""
     wanted = required_id(session_id, "session_id")
+    expected = expected_version(if_version)
     draft = None
     if db.incremental_contexts:
-        draft = draft_context(value, "context_messages", memory.take(db._owner, wanted))
+        known = memory.take(db._owner, wanted)
+        if known is not None and expected not in {None, known.version}:
+            # It may well be what is stored, and the caller's the stale one.
+            memory.put(db._owner, wanted, known)
+            known = None
+        draft = draft_context(value, "context_messages", known)
     current = now()
     row = ContextRow(
         wanted,
@@ -50,16 +70,35 @@ def save_context(
         created_at_given=created_at is not None,
     )
     if draft is None:
-        outcome = db._save_context(row, if_version=None)
+        outcome = db._save_context(row, if_version=expected)
     else:
-        outcome = save_draft(db, row, draft, None if draft.known is None else draft.known.version)
+        known_version = None if draft.known is None else draft.known.version
+        outcome = save_draft(db, row, draft, known_version or expected)
         # Two round trips at most, whatever others do: this one stores the whole on top of any
         # version, and the database still writes only the items that differ.
-        if draft.known and outcome in {SaveOutcome.CONFLICT, SaveOutcome.IN_DOUBT}:
+        is_beaten = outcome in {SaveOutcome.CONFLICT, SaveOutcome.IN_DOUBT}
+        if expected is None and draft.known and is_beaten:
             draft.known = None
             outcome = save_draft(db, row, draft, None)
     if outcome is SaveOutcome.NO_SESSION:
         raise SessionNotFoundError(wanted)
+    if expected is not None and outcome is not SaveOutcome.SAVED:
+        raise _refusal(db, wanted, outcome)
+    return version_text(row.version)
+
+
+def _refusal(db: Storage, session_id: str, outcome: SaveOutcome) -> DirectorDBError:
+    """Return the error of a save that did not find the version that it was to replace."""
+    if outcome is SaveOutcome.IN_DOUBT:
+        message = (
+            f"{db.place}: the connection was lost while the context of session {session_id!r} was "
+            "saved, and what is stored now is another one. Read it to see whether it followed this "
+            "save."
+        )
+        return BackendUnavailableError(message, maybe_applied=True)
+    stored = db._select_context_version(session_id)
+    version = None if stored is None else version_text(stored)
+    return ConflictError(session_id, "context", version)
 
 
 def save_draft(

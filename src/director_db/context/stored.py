@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from director_db.checks import version_text
 from director_db.errors import InvalidRecordError, SchemaError
 from director_db.payload import decode_payload, member_path
 
@@ -44,6 +45,7 @@ def context_record(row: StoredContext) -> Context:
         "created_at": row.created_at,
         "updated_at": row.updated_at,
         "metadata": decode_payload(row.metadata),
+        "version": version_text(row.version),
     }
 
 

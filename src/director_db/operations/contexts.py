@@ -1,4 +1,4 @@
-"""The operations on contexts (CTX-1 to CTX-4)."""
+"""The operations on contexts (CTX-1 to CTX-5)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from director_db.context.memory import memory
 from director_db.context.saving import save_context
 from director_db.context.stored import context_record, context_value
 from director_db.instance import Instance, operation
+from director_db.rows import UNSET, Unset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +32,13 @@ class ContextOperations(Instance):
         created_at: int | None = None,
         updated_at: int | None = None,
         metadata: Any = None,
+        *,
+        if_version: str | Unset | None = UNSET,
         **_ignored: object,
-    ) -> None:
+    ) -> str:
         """Store the context of a session, replacing the whole value atomically (CTX-1, CTX-3).
+
+        With `if_version` nothing is stored where another writer came first (CTX-5).
 
         Args:
             session_id: the session, which must exist.
@@ -41,13 +46,21 @@ class ContextOperations(Instance):
             created_at: int seconds since the epoch; None keeps the stored one, or means now.
             updated_at: int seconds since the epoch; None means now.
             metadata: any JSON value; None means ``{}``.
+            if_version: the version of the context to replace, as `get_context` gives it; None if
+                there is to be none yet. Left out, whatever is stored is replaced.
             _ignored: other keywords are ignored.
+
+        Returns:
+            The version that is stored now, for the next save.
 
         Raises:
             InvalidRecordError: a value has no exact form, with its path.
             SessionNotFoundError: there is no such session; nothing is stored.
+            ConflictError: another version is stored than `if_version`; nothing is changed.
         """
-        save_context(self, session_id, context_messages, created_at, updated_at, metadata)
+        return save_context(
+            self, session_id, context_messages, created_at, updated_at, metadata, if_version
+        )
 
     @final
     @operation
@@ -89,7 +102,8 @@ class ContextOperations(Instance):
         """Return the context with its times and metadata, ``{}`` if there is none (CTX-2).
 
         Returns:
-            A dict with exactly ``session_id, context, created_at, updated_at, metadata``.
+            A dict with exactly ``session_id, context, created_at, updated_at, metadata, version``.
+            The last is a text that is new with each save and append (CTX-5).
         """
         row = self._find_context(session_id)
         return {} if row is None else context_record(row)

@@ -1,4 +1,4 @@
-"""The operations on sessions (SES-1 to SES-7, DEL-2)."""
+"""The operations on sessions (SES-1 to SES-8, DEL-2)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 from director_db.checks import (
     PAGE,
+    flag,
     lookup_id,
     optional_text,
     page_limit,
@@ -17,10 +18,11 @@ from director_db.checks import (
     session_row,
 )
 from director_db.context.memory import memory
-from director_db.errors import InvalidRecordError, SessionNotFoundError
+from director_db.errors import BackendUnavailableError, InvalidRecordError, SessionNotFoundError
 from director_db.instance import Instance, operation
 from director_db.records import DeleteResult, Session, session_record
-from director_db.rows import UNSET, DeletedComponents, SessionQuery, Unset
+from director_db.rows import UNSET, DeletedComponents, SaveOutcome, SessionQuery, Unset
+from director_db.session_change import SessionChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +76,7 @@ class SessionOperations(Instance):
 
         Returns:
             A dict with exactly ``session_id, video_id, collection_id, created_at, updated_at,
-            metadata, user_id``.
+            metadata, user_id, version``. The last is a text for `update_session` (SES-8).
         """
         wanted = lookup_id(session_id)
         row = None if wanted is None else self._select_session(wanted)
@@ -157,8 +159,14 @@ class SessionOperations(Instance):
         metadata: Any = UNSET,
         updated_at: int | None = None,
         user_id: str | Unset | None = UNSET,
+        merge: bool = False,
+        if_version: str | Unset | None = UNSET,
     ) -> None:
         """Change the given fields of a session and no other (SES-5).
+
+        With `merge` the metadata is a JSON merge patch: it changes the keys that it names, and
+        callers who merge other keys at once lose nothing. With `if_version` nothing is changed
+        where another writer came first (SES-8).
 
         Args:
             session_id: the session to change.
@@ -167,14 +175,24 @@ class SessionOperations(Instance):
             metadata: any JSON value, replaced whole; None stores ``{}`` (VAL-8).
             updated_at: int seconds since the epoch; None means now.
             user_id: 0 to 255 characters; None stores null.
+            merge: whether `metadata`, if it is a dict, is merged into the stored (RFC 7396): null
+                removes a key, a dict is merged into that of its key, anything else replaces.
+            if_version: the version that `get_session` gave; None is that of no session. Left out,
+                whatever is stored is changed.
 
         Raises:
-            InvalidRecordError: a value breaks one of these bounds.
+            InvalidRecordError: a value breaks one of these bounds, or the merged metadata do.
             SessionNotFoundError: there is no such session.
+            ConflictError: the session has another version than `if_version`; nothing is changed.
         """
         changes = session_changes(video_id, collection_id, metadata, updated_at, user_id)
         wanted = required_id(session_id, "session_id")
-        if not self._update_session(wanted, changes):
+        version = UNSET if if_version is UNSET else optional_text(if_version, "if_version")
+        # A patch that is no dict replaces, and so does None, which stands for an empty one.
+        merges = flag(merge, "merge") and isinstance(metadata, dict)
+        if merges or version is not UNSET:
+            self._update_stored(wanted, SessionChange(changes, version, merge=merges))
+        elif not self._update_session(wanted, changes):
             raise SessionNotFoundError(wanted)
 
     @final
@@ -194,6 +212,19 @@ class SessionOperations(Instance):
             deleted = self._delete_session(wanted)
         failed = [name for name, there in deleted._asdict().items() if not there]
         return DeleteResult(any(deleted), failed)
+
+    def _update_stored(self, session_id: str, change: SessionChange) -> None:
+        outcome = self._change_session(session_id, change)
+        if outcome is SaveOutcome.NO_SESSION:
+            raise SessionNotFoundError(session_id)
+        if outcome is SaveOutcome.IN_DOUBT:
+            message = (
+                f"{self.place}: the connection was lost while session {session_id!r} was changed, "
+                "and the second try found it changed. Read it to see whether by this call."
+            )
+            raise BackendUnavailableError(message, maybe_applied=True)
+        if change.refusal is not None:
+            raise change.refusal
 
     def _session_pages(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from director_db.errors import BackendUnavailableError, DirectorDBError
 from director_db.payload import MAX_PAYLOAD_BYTES
@@ -137,6 +137,10 @@ class ContextStorage(Sending):
             return None
         rows.sort(key=itemgetter(0))
         return StoredContext._make((*rows[0][1:], tuple([row[2] for row in rows[1:]])))
+
+    def _select_context_version(self, session_id: str) -> int | None:
+        found = self._select_one(self._sql.select_context_version, session_id)
+        return None if found is None else cast("int", found[0])
 
     def _delete_context(self, session_id: str) -> bool:
         return self._delete(self._sql.delete_context, session_id)

@@ -15,6 +15,7 @@ from director_db.records import Health, Migration
 from director_db.rows import (
     UNSET,
     DeletedComponents,
+    SaveOutcome,
     SessionRow,
 )
 from director_db_postgres import citus, schema, settings
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from director_db.records import Distribution
     from director_db.rows import (
+        Decide,
         GuardedMessage,
         MessageColumns,
         MessageQuery,
@@ -202,15 +204,49 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
 
     def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
         def update(connection: Connection) -> bool:
-            parameters: list[str | int | None] = [session_id, changes.updated_at]
-            for value in (changes.video_id, changes.collection_id):
-                parameters += (False, None) if value is UNSET else (True, value)
-            metadata = changes.metadata
-            parameters += (False, None) if metadata is UNSET else (True, self._text(metadata))
-            parameters += (False, None) if changes.user_id is UNSET else (True, changes.user_id)
+            parameters = self._new_values(session_id, changes)
             return connection.run_waiting(self._sql.update_session, parameters).count > 0
 
         return self._database.write(update, session_id)
+
+    def _change_session(self, session_id: str, decide: Decide) -> SaveOutcome:
+        limit = self._settings_in_use.operation_timeout
+        end = time.monotonic() + limit
+
+        def change(connection: Connection) -> SaveOutcome:
+            rows = connection.run(self._sql.select_session, (session_id,)).rows()
+            while rows and time.monotonic() < end:
+                row = SessionRow._make(rows[0])
+                changes = decide(row)
+                if changes is None:
+                    return SaveOutcome.CONFLICT
+                values = self._new_values(session_id, changes)
+                read = (row.video_id, row.collection_id, row.metadata, row.user_id)
+                # No lock is held while this process thinks, as it may be stopped in the middle. Who
+                # comes too late has what is stored with the same answer.
+                updated, now_stored = connection.run_together(
+                    (self._sql.update_session_read, (*values, *read)),
+                    (self._sql.select_session, (session_id,)),
+                )
+                if updated.count:
+                    return SaveOutcome.SAVED
+                rows = now_stored.rows()
+            if not rows:
+                return SaveOutcome.NO_SESSION
+            message = f"The session {session_id!r} changed at every try for {limit:g} s."
+            raise BackendUnavailableError(message, retryable=True)
+
+        outcome, in_doubt = self._database.write_in_doubt(change, session_id)
+        return SaveOutcome.IN_DOUBT if outcome is SaveOutcome.CONFLICT and in_doubt else outcome
+
+    def _new_values(self, session_id: str, changes: SessionChanges) -> list[str | int | None]:
+        """Return the parameters of an update of a session."""
+        values: list[str | int | None] = [session_id, changes.updated_at]
+        for value in (changes.video_id, changes.collection_id):
+            values += (False, None) if value is UNSET else (True, value)
+        metadata = changes.metadata
+        values += (False, None) if metadata is UNSET else (True, self._text(metadata))
+        return [*values, *((False, None) if changes.user_id is UNSET else (True, changes.user_id))]
 
     def _delete_session(self, session_id: str) -> DeletedComponents:
         def delete(connection: Connection) -> DeletedComponents:

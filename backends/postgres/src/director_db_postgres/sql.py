@@ -56,6 +56,16 @@ UPDATE_SESSION: Final = """
     WHERE session_id = $1::text
 """
 
+# On top of what was read, and of nothing else: whoever waits for the row's lock compares with what
+# is stored when he has it. The texts themselves, as a digest of the server's is not the core's.
+UPDATE_SESSION_READ: Final = f"""
+    {UPDATE_SESSION}
+        AND video_id IS NOT DISTINCT FROM $11::text
+        AND collection_id IS NOT DISTINCT FROM $12::text
+        AND metadata = $13::text
+        AND user_id IS NOT DISTINCT FROM $14::text
+"""
+
 # For the rest of a transaction.
 SET_LOCK_TIMEOUT: Final = b"SELECT set_config('lock_timeout', $1::text, true)"
 

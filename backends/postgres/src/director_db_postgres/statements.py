@@ -22,6 +22,7 @@ class Statements:
         self.insert_session = self.compose(sql.INSERT_SESSION)
         self.select_session = self.compose(sql.SELECT_SESSION)
         self.update_session = self.compose(sql.UPDATE_SESSION)
+        self.update_session_read = self.compose(sql.UPDATE_SESSION_READ)
         self.lock_session = self.compose(sql.LOCK_SESSION)
         self.select_holder = self.compose(sql.SELECT_HOLDER)
         self.delete_session = self.compose(sql.DELETE_SESSION)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from director_db.payload import MAX_PAYLOAD_BYTES, payload_bytes
 from director_db.rows import (
@@ -138,6 +138,13 @@ class ContextStorage(Storage):
                 return stored._replace(items=tuple([item for (item,) in items]))
             finally:
                 connection.execute("RELEASE context")
+
+        return self._database.read(select)
+
+    def _select_context_version(self, session_id: str) -> int | None:
+        def select(connection: sqlite3.Connection) -> int | None:
+            found = connection.execute(sql.SELECT_CONTEXT_LIST, (session_id,)).fetchone()
+            return None if found is None else cast("int | None", found[1])
 
         return self._database.read(select)
 

@@ -11,7 +11,7 @@ from director_db import BaseDB, ConfigurationError
 from director_db.checks import message_bytes
 from director_db.payload import payload_bytes
 from director_db.records import Health
-from director_db.rows import UNSET, DeletedComponents, SessionRow
+from director_db.rows import UNSET, DeletedComponents, SaveOutcome, SessionRow
 from director_db.settings import operation_timeout_of
 from director_db_sqlite import health, old_layout, settings, sql
 from director_db_sqlite.connections import MEMORY
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from director_db.errors import DirectorDBError
     from director_db.records import Migration
     from director_db.rows import (
+        Decide,
         GuardedMessage,
         MessageColumns,
         MessageQuery,
@@ -169,16 +170,23 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         return self._database.read(select)
 
     def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
-        metadata = changes.metadata
-        parameters: list[str | int | None] = []
-        for value in (changes.video_id, changes.collection_id, metadata, changes.user_id):
-            parameters += (False, None) if value is UNSET else (True, value)
-        parameters += (changes.updated_at, session_id)
+        size = 0 if changes.metadata is UNSET else payload_bytes(changes.metadata)
+        return self._database.write(
+            lambda connection: _update_session(connection, session_id, changes), size
+        )
 
-        def update(connection: sqlite3.Connection) -> bool:
-            return connection.execute(sql.UPDATE_SESSION, parameters).rowcount > 0
+    def _change_session(self, session_id: str, decide: Decide) -> SaveOutcome:
+        def change(connection: sqlite3.Connection) -> SaveOutcome:
+            row = connection.execute(sql.SELECT_SESSION, (session_id,)).fetchone()
+            if row is None:
+                return SaveOutcome.NO_SESSION
+            changes = decide(SessionRow._make(row))
+            if changes is None:
+                return SaveOutcome.CONFLICT
+            _update_session(connection, session_id, changes)
+            return SaveOutcome.SAVED
 
-        return self._database.write(update, 0 if metadata is UNSET else payload_bytes(metadata))
+        return self._database.write(change, 0)
 
     def _delete_session(self, session_id: str) -> DeletedComponents:
         def delete(connection: sqlite3.Connection) -> DeletedComponents:
@@ -307,6 +315,16 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         return self._database.write(
             lambda connection: _delete(connection, sql.DELETE_MESSAGES, session_id), 0
         )
+
+
+def _update_session(
+    connection: sqlite3.Connection, session_id: str, changes: SessionChanges
+) -> bool:
+    parameters: list[str | int | None] = []
+    for value in (changes.video_id, changes.collection_id, changes.metadata, changes.user_id):
+        parameters += (False, None) if value is UNSET else (True, value)
+    parameters += (changes.updated_at, session_id)
+    return connection.execute(sql.UPDATE_SESSION, parameters).rowcount > 0
 
 
 def _delete(connection: sqlite3.Connection, statement: str, *key: str) -> bool:

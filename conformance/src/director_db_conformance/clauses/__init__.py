@@ -12,6 +12,7 @@ from typing import Final
 from director_db_conformance.clauses.context import ContextClauses
 from director_db_conformance.clauses.context_appending import ContextAppendingClauses
 from director_db_conformance.clauses.context_list import ContextListClauses
+from director_db_conformance.clauses.context_versions import ContextVersionClauses
 from director_db_conformance.clauses.contexts_at_once import ContextsAtOnceClauses
 from director_db_conformance.clauses.copying import CopyingClauses
 from director_db_conformance.clauses.coroutines import CoroutineClauses
@@ -34,6 +35,7 @@ from director_db_conformance.clauses.messages_guarded import GuardedMessageClaus
 from director_db_conformance.clauses.messages_paging import MessagePagingClauses
 from director_db_conformance.clauses.messages_part import MessagePartClauses
 from director_db_conformance.clauses.processes_at_once import ProcessesAtOnceClauses
+from director_db_conformance.clauses.session_versions import SessionVersionClauses
 from director_db_conformance.clauses.sessions import SessionClauses
 from director_db_conformance.clauses.sessions_at_once import SessionsAtOnceClauses
 from director_db_conformance.clauses.sessions_listing import SessionListingClauses
@@ -47,6 +49,7 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     SessionClauses,
     SessionListingClauses,
     CopyingClauses,
+    SessionVersionClauses,
     MessageClauses,
     MessagePagingClauses,
     MessageBulkClauses,
@@ -57,6 +60,7 @@ ALL_CLAUSES: Final[tuple[type, ...]] = (
     ContextClauses,
     ContextAppendingClauses,
     ContextListClauses,
+    ContextVersionClauses,
     DeletingClauses,
     ValueClauses,
     OwnershipClauses,

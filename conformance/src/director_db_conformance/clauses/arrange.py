@@ -88,6 +88,11 @@ def writes_to(db: RecordedDB, session_id: Any) -> dict[str, Callable[[], object]
     }
 
 
+def fields(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a session or a context without its version, which no caller can foretell."""
+    return {key: value for key, value in record.items() if key != "version"}
+
+
 def msg_ids(messages: list[dict[str, Any]]) -> list[str]:
     """Return the ids of messages, in their order."""
     return [record["msg_id"] for record in messages]

@@ -24,7 +24,8 @@ from director_db_conformance.transcript import transcript
 if TYPE_CHECKING:
     from director_db_conformance.transcript import RecordedDB
 
-_KEYS: Final = ["session_id", "context", "created_at", "updated_at", "metadata"]
+_FIELDS: Final = ["session_id", "context", "created_at", "updated_at", "metadata"]
+_KEYS: Final = [*_FIELDS, "version"]
 
 
 class ContextClauses:
@@ -36,7 +37,7 @@ class ContextClauses:
     def test_ctx_1_stores_what_is_given(self, db: RecordedDB) -> None:
         """A context is stored with its times and its metadata, and reads back the same."""
         new_session(db)
-        expect(db.add_or_update_context_msg("s1", [1], 5, 6, {"b": 1, "a": 2}), None)
+        version = db.add_or_update_context_msg("s1", [1], 5, 6, {"b": 1, "a": 2})
         expect(
             db.get_context("s1"),
             {
@@ -45,6 +46,7 @@ class ContextClauses:
                 "created_at": 5,
                 "updated_at": 6,
                 "metadata": {"b": 1, "a": 2},
+                "version": version,
             },
         )
 
@@ -62,7 +64,7 @@ class ContextClauses:
             db=object(),
             score=float("nan"),
         )
-        expect([db.get_context("s1")[key] for key in _KEYS], ["s1", {"k": 1}, 5, 6, [0]])
+        expect([db.get_context("s1")[key] for key in _FIELDS], ["s1", {"k": 1}, 5, 6, [0]])
 
     @clause("CTX-1")
     def test_ctx_1_fills_the_defaults(self, db: RecordedDB) -> None:
@@ -167,7 +169,7 @@ class ContextClauses:
 
     @clause("CTX-2")
     def test_ctx_2_has_these_keys_in_this_order(self, db: RecordedDB) -> None:
-        """A context's record is a plain dict with five keys, always in the same order."""
+        """A context's record is a plain dict with six keys, always in the same order."""
         new_session(db)
         values: tuple[Any, ...] = ([], {"reasoning": [1]}, None)
         for value in values:

@@ -14,6 +14,7 @@ from director_db_conformance.clauses.arrange import (
     FAR_FUTURE,
     clock,
     expect_now,
+    fields,
     full_session,
     new_session,
     unchanged,
@@ -38,7 +39,8 @@ class ContextAppendingClauses:
         expect(db.append_context_messages("s1", [{"role": "user"}, None]), 2)
         expect(db.append_context_messages("s2", ["x"], key="chat"), 1)
         context = db.get_context("s1")
-        expect(list(context), ["session_id", "context", "created_at", "updated_at", "metadata"])
+        keys = ["session_id", "context", "created_at", "updated_at", "metadata", "version"]
+        expect(list(context), keys)
         expect(context["context"], {"reasoning": [{"role": "user"}, None]})
         expect(context["metadata"], {})
         for key in ("created_at", "updated_at"):
@@ -97,7 +99,7 @@ class ContextAppendingClauses:
                 "context": {"reasoning": [1, 2], "other": [3]},
                 "updated_at": after["updated_at"],
             }
-            expect(after, before | changed)
+            expect(fields(after), fields(before) | changed)
 
     @clause("CTX-4")
     def test_ctx_4_makes_updated_at_now(self, db: RecordedDB) -> None:

@@ -200,7 +200,7 @@ class CopyingClauses:
         new_session(copier)
         copier.add_or_update_msgs_to_conv("s1", [message(str(number)) for number in range(200)])
         copier.add_or_update_context_msg("s1", [1, 2])
-        reads = {"get_session": 7, "get_conversations": 200, "get_context_messages": 2}
+        reads = {"get_session": 8, "get_conversations": 200, "get_context_messages": 2}
 
         def copy() -> None:
             for number in range(_ROUNDS):

@@ -12,6 +12,7 @@ from hypothesis import given
 from director_db import DeleteResult, InvalidRecordError
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import (
+    fields,
     full_session,
     message,
     msg_ids,
@@ -121,7 +122,9 @@ class ValueClauses:
                 "metadata": {"number": number},
                 "user_id": name,
             }
-            expect(db.get_session(name), expected)
+            found = db.get_session(name)
+            expect(fields(found), expected)
+            expected = found
             expect(db.get_sessions(video_id=name), [expected])
             expect(db.get_sessions(user_id=name), [expected])
             expect(db.get_sessions(collection_id=name, video_id=name), [expected])

@@ -117,7 +117,7 @@ class ContextKeywordsRefused(BrokenDB, rule="CTX-1"):
     def add_or_update_context_msg(
         self, session_id, context_messages, created_at=None, updated_at=None, metadata=None
     ):
-        super().add_or_update_context_msg(
+        return super().add_or_update_context_msg(
             session_id, context_messages, created_at, updated_at, metadata
         )
 
@@ -168,7 +168,7 @@ class ContextMustBeAListOrDict(BrokenDB, rule="CTX-2"):
     def add_or_update_context_msg(self, session_id, context_messages, *args, **kwargs):
         if not isinstance(context_messages, (list, tuple, dict)):
             raise InvalidRecordError("context_messages", "a list or a dict")
-        super().add_or_update_context_msg(session_id, context_messages, *args, **kwargs)
+        return super().add_or_update_context_msg(session_id, context_messages, *args, **kwargs)
 
 
 class ContextKeysSorted(BrokenDB, rule="CTX-2"):

@@ -197,7 +197,7 @@ class WriteReopens(BrokenDB, rule="LIF-5"):
 
     def add_or_update_context_msg(self, session_id, *args, **kwargs):
         self._gate.closed = False
-        super().add_or_update_context_msg(session_id, *args, **kwargs)
+        return super().add_or_update_context_msg(session_id, *args, **kwargs)
 
 
 class UseAfterCloseIsAnotherError(BrokenDB, rule="LIF-5"):

@@ -552,7 +552,7 @@ class RefusedContextDeletesTheOldOne(BrokenDB, rule="VAL-3"):
 
     def add_or_update_context_msg(self, session_id, context_messages, *args, **kwargs):
         try:
-            super().add_or_update_context_msg(session_id, context_messages, *args, **kwargs)
+            return super().add_or_update_context_msg(session_id, context_messages, *args, **kwargs)
         except InvalidRecordError:
             self.delete_context(session_id)
             raise
@@ -699,8 +699,9 @@ class ArgumentsKept(BrokenDB, rule="VAL-7"):
     """A cache of what was written holds the caller's own object."""
 
     def add_or_update_context_msg(self, session_id, context_messages, *args, **kwargs):
-        super().add_or_update_context_msg(session_id, context_messages, *args, **kwargs)
+        stored = super().add_or_update_context_msg(session_id, context_messages, *args, **kwargs)
         self.__dict__.setdefault("_kept", {})[session_id] = context_messages
+        return stored
 
     def get_context_messages(self, session_id):
         stored = super().get_context_messages(session_id)
