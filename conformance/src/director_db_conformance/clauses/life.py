@@ -14,6 +14,7 @@ from director_db import (
     BackendUnavailableError,
     ClosedError,
     ConfigurationError,
+    ConflictError,
     DirectorDBError,
     InvalidRecordError,
     PluginError,
@@ -509,7 +510,7 @@ def _calls_with(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def _expect_no_foreign_error(call: Callable[..., object], kwargs: dict[str, Any]) -> None:
     try:
         call(**kwargs)
-    except (InvalidRecordError, SessionExistsError, SessionNotFoundError):
+    except (ConflictError, InvalidRecordError, SessionExistsError, SessionNotFoundError):
         return
     except Exception as error:  # noqa: BLE001 - any other is what is looked for
         kinds = [kind.__name__ for kind in type(error).__mro__]

@@ -6,7 +6,7 @@ import random
 import time
 from functools import partial
 
-from director_db.rows import DeletedComponents, StoredMessage
+from director_db.rows import DeletedComponents, SaveOutcome, StoredMessage
 from director_db_postgres import errors, schema, sql
 from gallery.broken import ROUND_TRIP, read_until_changed
 from gallery.postgres.broken import BrokenPostgresDB, connect_with, edit_sql
@@ -479,3 +479,63 @@ class CopyWithoutTheLock(BrokenPostgresDB, rule="SES-9", level="concurrent"):
         # With a row to lock that nobody else does.
         self._sql.lock_session = self._sql.lock_session.replace(b"FOR UPDATE", b"")
         return super()._copy_session(copy)
+
+
+# --- Compare and set ------------------------------------------------------------------------------
+
+
+class SaveOnTopOfAnyVersion(BrokenPostgresDB, rule="CTX-5"):
+    """The condition is lost among those of the lock."""
+
+    by = "stores_only_on_top"
+
+    @classmethod
+    def break_code(cls):
+        edit_sql(
+            "SAVE_CONTEXT",
+            ("$2::bigint < 0 OR $2::bigint = coalesce(known.version, 0)", "$2::bigint IS NOT NULL"),
+        )
+
+
+class VersionComparedBeforeTheLock(BrokenPostgresDB, rule="CTX-5", level="concurrent"):
+    """The version is read first, and nobody holds it until the save."""
+
+    by = "of_saves_at_once"
+
+    def _save_context_change(self, change):
+        if change.if_version is not None:
+            if (self._select_context_version(change.row.session_id) or 0) != change.if_version:
+                return SaveOutcome.CONFLICT
+            time.sleep(ROUND_TRIP)
+        return super()._save_context_change(change._replace(if_version=None))
+
+
+class UpdateOnTopOfAnything(BrokenPostgresDB, rule="SES-8", level="concurrent"):
+    """What was read is not compared, so that it is only the latest who wins."""
+
+    by = "of_changes_at_once"
+
+    @classmethod
+    def break_code(cls):
+        edit_sql("UPDATE_SESSION_READ", ("metadata = $13::text", "$13::text IS NOT NULL"))
+
+    def _change_session(self, session_id, decide):
+        def slowly(row):
+            changes = decide(row)
+            time.sleep(ROUND_TRIP)
+            return changes
+
+        return super()._change_session(session_id, slowly)
+
+
+class NullIsNoNull(BrokenPostgresDB, rule="SES-8"):
+    """``user_id = NULL`` is not true, and a session without a user is changed by nobody."""
+
+    by = "merges_as_rfc"
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs | {"operation_timeout": 1})
+
+    @classmethod
+    def break_code(cls):
+        edit_sql("UPDATE_SESSION_READ", ("IS NOT DISTINCT FROM", "="))
