@@ -18,6 +18,7 @@ CORE, SQLITE, POSTGRES, SUITE, INTEGRATIONS = (
 # What a module of the integrations may import besides: its framework.
 FRAMEWORKS = {
     "claude_agent": {"claude_agent_sdk"},
+    "google_adk": {"google"},
     "langgraph": {"langchain_core", "langgraph"},
     "openai_agents": {"agents"},
 }

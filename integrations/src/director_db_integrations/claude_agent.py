@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from director_db import SessionNotFoundError
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
-from director_db_integrations.messages import is_id, message, unique_id
+from director_db_integrations.messages import is_id, message, quoted_id, unique_id
 
 with extra("claude-agent"):
     from claude_agent_sdk import fold_session_summary
@@ -32,8 +30,6 @@ FRAMEWORK: Final = "claude-agent"
 
 SUMMARY: Final = "session-summary"
 """The `msg_id` and `msg_type` of the message that holds a session's summary."""
-
-_LONGEST: Final = 255  # Characters of an id (VAL-4).
 
 
 class DirectorSessionStore:
@@ -149,6 +145,4 @@ def _main(key: SessionKey | SessionListSubkeysKey) -> str:
 
 
 def _name(*parts: str) -> str:
-    """Return an id of these parts and no others: they are quoted, and a long one is hashed."""
-    name = "/".join(["claude", *(quote(part, "", errors="surrogatepass") for part in parts)])
-    return name if len(name) <= _LONGEST else f"claude:{hashlib.sha256(name.encode()).hexdigest()}"
+    return quoted_id("claude", *parts)

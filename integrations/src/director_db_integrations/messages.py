@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import Any, Final
+from urllib.parse import quote
 
+_ID: Final = 255  # Characters of an id (VAL-4).
 _LONGEST: Final = 222  # Characters of a given id; 33 more make it unique, and 255 are allowed.
 
 
@@ -29,3 +32,9 @@ def unique_id(named: object = None) -> str:
     """Return an id that no message has; it starts with the framework's, where that can be one."""
     unique = uuid.uuid4().hex
     return f"{named}:{unique}" if is_id(named) else unique
+
+
+def quoted_id(prefix: str, *parts: str) -> str:
+    """Return an id of these parts and no others: they are quoted, and a long one is hashed."""
+    name = "/".join([prefix, *(quote(part, "", errors="surrogatepass") for part in parts)])
+    return name if len(name) <= _ID else f"{prefix}:{hashlib.sha256(name.encode()).hexdigest()}"

@@ -1,0 +1,136 @@
+"""Run Google ADK's own tests of session services against `DirectorSessionService`.
+
+``python tests/integrations/judge_google_adk.py FOLDER`` takes a clone of adk-python and uses the
+database that the environment names. The clone's ``test_session_service.py`` runs as it is; where it
+makes a `DatabaseSessionService` or a `SqliteSessionService`, it gets ours. The exit status is 0 if
+all pass that apply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+import tempfile
+import types
+import uuid
+from pathlib import Path
+
+import pytest
+from google.adk import sessions
+from google.adk.sessions import sqlite_session_service
+
+import director_db
+from director_db_integrations import google_adk
+from director_db_integrations.google_adk import DirectorSessionService
+
+TESTS = "tests/unittests/sessions/test_session_service.py"
+
+# Of a test's source: it is about the class, the tables or the URLs of one of ADK's own services.
+NOT_OURS = {
+    "InMemorySessionService()": "looks inside InMemorySessionService",
+    "VertexAiSessionService(": "is about VertexAiSessionService",
+    "SqliteSessionService(": "is about the URLs of SqliteSessionService",
+    "create_async_engine": "is about the engines of DatabaseSessionService",
+    "database_session_factory": "looks at the transactions of DatabaseSessionService",
+    "_select_required_state": "looks at the statements of DatabaseSessionService",
+    "prepare_tables": "is about the tables of DatabaseSessionService",
+    "_tables_created": "is about the tables of DatabaseSessionService",
+    "dialect_name": "calls no service",
+}
+PARAMETERS = ("service_type", "session_service")
+
+
+class InItsPlace(DirectorSessionService):
+    """Ours, made as the tests make theirs."""
+
+    def __init__(self, *_args, **_options):
+        super().__init__()
+
+    async def close(self):
+        """Do nothing: the database is the process's."""
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self.close()
+
+
+class Judge:
+    """A plugin of pytest that does without the clone's own, and counts."""
+
+    def __init__(self):
+        self.outcomes = {}
+
+    @staticmethod
+    def pytest_runtest_setup():
+        # Each test has sessions of its own in the one database.
+        google_adk.FRAMEWORK = f"judged-{uuid.uuid4()}"
+
+    @pytest.fixture
+    def session_service(self):
+        return InItsPlace()
+
+    @staticmethod
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(fixturedef, request):
+        if fixturedef.argname != "session_service":
+            return None
+        fixturedef.cached_result = (InItsPlace(), fixturedef.cache_key(request), None)
+        return fixturedef.cached_result[0]
+
+    @staticmethod
+    def pytest_collection_modifyitems(items):
+        items[:] = [item for item in items if _is_for_a_database(item)]
+
+    @staticmethod
+    def pytest_pyfunc_call(pyfuncitem):
+        if not inspect.iscoroutinefunction(pyfuncitem.obj):
+            return None
+        names = inspect.signature(pyfuncitem.obj).parameters
+        asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+        return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        if report.when == "call" or report.failed:
+            source = inspect.getsource(item.obj)
+            reason = next((NOT_OURS[part] for part in NOT_OURS if part in source), "")
+            self.outcomes[item.nodeid] = (report.outcome, reason)
+        return report
+
+
+def _is_for_a_database(item):
+    """Return whether a test is for any service, or runs with that one of ADK's that ours is for."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    kinds = [str(getattr(given[name], "name", given[name])) for name in PARAMETERS if name in given]
+    return all(kind == "DATABASE" for kind in kinds)
+
+
+def main(folder):
+    sqlite_session_service.SqliteSessionService = InItsPlace
+    # SQLAlchemy is not installed, and only tests need it that look into tables.
+    replaced = types.ModuleType(f"{sessions.__name__}.database_session_service")
+    replaced.DatabaseSessionService = sessions.DatabaseSessionService = InItsPlace
+    sessions.database_session_service = sys.modules[replaced.__name__] = replaced
+    sys.modules["sqlalchemy"] = types.ModuleType("sqlalchemy")
+    sys.modules["sqlalchemy"].delete = None
+    os.chdir(folder)
+    options = ["-q", "--noconftest", "--tb=short", "--disable-warnings", "-p", "no:cacheprovider"]
+    judge = Judge()
+    pytest.main(["-c", os.devnull, *options, TESTS], plugins=[judge])
+    kinds = {"passed": [], "failed": [], "does not apply": []}
+    for test, (outcome, reason) in judge.outcomes.items():
+        kinds["does not apply" if reason else outcome].append(f"{test}: {reason}")
+    print(*kinds["failed"], *kinds["does not apply"], sep="\n")
+    print(director_db.load_db().db_type, {kind: len(tests) for kind, tests in kinds.items()})
+    return bool(kinds["failed"]) or not kinds["passed"]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        os.environ.setdefault("SQLITE_DB_PATH", f"{place}/director.db")
+        sys.exit(main(Path(sys.argv[1]).resolve()))
