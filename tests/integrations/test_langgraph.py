@@ -25,6 +25,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from director_db import SessionExistsError
 from director_db.asyncio import AsyncDB, load_db
 from director_db_conformance.proxy import Proxy
+from director_db_integrations import checkpoint_steps
 from director_db_integrations.langgraph import DirectorSaver
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
@@ -142,7 +143,7 @@ def sorted_as(model, values):
 
 def test_what_json_cannot_nest_comes_back(lite):
     deep = []
-    for _ in range(150):
+    for _ in range(220):
         deep = [deep]
     saver = DirectorSaver(lite)
     put(saver, at(), {"deep": deep})
@@ -178,7 +179,7 @@ def test_with_a_cipher_no_value_is_stored_as_it_is(lite):
 )
 def test_every_thread_and_namespace_has_a_place(db, thread):
     saver = DirectorSaver(db)
-    namespaces = ["", "child:1", "child:1|" * 40, "\x00", "\ud800", "a", "b"]
+    namespaces = ["", "child:1", "child:1|" * 40, "x" * 300, "\x00", "\ud800", "a", "b"]
     stored = [put(saver, at(thread, ns), {"ns": ns}) for ns in namespaces]
     for ns, config in zip(namespaces, stored, strict=True):
         assert config == saver.get_tuple(at(thread, ns)).config
@@ -230,21 +231,84 @@ def test_a_namespace_without_checkpoints_has_none(db):
     assert ["t1"] == [session["session_id"] for session in db.get_sessions()]
 
 
-def test_a_checkpoint_costs_what_changed(lite):
-    saver = DirectorSaver(lite)
-    large = ["x" * 100_000]
+class WatchedDB(SQLiteDB, db_type="watched"):
+    """Counts how often pages of messages are read."""
+
+    pages = 0
+
+    def _select_messages(self, query):
+        self.pages += 1
+        return super()._select_messages(query)
+
+
+def test_a_checkpoint_costs_what_changed(lite, monkeypatch):
+    written, store = [], lite.add_or_update_msgs_to_conv
+
+    def storing(session, messages):
+        written.append(len(json.dumps(messages)))
+        return store(session, messages)
+
+    saver, large = DirectorSaver(lite), ["x" * 100_000]
     config = put(saver, at(), {"large": large, "step": 0})
-    before = size(lite)
-    assert before > 100_000
+    monkeypatch.setattr(lite, "add_or_update_msgs_to_conv", storing)
     for step in range(1, 6):
         config = put(saver, config, {"large": large, "step": step}, ["step"])
-    assert size(lite) - before < 5 * 2000
+    assert 5 == len(written)
+    assert max(written) < 2000
     values = [found.checkpoint["channel_values"] for found in saver.list(at())]
     assert [{"large": large, "step": step} for step in range(5, -1, -1)] == values
 
 
-def size(db):
-    return len(json.dumps(db.get_conversations("t1")))
+def test_a_subgraph_that_begins_does_not_look_through_the_thread(tmp_path):
+    with WatchedDB(tmp_path / "watched.db") as db:
+        saver = DirectorSaver(db)
+        put(saver, at(), {})
+        assert saver.get_tuple(at(ns="sub")) is None
+        assert [] == listed(saver, at(ns="sub"))
+        assert 0 == db.pages
+
+
+def test_writes_are_read_in_pages_and_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_steps, "_PAGE", 10)
+    monkeypatch.setattr(checkpoint_steps, "_WRITES", 7)
+    with WatchedDB(tmp_path / "watched.db") as db:
+        saver = DirectorSaver(db)
+        for step in range(60):
+            saver.put_writes(put(saver, at(), {}), [("n", step)], f"task-{step}")
+        found = [each.pending_writes for each in saver.list(at())]
+        assert [[(f"task-{step}", "n", step)] for step in range(59, -1, -1)] == found
+        assert db.pages < 7 + 6 * 3  # Of checkpoints; of writes, where 60 of them are 9 pages.
+
+
+def test_checkpoints_may_be_deleted_while_they_are_read(lite, monkeypatch):
+    saver, read = DirectorSaver(lite), lite.get_conversations
+    first, second = (put(saver, at(), {}) for _ in range(2))
+    for config in (first, second):
+        saver.put_writes(config, [("a", name(config))], "task-1")
+
+    def racing(session, **query):
+        if query.get("msg_type") == "write":
+            lite.delete_message(session, f"writes:{name(first)}")
+        return read(session, **query)
+
+    monkeypatch.setattr(lite, "get_conversations", racing)
+    found = list(saver.list(at()))
+    assert [second, first] == [each.config for each in found]
+    assert [("task-1", "a", name(second))] == found[0].pending_writes
+    lite.add_or_update_msg_to_conv("t1", None, f"writes:{name(first)}", "writes", [], [], None)
+    assert [] == saver.get_tuple(first).pending_writes
+
+
+def test_of_all_namespaces_ids_say_what_was_before(lite):
+    """A graph's checkpoint may be stored after those of the subgraph that it has called."""
+    saver, root = DirectorSaver(lite), empty_checkpoint()
+    child = put(saver, at(ns="sub"), {})
+    stored = saver.put(at(), root, {}, {})
+    last = put(saver, at(), {})
+    assert root["id"] < name(child) < name(last)
+    thread = {"configurable": {"thread_id": "t1"}}
+    assert [] == listed(saver, thread, before=stored)
+    assert [root["id"], name(child)] == listed(saver, thread, before=last)
 
 
 def test_writes_that_come_before_their_checkpoint_are_there(db):
@@ -300,6 +364,10 @@ def test_listing_reads_pages_and_finds_everything_once(lite):
     assert names[4::2][:40] == listed(saver, at(), limit=40, **odd)
     assert names[106:] == listed(saver, at(), before=at(checkpoint=names[105]))
     assert [names[7]] == listed(saver, at(checkpoint=names[7]))
+    assert [names[7]] == listed(saver, at(checkpoint=names[7]), before=at(checkpoint=names[6]))
+    assert [] == listed(saver, at(checkpoint=names[7]), before=at(checkpoint=names[7]))
+    assert [] == listed(saver, at(checkpoint=names[7]), limit=0)
+    assert [] == listed(saver, at(checkpoint=names[7]), filter={"step": 1})
     assert [names[7]] == listed(
         saver, {"configurable": {"thread_id": "t1", "checkpoint_id": names[7]}}
     )

@@ -150,9 +150,10 @@ class Operations:
             everywhere = "checkpoint_ns" not in wanted
             place = Place(str(thread), wanted.get("checkpoint_ns", ""))
             pages, writes = Pages(place, everywhere=everywhere), Writes()
-            yield from pages.begin(
-                bound, before["configurable"].get("checkpoint_ns") if before else None
-            )
+            if name is None or everywhere:
+                yield from pages.begin(bound)
+            else:
+                yield from pages.only(name, bound)
             while limit is None or limit > 0:
                 narrow = name is None and metadata is None and limit is not None
                 page = yield from pages.next(limit if narrow else None)

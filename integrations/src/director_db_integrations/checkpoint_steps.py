@@ -145,9 +145,10 @@ class Pages:
         self._bound: str | None = None
         self._last: str | None = None
         self._ended = False
+        self._given: Rows = []
 
-    def begin(self, before: str | None, ns: str | None = None) -> Steps:
-        """Begin before a checkpoint of a namespace; below its id where it is not in this one.
+    def begin(self, before: str | None) -> Steps:
+        """Begin before a checkpoint; below its id where it is not in the namespace.
 
         Places of two namespaces say little: a graph's checkpoint may be stored after those of a
         subgraph that it has called.
@@ -158,14 +159,22 @@ class Pages:
             self._ended = not named
         if before and not self._ended:
             key = place.key(CHECKPOINT, before)
-            here = not self.everywhere and ns in {None, place.ns}
-            if here and (yield methodcaller("get_message", place.session, key)):
+            if not self.everywhere and (yield methodcaller("get_message", place.session, key)):
                 self.cursor = key
             else:
                 self._bound = before
 
+    def only(self, checkpoint: str, before: str | None) -> Steps:
+        """Begin with one checkpoint, and end there; with none if its id is not below `before`."""
+        row = yield from find(self.place, checkpoint)
+        below = before is None or checkpoint < before
+        self._given = [row] if row and below else []
+        self._ended = True
+
     def next(self, limit: int | None = None) -> Steps:
         """Return a page, which may be empty; None behind the last."""
+        if self._given:
+            return [self._given.pop()]
         if self._ended:
             return None
         size = min(limit or _PAGE, _PAGE)

@@ -87,8 +87,8 @@ class DirectorSaver(BaseCheckpointSaver[str]):
             config: the thread, and in it the namespace and the checkpoint, where it names them;
                 None is all threads, one after another.
             filter: the metadata has these values.
-            before: those that were stored before this checkpoint; if it is not there, those with
-                lower ids.
+            before: those that were stored before this checkpoint; those with lower ids, if it is
+                not in the namespace or `config` names none.
             limit: the most to yield.
         """
         for page in parts(
