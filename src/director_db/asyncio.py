@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import functools
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast, final
 
 from director_db import registry
 from director_db.base import BaseDB
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from director_db.db_type import DBType
 
-__all__ = ["AsyncDB", "async_db", "load_db"]
+__all__ = ["CARRIED_OUT", "AsyncDB", "async_db", "load_db"]
+
+CARRIED_OUT: Final = "The call had begun, and was carried out."
+"""A note of the `CancelledError` of a call that took effect; one that never began has none."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,6 +98,8 @@ async def _outcome(executor: Executor, call: Callable[[], R], *, apart: bool = F
             # It is cancelled already; one more changes nothing.
             with contextlib.suppress(asyncio.CancelledError):
                 await waiter
+        if job.error is None:
+            cancelled.add_note(CARRIED_OUT)
         raise cancelled from job.error
     except BaseException:
         executor.withdraw(job)  # The coroutine is closed: its loop has gone.
@@ -118,8 +123,8 @@ class AsyncDB:
     have none, and each takes effect whole.
 
     A cancelled call that has not begun never begins. One that has begun ends, and CancelledError is
-    raised after that; its ``__cause__`` is the error if the call has failed, and None if it is
-    stored (LIF-7).
+    raised after that; its ``__cause__`` is the error if the call has failed, and if it has taken
+    effect, its ``__notes__`` have `CARRIED_OUT` (LIF-7).
 
     Attributes:
         sync_db: the instance behind it, for whoever is in a thread.

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from director_db import BackendUnavailableError, ClosedError, SessionNotFoundError
-from director_db.asyncio import AsyncDB
+from director_db.asyncio import CARRIED_OUT, AsyncDB
 from director_db.executor import MOST_THREADS, THREADS
 
 
@@ -31,6 +31,7 @@ def test_one_that_has_begun_ends_and_the_await_with_it(held):
             await task
         assert "m0" not in ids(held)  # The outcome is known.
         assert caught.value.__cause__ is None
+        assert [CARRIED_OUT] == caught.value.__notes__
         assert await db.delete_message("s1", "m1")
 
     asyncio.run(main())
@@ -56,6 +57,7 @@ def test_the_error_of_a_cancelled_call_is_the_cause(held, monkeypatch):
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
         assert error is caught.value.__cause__
+        assert not hasattr(caught.value, "__notes__")
 
     asyncio.run(main())
 
@@ -72,8 +74,9 @@ def test_one_that_has_not_begun_never_begins(held, monkeypatch):
         last = asyncio.create_task(db.delete_message("s1", "m98"))
         await asyncio.sleep(0.3)
         late.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as caught:
             await late  # At once: nothing has been let go on.
+        assert not hasattr(caught.value, "__notes__")
         assert not last.done()
         held.go_on.set()
         assert [True] * (THREADS + 1) == await asyncio.gather(*first, last)

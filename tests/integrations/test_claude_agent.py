@@ -22,7 +22,7 @@ MAIN = "claude/-home-me/0b8e4d3a-5c6f-4a7b-8c9d-0e1f2a3b4c5d"
 
 def entry(number, **rest):
     message = {"role": "user", "content": f"Grüße {number} \ud83d\x00", "z": 1.0, "a": None}
-    return {"type": "user", "uuid": f"u{number}", "message": message, **rest}
+    return {"type": "user", "uuid": f"u{number}", "message": message} | rest
 
 
 def test_the_suite_of_the_sdk_passes(db):
@@ -167,6 +167,56 @@ def test_what_is_appended_at_once_is_all_in_the_summary(db):
         assert {name: summary["data"].get(name) for name in fields.values()} == {
             name: field for field, name in fields.items()
         }
+
+
+class HeldDB:
+    """Calls of an `AsyncDB`; `after_reading` is awaited once, behind the next `get_message`."""
+
+    def __init__(self, db, after_reading):
+        self._db = AsyncDB(db)
+        self._after_reading = after_reading
+
+    def __getattr__(self, name):
+        return getattr(self._db, name)
+
+    async def get_message(self, *args):
+        found = await self._db.get_message(*args)
+        if after_reading := self._after_reading:
+            self._after_reading = None
+            await after_reading()
+        return found
+
+
+def test_a_transcript_that_is_deleted_in_an_append_does_not_come_back_without_it(db, monkeypatch):
+    other = DirectorSessionStore(AsyncDB(db))
+
+    async def append_and_delete():
+        await other.append(KEY, [entry(2)])  # Its summary holds the other one back.
+        held._after_reading = lambda: other.delete(KEY)
+
+    held = HeldDB(db, append_and_delete)
+    store = DirectorSessionStore(AsyncDB(db))
+    monkeypatch.setattr(store, "_db", held)
+
+    async def main():
+        await other.append(KEY, [entry(0)])
+        await store.append(KEY, [entry(1)])
+        return await other.load(KEY), await other.list_sessions("-home-me")
+
+    assert (None, []) == asyncio.run(main())
+
+
+def test_no_entry_takes_the_place_of_the_summary(db):
+    named = entry(1, uuid="session-summary")
+
+    async def main():
+        store = DirectorSessionStore(db)
+        await store.append(KEY, [named])
+        return await store.load(KEY), await store.list_sessions("-home-me")
+
+    entries, (listed,) = asyncio.run(main())
+    assert [named] == entries
+    assert KEY["session_id"] == listed["session_id"]
 
 
 def test_the_tools_of_the_sdk_work_on_it(db, tmp_path):

@@ -80,6 +80,8 @@ def test_items_are_stored_all_or_none(db):
         with pytest.raises(InvalidRecordError, match=r"messages\[1\]\.content\.content"):
             await session.add_items([said("good"), said(object())])
         assert {} == db.get_session("s1")
+        with pytest.raises(InvalidRecordError, match=r"items\[1\].*NoneType"):
+            await session.add_items([said("good"), None])
         await session.add_items([])
         assert {} == db.get_session("s1")
         await session.add_items([said("usable")])

@@ -32,6 +32,10 @@ SUMMARY: Final = "session-summary"
 """The `msg_id` and `msg_type` of the message that holds a session's summary."""
 
 
+_AT_ONCE: Final = 8
+"""How many summaries are read at once, so that other callers of the database have their turn."""
+
+
 class DirectorSessionStore:
     """Keeps the transcripts of the SDK as sessions of director-db, their entries as messages there.
 
@@ -78,9 +82,16 @@ class DirectorSessionStore:
             told = message(SUMMARY, SUMMARY, summary)
             # One more than was read: who else has stored one since holds this one back (MSG-11).
             told["revision"] = (stored["revision"] or 0) + 1 if stored else 1
-            if (await self._store(key, [told, *messages]))[0]:
+            if messages:
+                is_told, *_ = await self._store(key, [told, *messages])
+                messages = []  # They are stored; the summary is folded again, into the other one.
+            else:
+                try:
+                    (is_told,) = await self._db.add_or_update_msgs_to_conv(_transcript(key), [told])
+                except SessionNotFoundError:
+                    return  # Deleted since, and not to come back without its entries.
+            if is_told:
                 return
-            messages = []  # They are stored; the summary is folded again, into the other one.
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Return the entries of a transcript, in their order; None if it has none."""
@@ -100,9 +111,13 @@ class DirectorSessionStore:
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """Return the summaries of the transcripts of a project, without reading their entries."""
         sessions = await self._db.get_sessions(collection_id=_name(project_key))
-        found = await asyncio.gather(
-            *[self._db.get_message(session["session_id"], SUMMARY) for session in sessions]
-        )
+        names = [session["session_id"] for session in sessions]
+        found: list[Any] = []
+        for start in range(0, len(names), _AT_ONCE):
+            reads = [
+                self._db.get_message(name, SUMMARY) for name in names[start : start + _AT_ONCE]
+            ]
+            found += await asyncio.gather(*reads)
         return [each["content"] for each in found if each]
 
     async def delete(self, key: SessionKey) -> None:
@@ -132,7 +147,8 @@ class DirectorSessionStore:
 
 def _message(entry: SessionStoreEntry) -> dict[str, Any]:
     named = entry.get("uuid")
-    return message(named if named and is_id(named) else unique_id(), entry["type"], entry)
+    is_free = named != SUMMARY and is_id(named)
+    return message(named if named and is_free else unique_id(named), entry["type"], entry)
 
 
 def _transcript(key: SessionKey) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from director_db import SessionNotFoundError
+from director_db import InvalidRecordError, SessionNotFoundError
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
 from director_db_integrations.messages import message, unique_id
@@ -93,7 +93,7 @@ class DirectorSession:
         """
         if not items:
             return
-        messages = [_message(item) for item in items]
+        messages = [_message(item, f"items[{number}]") for number, item in enumerate(items)]
         try:
             await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
         except SessionNotFoundError:
@@ -106,7 +106,9 @@ class DirectorSession:
     async def pop_item(self) -> TResponseInputItem | None:
         """Delete the last item and return it; None if there is none. No two calls get the same.
 
-        It takes one round trip. After a lost connection its outcome may not be known (MSG-13).
+        It takes one round trip. After a lost connection its outcome may not be known (MSG-13). One
+        that is cancelled after it had begun has deleted the item, and its `CancelledError` says so
+        in a note (LIF-7).
 
         Raises:
             BackendUnavailableError: with `maybe_applied`, where the item may have been deleted.
@@ -119,7 +121,9 @@ class DirectorSession:
         await self._db.delete_conversation(self.session_id)
 
 
-def _message(item: TResponseInputItem) -> dict[str, Any]:
+def _message(item: TResponseInputItem, path: str) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise InvalidRecordError(path, f"a dict, as the SDK's items are, not {type(item).__name__}")
     fields = cast("dict[str, Any]", item)
     kind = fields.get("role") or fields.get("type") or "message"
     return message(unique_id(fields.get("id")), kind, item)
