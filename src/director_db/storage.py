@@ -43,10 +43,9 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 ...         run = self.connection.execute
 ...         with self.connection:  # commits, or rolls back what raises
 ...             run("BEGIN IMMEDIATE")  # in SQLite, the lock of all rows
-...             session = (row.session_id,)
-...             if not run("SELECT 1 FROM session WHERE id = ?", session).fetchone():
+...             if not run("SELECT 1 FROM session WHERE id = ?", row[:1]).fetchone():
 ...                 return SaveOutcome.NO_SESSION
-...             found = run("SELECT version FROM context WHERE id = ?", session).fetchone()
+...             found = run("SELECT version FROM context WHERE id = ?", row[:1]).fetchone()
 ...             stored = NO_CONTEXT if found is None else found[0]
 ...             if if_version is not None and if_version != stored:
 ...                 return SaveOutcome.CONFLICT
@@ -54,20 +53,9 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 ...                 "INSERT INTO context VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE"
 ...                 " SET context = ?2, version = ?3, updated_at = ?5, metadata = ?6,"
 ...                 " created_at = iif(?7, ?4, created_at)",
-...                 (
-...                     row.session_id,
-...                     row.context,
-...                     row.version,
-...                     row.created_at,
-...                     row.updated_at,
-...                     row.metadata,
-...                     row.created_at_given,
-...                 ),
+...                 row,
 ...             )
-...             run(
-...                 "UPDATE session SET updated_at = max(updated_at, ?) WHERE id = ?",
-...                 (row.updated_at, row.session_id),
-...             )
+...             run("UPDATE session SET updated_at = max(updated_at, ?5) WHERE id = ?1", row[:5])
 ...         return SaveOutcome.SAVED
 >>> contexts = Contexts(sqlite3.connect(":memory:"))
 >>> _ = contexts.connection.executescript('''
@@ -85,8 +73,6 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 <SaveOutcome.CONFLICT: 'another version is stored'>
 >>> contexts._save_context(row._replace(session_id="s2"), if_version=5)
 <SaveOutcome.NO_SESSION: 'no session'>
->>> contexts.connection.execute("SELECT updated_at FROM session").fetchone()
-(200,)
 >>> contexts.connection.close()
 """
 # ruff: noqa: ARG002 - arguments are for those who write an operation
@@ -139,8 +125,7 @@ class Storage(HistoryStorage):
     A backend of an earlier one goes on: its operations get the rows of that version, and what came
     later raises `ConfigurationError`. New in 1.1: the `user_id` of `SessionRow`, `SessionChanges`
     and `SessionQuery`, what `_insert_session` returns, the `revision` of `StoredMessage`, the
-    `conv_id` and `msg_type` of `MessageQuery`, `_upsert_guarded`, `_select_messages_by_id`,
-    `_change_session` and the operations of `director_db.history`.
+    `conv_id` and `msg_type` of `MessageQuery`, and the operations that say so.
     """
 
     incremental_contexts: ClassVar[bool] = False

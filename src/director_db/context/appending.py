@@ -7,12 +7,13 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db.checks import context_items, new_version, now, required_id
+from director_db.checks import context_items, now, required_id
 from director_db.context.items import ListItems, SurrogateError
 from director_db.context.memory import RememberedContext, memory
 from director_db.context.parts import DEPTH_IN_DICT, LIST_ITSELF
 from director_db.context.saving import draft_context, save_draft
 from director_db.context.stored import appended
+from director_db.context.version import new_version
 from director_db.errors import (
     BackendUnavailableError,
     InvalidRecordError,

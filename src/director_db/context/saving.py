@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 from director_db.checks import (
     encode_metadata,
-    expected_version,
-    new_version,
     now,
     required_id,
     timestamp,
-    version_text,
 )
 from director_db.context.items import ListItems, SurrogateError
 from director_db.context.memory import RememberedContext, memory
 from director_db.context.parts import are_worth_rows, split
+from director_db.context.version import expected_version, new_version, version_text
 from director_db.errors import (
     BackendUnavailableError,
     ConflictError,

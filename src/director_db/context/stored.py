@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from director_db.checks import version_text
+from director_db.context.version import version_text
 from director_db.errors import InvalidRecordError, SchemaError
 from director_db.payload import decode_payload, member_path
 

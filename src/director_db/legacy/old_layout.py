@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from director_db.checks import (
     encode_metadata,
     message_row,
-    new_version,
     required_id,
     session_row,
     timestamp,
 )
+from director_db.context.version import new_version
 from director_db.errors import ConfigurationError, InvalidRecordError, SchemaError
 from director_db.payload import MAX_DEPTH, encode_payload
 from director_db.rows import ContextRow, MessageRow, SessionRow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from director_db import InvalidRecordError
-from director_db.checks import new_version
+from director_db.context.version import new_version
 from gallery.broken import BrokenDB, replace
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from director_db import ConflictError, session_change
-from director_db.checks import expected_version, version_text
+from director_db.context.version import expected_version, version_text
 from director_db.errors import InvalidRecordError, SessionNotFoundError
 from director_db.payload import decode_payload, encode_payload
 from director_db.rows import NO_CONTEXT, UNSET, SaveOutcome
