@@ -53,7 +53,7 @@ FOR_APPLICATIONS: Final = {
     ),
     "Errors": (
         *("DirectorDBError", "ConfigurationError", "UnknownDBTypeError", "PluginError"),
-        *("InvalidRecordError", "SessionNotFoundError", "SessionExistsError"),
+        *("InvalidRecordError", "SessionNotFoundError", "SessionExistsError", "ConflictError"),
         *("BackendUnavailableError", "SchemaError", "ClosedError"),
     ),
 }
