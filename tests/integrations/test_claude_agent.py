@@ -211,7 +211,8 @@ def test_no_entry_takes_the_place_of_the_summary(db):
 
     async def main():
         store = DirectorSessionStore(db)
-        await store.append(KEY, [named])
+        for _ in range(2):
+            await store.append(KEY, [named])
         return await store.load(KEY), await store.list_sessions("-home-me")
 
     entries, (listed,) = asyncio.run(main())

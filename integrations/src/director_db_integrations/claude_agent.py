@@ -147,8 +147,9 @@ class DirectorSessionStore:
 
 def _message(entry: SessionStoreEntry) -> dict[str, Any]:
     named = entry.get("uuid")
-    is_free = named != SUMMARY and is_id(named)
-    return message(named if named and is_free else unique_id(named), entry["type"], entry)
+    if named == SUMMARY:
+        named += ":entry"  # The same each time, so that it may be appended again.
+    return message(named if named and is_id(named) else unique_id(), entry["type"], entry)
 
 
 def _transcript(key: SessionKey) -> str:

@@ -107,8 +107,8 @@ class DirectorSession:
         """Delete the last item and return it; None if there is none. No two calls get the same.
 
         It takes one round trip. After a lost connection its outcome may not be known (MSG-13). One
-        that is cancelled after it had begun has deleted the item, and its `CancelledError` says so
-        in a note (LIF-7).
+        that is cancelled after it had begun deletes the item, unless it fails; a note of its
+        `CancelledError` tells (LIF-7).
 
         Raises:
             BackendUnavailableError: with `maybe_applied`, where the item may have been deleted.
