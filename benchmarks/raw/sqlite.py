@@ -62,7 +62,7 @@ class RawSQLite:
 
     def read(self, session_id: str) -> list[dict[str, Any]]:
         """Select with our statement, decode, build dicts."""
-        statement = sql.select_messages(backward=False, conv=False, kind=False)
+        statement = sql.select_messages(backward=False, cursor=False, conv=False, kind=False)
         return records(self.connection.execute(statement, (session_id, -1, -1)))
 
     def append_context(self, session_id: str, item: Any) -> None:
