@@ -118,13 +118,14 @@ def test_a_save_that_loses_stores_nothing_of_the_session(db, other, session):
     """The times of a context that exists stay, and those of the session go on (SES-6, MSG-2)."""
     db.add_or_update_context_msg(session, VALUE, 5, 2000, {"k": 1})
     other.add_or_update_context_msg(session, VALUE, updated_at=1500)
-    db.add_or_update_context_msg(session, grown(1), updated_at=1600)
+    version = db.add_or_update_context_msg(session, grown(1), updated_at=1600)
     expected = {
         "session_id": session,
         "context": grown(1),
         "created_at": 5,
         "updated_at": 1600,
         "metadata": {},
+        "version": version,
     }
     assert expected == db.get_context(session)
     assert 2000 == db.get_session(session)["updated_at"]
