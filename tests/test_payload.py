@@ -60,7 +60,8 @@ def test_every_place_of_a_value_is_checked_without_asking_it(odd):
         db.create_session("s")
         for write in (
             lambda: db.create_session(odd),
-            lambda: db.append_context_messages("s", [], key=odd),
+            # As a key None is not odd: the context itself is the list then (CTX-4).
+            lambda: db.append_context_messages("s", [], key=5 if odd is None else odd),
             lambda: db.add_or_update_msgs_to_conv("s", [{**MESSAGE, "msg_id": odd, "content": 1}]),
             lambda: db.add_or_update_msgs_to_conv(
                 "s", [{**MESSAGE, "session_id": odd, "content": 1}]
