@@ -617,6 +617,41 @@ def test_a_session_is_rewound(db):
     asyncio.run(main())
 
 
+def test_an_event_whose_answer_was_lost_is_stored_once(postgres_database):
+    server = conninfo_to_dict(postgres_database.dsn)
+    with Proxy(server["host"], int(server["port"])) as proxy:
+        dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
+        with PostgresDB(dsn, pool_size=1) as db:
+            asyncio.run(_lose_an_answer(DirectorSessionService(db), proxy))
+
+
+async def _lose_an_answer(service, proxy):
+    session = await service.create_session(**S1)
+    store = service._db.add_or_update_msgs_to_conv
+
+    async def cut(*args):
+        proxy.cut_after(0)
+        return await store(*args)
+
+    service._db = Replaced(service._db, add_or_update_msgs_to_conv=cut)
+    first, second = event("first"), event("second")
+    await service.append_event(session, first)
+    await service.append_event(session, second)
+    found = await service.get_session(**S1)
+    assert [first.id, second.id] == [each.id for each in found.events]
+
+
+class Replaced:
+    """Another object with some of its attributes replaced."""
+
+    def __init__(self, other, **attributes):
+        self._other = other
+        vars(self).update(attributes)
+
+    def __getattr__(self, name):
+        return getattr(self._other, name)
+
+
 def test_round_trips_are_few(postgres_database):
     server = conninfo_to_dict(postgres_database.dsn)
     with Proxy(server["host"], int(server["port"])) as proxy:

@@ -399,6 +399,23 @@ def test_the_latest_is_what_was_stored_last(lite):
     assert [ahead["id"]] == listed(saver, at(), before=config)
 
 
+def test_a_checkpoint_whose_answer_was_lost_is_stored_once(postgres_database):
+    server = conninfo_to_dict(postgres_database.dsn)
+    with Proxy(server["host"], int(server["port"])) as proxy:
+        dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
+        with PostgresDB(dsn, pool_size=1) as db:
+            saver = DirectorSaver(db)
+            first = put(saver, at(), {"large": [1]})
+            proxy.cut_after(0)
+            second = put(saver, first, {"large": [2]})
+            proxy.cut_after(0)
+            saver.put_writes(second, [("a", 1)], "task-1")
+            assert [second, first] == [found.config for found in saver.list(at())]
+            found = saver.get_tuple(at())
+            assert [("task-1", "a", 1)] == found.pending_writes
+            assert [2] == found.checkpoint["channel_values"]["large"]
+
+
 def test_each_call_takes_few_round_trips(postgres_database):
     server = conninfo_to_dict(postgres_database.dsn)
     with Proxy(server["host"], int(server["port"])) as proxy:

@@ -6,7 +6,12 @@ from collections.abc import Callable, Generator
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db import DirectorDBError, InvalidRecordError, SessionNotFoundError
+from director_db import (
+    BackendUnavailableError,
+    DirectorDBError,
+    InvalidRecordError,
+    SessionNotFoundError,
+)
 from director_db_integrations.checkpoints import (
     CHECKPOINT,
     NAMESPACE,
@@ -84,6 +89,10 @@ def store(place: Place, messages: Rows) -> Steps:
     except SessionNotFoundError:
         yield methodcaller("create_session", place.session, metadata=place.session_metadata)
         yield stored
+    except BackendUnavailableError as lost:
+        if not lost.maybe_applied:
+            raise
+        yield stored  # The same rows under the same ids: stored twice they are there once.
 
 
 def messages_of(place: Place, keys: Sequence[str]) -> Steps:

@@ -48,6 +48,10 @@ _LARGEST: Final = 10_000  # And where somebody does.
 _SHARED: Final = {State.APP_PREFIX: 1, State.USER_PREFIX: 2}  # Parts of a key that they share.
 
 
+_AT_ONCE: Final = 8
+"""How many sessions are read at once, so that other callers of the database have their turn."""
+
+
 class DirectorSessionService(BaseSessionService):
     """Keeps sessions of ADK as sessions of director-db, their events as messages there.
 
@@ -169,9 +173,10 @@ class DirectorSessionService(BaseSessionService):
         """
         user = None if user_id is None else _plain(user_id)
         rows = await self._db.get_sessions(collection_id=_name(app_name), user_id=user)
-        found = await asyncio.gather(
-            *[self._db.get_message(row["session_id"], HEAD) for row in rows]
-        )
+        found: list[Any] = []
+        for at in range(0, len(rows), _AT_ONCE):
+            names = [row["session_id"] for row in rows[at : at + _AT_ONCE]]
+            found += await asyncio.gather(*[self._db.get_message(name, HEAD) for name in names])
         heads = [each["content"] for each in found if each]
         users = sorted({head["key"][1] for head in heads})
         app, *states = await asyncio.gather(
@@ -240,6 +245,14 @@ class DirectorSessionService(BaseSessionService):
         except director_db.SessionNotFoundError as missing:
             error = f"Session {session.id!r} of user {session.user_id!r} was deleted."
             raise SessionNotFoundError(error) from missing
+        except director_db.BackendUnavailableError as lost:
+            if not lost.maybe_applied:
+                raise
+            # Both are there or neither; and to append it once more would double it.
+            there = await self._db.get_message(name, str(number))
+            if not there or there["content"]["id"] != event.id:
+                raise
+            counted = True
         if not counted:
             if inserted:  # The session was deleted and created again after its head was read.
                 await self._db.delete_message(name, str(number))
