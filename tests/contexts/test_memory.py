@@ -11,7 +11,6 @@ from array import array
 import pytest
 
 from director_db import ConflictError
-from director_db.checks import version_text
 from director_db.context.memory import (
     MAX_BYTES,
     MAX_SESSIONS,
@@ -19,6 +18,7 @@ from director_db.context.memory import (
     RememberedContext,
     memory,
 )
+from director_db.context.version import version_text
 
 
 def remembered(version, items=0):
