@@ -15,7 +15,8 @@ from pathlib import Path
 
 
 def say(**message):
-    print(json.dumps(message), flush=True)
+    # In one write: print() has two, and threads may say something at once.
+    print(json.dumps(message) + "\n", end="", flush=True)
 
 
 def hear(kind):

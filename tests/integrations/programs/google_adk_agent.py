@@ -35,7 +35,8 @@ def multiply(one: int, other: int, tool_context: ToolContext) -> int:
 
 
 def say(value):
-    print(json.dumps(value), flush=True)
+    # In one write: print() has two, and tools of one step say something at once.
+    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 class ScriptedModel(BaseLlm):
