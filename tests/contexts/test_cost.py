@@ -366,3 +366,31 @@ def test_what_another_thread_puts_into_an_item_is_checked(
         write()
     assert 1 == len(checked)
     assert {} == db.get_context_messages(session)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{1: "a"}, {None: "a"}, {"a": {True: 1}}, nested(200), float("nan"), b"a", {1, 2}, 10**4300],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_another_thread_puts_in_after_the_check_is_refused(change):
+    """Between the check and the snapshot, so that the snapshot holds it."""
+    changed = context_items.ListItems([{"role": "user"}, {"now": change}], "context_messages", 2)
+    with pytest.raises(InvalidRecordError, match="context_messages"):
+        changed.encode([0, 1])
+
+
+@pytest.mark.parametrize("after", [{"n": 2}, {"n": True}, {1: "a"}, {"n": nested(300)}, b"a"])
+def test_the_text_is_of_the_snapshot_whatever_happens_after_it(after):
+    items = [{"role": "user"}, {"n": 1, "t": (1, 2)}, {"n": 1}]
+    taken = context_items.ListItems(items, "context_messages", 2)
+    items[2] = after
+    taken.encode([0, 1, 2])
+    assert taken.texts == {0: '{"role":"user"}', 1: '{"n":1,"t":[1,2]}', 2: '{"n":1}'}
+
+
+def test_just_as_deep_as_is_allowed():
+    deep = nested(199)
+    taken = context_items.ListItems([deep, [*range(500), {}, []]], "context_messages", 2)
+    taken.encode([0, 1])
+    assert "[" * 199 + "]" * 199 == taken.texts[0]

@@ -9,9 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from director_db import load_db
+from director_db_conformance.proxy import Proxy
+from director_db_postgres import PostgresDB
 
+# Programs beside the tests, which import one another.
+collect_ignore_glob = ["judg*.py"]
 if importlib.util.find_spec("agents") is None:
     collect_ignore_glob = ["*"]
 
@@ -32,6 +37,16 @@ def db(settings, monkeypatch):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     return load_db()
+
+
+@pytest.fixture
+def proxied(postgres_database):
+    """An empty database with one connection, and the proxy that it goes through."""
+    server = conninfo_to_dict(postgres_database.dsn)
+    with Proxy(server["host"], int(server["port"])) as proxy:
+        dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
+        with PostgresDB(dsn, pool_size=1) as db:
+            yield db, proxy
 
 
 @pytest.fixture

@@ -8,20 +8,17 @@ all pass that apply.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import sys
-import tempfile
 import types
 import uuid
-from pathlib import Path
 
 import pytest
 from google.adk import sessions
 from google.adk.sessions import sqlite_session_service
+from judging import Coroutines, in_place, judge
 
-import director_db
 from director_db_integrations import google_adk
 from director_db_integrations.google_adk import DirectorSessionService
 
@@ -58,7 +55,7 @@ class InItsPlace(DirectorSessionService):
         await self.close()
 
 
-class Judge:
+class Judge(Coroutines):
     """A plugin of pytest that does without the clone's own, and counts."""
 
     def __init__(self):
@@ -84,14 +81,6 @@ class Judge:
     @staticmethod
     def pytest_collection_modifyitems(items):
         items[:] = [item for item in items if _is_for_a_database(item)]
-
-    @staticmethod
-    def pytest_pyfunc_call(pyfuncitem):
-        if not inspect.iscoroutinefunction(pyfuncitem.obj):
-            return None
-        names = inspect.signature(pyfuncitem.obj).parameters
-        asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-        return True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
@@ -119,18 +108,13 @@ def main(folder):
     sys.modules["sqlalchemy"] = types.ModuleType("sqlalchemy")
     sys.modules["sqlalchemy"].delete = None
     os.chdir(folder)
-    options = ["-q", "--noconftest", "--tb=short", "--disable-warnings", "-p", "no:cacheprovider"]
-    judge = Judge()
-    pytest.main(["-c", os.devnull, *options, TESTS], plugins=[judge])
-    kinds = {"passed": [], "failed": [], "does not apply": []}
-    for test, (outcome, reason) in judge.outcomes.items():
-        kinds["does not apply" if reason else outcome].append(f"{test}: {reason}")
-    print(*kinds["failed"], *kinds["does not apply"], sep="\n")
-    print(director_db.load_db().db_type, {kind: len(tests) for kind, tests in kinds.items()})
-    return bool(kinds["failed"]) or not kinds["passed"]
+    return judge(["--tb=short", TESTS], Judge(), _kind_and_reason)
+
+
+def _kind_and_reason(_test, found):
+    outcome, reason = found
+    return "does not apply" if reason else outcome, reason
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        os.environ.setdefault("SQLITE_DB_PATH", f"{place}/director.db")
-        sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(in_place(main, sys.argv[1]))

@@ -8,18 +8,14 @@ openai-agents-python and uses the database that the environment names. The clone
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
 import sys
-import tempfile
 import uuid
 from pathlib import Path
 
 import agents
-import pytest
+from judging import Coroutines, in_place, judge
 
-import director_db
 from director_db_integrations.openai_agents import DirectorSession
 
 TESTS = ("tests/memory/test_session.py", "tests/memory/test_session_limit.py")
@@ -54,19 +50,11 @@ class InItsPlace(DirectorSession):
         """Do nothing: the database is the process's."""
 
 
-class Judge:
+class Judge(Coroutines):
     """A plugin of pytest that does without the clone's own, and counts."""
 
     def __init__(self):
         self.outcomes = {}
-
-    @staticmethod
-    def pytest_pyfunc_call(pyfuncitem):
-        if not inspect.iscoroutinefunction(pyfuncitem.obj):
-            return None
-        names = inspect.signature(pyfuncitem.obj).parameters
-        asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-        return True
 
     def pytest_runtest_logreport(self, report):
         if report.when == "call" or report.failed:
@@ -78,20 +66,14 @@ def main(folder):
     agents.SQLiteSession = InItsPlace
     os.chdir(folder)
     sys.path.insert(0, "")
-    options = ["-q", "--noconftest", "--tb=no", "--disable-warnings", "-p", "no:cacheprovider"]
-    judge = Judge()
-    pytest.main(["-c", os.devnull, *options, *TESTS], plugins=[judge])
-    kinds = {"passed": [], "failed": [], "does not apply": []}
-    for test, outcome in judge.outcomes.items():
-        name = test.partition("::")[2].partition("[")[0]
-        kind = "does not apply" if outcome == "failed" and name in DOES_NOT_APPLY else outcome
-        kinds[kind].append(f"{test}: {DOES_NOT_APPLY.get(name, '')}")
-    print(*kinds["failed"], *kinds["does not apply"], sep="\n")
-    print(director_db.load_db().db_type, {kind: len(tests) for kind, tests in kinds.items()})
-    return bool(kinds["failed"]) or not kinds["passed"]
+    return judge(["--tb=no", *TESTS], Judge(), _kind_and_reason)
+
+
+def _kind_and_reason(test, outcome):
+    name = test.partition("::")[2].partition("[")[0]
+    kind = "does not apply" if outcome == "failed" and name in DOES_NOT_APPLY else outcome
+    return kind, DOES_NOT_APPLY.get(name, "")
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        os.environ.setdefault("SQLITE_DB_PATH", f"{place}/director.db")
-        sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(in_place(main, sys.argv[1]))

@@ -18,13 +18,10 @@ from google.adk.runners import Runner
 from google.adk.sessions import Session
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai import types
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import BaseModel
 
 from director_db import InvalidRecordError, close_all
-from director_db_conformance.proxy import Proxy
 from director_db_integrations.google_adk import DirectorSessionService
-from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
 WHO = {"app_name": "app", "user_id": "u1"}
@@ -617,12 +614,9 @@ def test_a_session_is_rewound(db):
     asyncio.run(main())
 
 
-def test_an_event_whose_answer_was_lost_is_stored_once(postgres_database):
-    server = conninfo_to_dict(postgres_database.dsn)
-    with Proxy(server["host"], int(server["port"])) as proxy:
-        dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
-        with PostgresDB(dsn, pool_size=1) as db:
-            asyncio.run(_lose_an_answer(DirectorSessionService(db), proxy))
+def test_an_event_whose_answer_was_lost_is_stored_once(proxied):
+    db, proxy = proxied
+    asyncio.run(_lose_an_answer(DirectorSessionService(db), proxy))
 
 
 async def _lose_an_answer(service, proxy):
@@ -652,12 +646,9 @@ class Replaced:
         return getattr(self._other, name)
 
 
-def test_round_trips_are_few(postgres_database):
-    server = conninfo_to_dict(postgres_database.dsn)
-    with Proxy(server["host"], int(server["port"])) as proxy:
-        dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
-        with PostgresDB(dsn, pool_size=1) as db:
-            asyncio.run(_count(DirectorSessionService(db), proxy))
+def test_round_trips_are_few(proxied):
+    db, proxy = proxied
+    asyncio.run(_count(DirectorSessionService(db), proxy))
 
 
 async def _count(service, proxy):

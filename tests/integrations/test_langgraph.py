@@ -20,14 +20,11 @@ from langgraph.checkpoint.serde.base import CipherProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from director_db import SessionExistsError
 from director_db.asyncio import AsyncDB, load_db
-from director_db_conformance.proxy import Proxy
 from director_db_integrations import checkpoint_steps
 from director_db_integrations.langgraph import DirectorSaver
-from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
 
@@ -399,43 +396,37 @@ def test_the_latest_is_what_was_stored_last(lite):
     assert [ahead["id"]] == listed(saver, at(), before=config)
 
 
-def test_a_checkpoint_whose_answer_was_lost_is_stored_once(postgres_database):
-    server = conninfo_to_dict(postgres_database.dsn)
-    with Proxy(server["host"], int(server["port"])) as proxy:
-        dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
-        with PostgresDB(dsn, pool_size=1) as db:
-            saver = DirectorSaver(db)
-            first = put(saver, at(), {"large": [1]})
-            proxy.cut_after(0)
-            second = put(saver, first, {"large": [2]})
-            proxy.cut_after(0)
-            saver.put_writes(second, [("a", 1)], "task-1")
-            assert [second, first] == [found.config for found in saver.list(at())]
-            found = saver.get_tuple(at())
-            assert [("task-1", "a", 1)] == found.pending_writes
-            assert [2] == found.checkpoint["channel_values"]["large"]
+def test_a_checkpoint_whose_answer_was_lost_is_stored_once(proxied):
+    db, proxy = proxied
+    saver = DirectorSaver(db)
+    first = put(saver, at(), {"large": [1]})
+    proxy.cut_after(0)
+    second = put(saver, first, {"large": [2]})
+    proxy.cut_after(0)
+    saver.put_writes(second, [("a", 1)], "task-1")
+    assert [second, first] == [found.config for found in saver.list(at())]
+    found = saver.get_tuple(at())
+    assert [("task-1", "a", 1)] == found.pending_writes
+    assert [2] == found.checkpoint["channel_values"]["large"]
 
 
-def test_each_call_takes_few_round_trips(postgres_database):
-    server = conninfo_to_dict(postgres_database.dsn)
-    with Proxy(server["host"], int(server["port"])) as proxy:
-        dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
-        with PostgresDB(dsn, pool_size=1) as db:
-            saver = DirectorSaver(db)
-            config = put(saver, at(), {"large": ["x" * 1000]})  # creates
-            for call, expected in (
-                (lambda: put(saver, config, {"large": ["y" * 1000], "a": 1}), 1),
-                (lambda: saver.put_writes(config, [("a", 1), ("b", 2)], "task-1"), 1),
-                (lambda: saver.get_tuple(at()), 3),
-                (lambda: saver.get_tuple(config), 3),
-                (lambda: saver.get_tuple(at(ns="sub")), 1),
-                (lambda: list(saver.list(at())), 3),
-                (lambda: saver.get_delta_channel_history(config=at(), channels=["d"]), 5),
-                (lambda: saver.delete_thread("t1"), 1),
-            ):
-                with proxy.count() as count:
-                    call()
-                assert expected == count.round_trips
+def test_each_call_takes_few_round_trips(proxied):
+    db, proxy = proxied
+    saver = DirectorSaver(db)
+    config = put(saver, at(), {"large": ["x" * 1000]})  # creates
+    for call, expected in (
+        (lambda: put(saver, config, {"large": ["y" * 1000], "a": 1}), 1),
+        (lambda: saver.put_writes(config, [("a", 1), ("b", 2)], "task-1"), 1),
+        (lambda: saver.get_tuple(at()), 3),
+        (lambda: saver.get_tuple(config), 3),
+        (lambda: saver.get_tuple(at(ns="sub")), 1),
+        (lambda: list(saver.list(at())), 3),
+        (lambda: saver.get_delta_channel_history(config=at(), channels=["d"]), 5),
+        (lambda: saver.delete_thread("t1"), 1),
+    ):
+        with proxy.count() as count:
+            call()
+        assert expected == count.round_trips
 
 
 def added(values, writes):

@@ -8,13 +8,10 @@ import threading
 
 import pytest
 from agents.memory import Session, SessionSettings
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from director_db import InvalidRecordError, SessionNotFoundError
 from director_db.asyncio import AsyncDB, load_db
-from director_db_conformance.proxy import Proxy
 from director_db_integrations.openai_agents import DirectorSession
-from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
 # As the SDK stores them, and what JSON can hold besides.
@@ -216,12 +213,9 @@ def test_a_cancelled_call_is_stored_when_it_is_told(tmp_path):
         assert [said("once")] == [message["content"] for message in asyncio.run(main(db))]
 
 
-def test_each_call_is_one_round_trip(postgres_database):
-    server = conninfo_to_dict(postgres_database.dsn)
-    with Proxy(server["host"], int(server["port"])) as proxy:
-        dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
-        with PostgresDB(dsn, pool_size=1) as db:
-            asyncio.run(_count(DirectorSession("s1", db), proxy))
+def test_each_call_is_one_round_trip(proxied):
+    db, proxy = proxied
+    asyncio.run(_count(DirectorSession("s1", db), proxy))
 
 
 async def _count(session, proxy):

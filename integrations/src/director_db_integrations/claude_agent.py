@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db import SessionNotFoundError
-from director_db_integrations.database import async_database
+from director_db_integrations.database import async_database, content_of_each
 from director_db_integrations.extras import extra
 from director_db_integrations.messages import is_id, message, quoted_id, unique_id
 
@@ -30,10 +29,6 @@ FRAMEWORK: Final = "claude-agent"
 
 SUMMARY: Final = "session-summary"
 """The `msg_id` and `msg_type` of the message that holds a session's summary."""
-
-
-_AT_ONCE: Final = 8
-"""How many summaries are read at once, so that other callers of the database have their turn."""
 
 
 class DirectorSessionStore:
@@ -111,14 +106,7 @@ class DirectorSessionStore:
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """Return the summaries of the transcripts of a project, without reading their entries."""
         sessions = await self._db.get_sessions(collection_id=_name(project_key))
-        names = [session["session_id"] for session in sessions]
-        found: list[Any] = []
-        for start in range(0, len(names), _AT_ONCE):
-            reads = [
-                self._db.get_message(name, SUMMARY) for name in names[start : start + _AT_ONCE]
-            ]
-            found += await asyncio.gather(*reads)
-        return [each["content"] for each in found if each]
+        return await content_of_each(self._db, sessions, SUMMARY)
 
     async def delete(self, key: SessionKey) -> None:
         """Delete a transcript; where it is no subagent's, those of its subagents too, and first."""

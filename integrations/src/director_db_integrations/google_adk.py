@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 import director_db
-from director_db_integrations.database import async_database
+from director_db_integrations.database import async_database, content_of_each
 from director_db_integrations.extras import extra
 from director_db_integrations.messages import is_id, message, quoted_id
 
@@ -46,10 +46,6 @@ _PAGE: Final = 100  # Events that are read at once where nobody knows how many a
 _LARGEST: Final = 10_000  # And where somebody does.
 
 _SHARED: Final = {State.APP_PREFIX: 1, State.USER_PREFIX: 2}  # Parts of a key that they share.
-
-
-_AT_ONCE: Final = 8
-"""How many sessions are read at once, so that other callers of the database have their turn."""
 
 
 class DirectorSessionService(BaseSessionService):
@@ -173,11 +169,7 @@ class DirectorSessionService(BaseSessionService):
         """
         user = None if user_id is None else _plain(user_id)
         rows = await self._db.get_sessions(collection_id=_name(app_name), user_id=user)
-        found: list[Any] = []
-        for at in range(0, len(rows), _AT_ONCE):
-            names = [row["session_id"] for row in rows[at : at + _AT_ONCE]]
-            found += await asyncio.gather(*[self._db.get_message(name, HEAD) for name in names])
-        heads = [each["content"] for each in found if each]
+        heads = await content_of_each(self._db, rows, HEAD)
         users = sorted({head["key"][1] for head in heads})
         app, *states = await asyncio.gather(
             self._state(app_name), *[self._state(app_name, owner) for owner in users]
