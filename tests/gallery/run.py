@@ -6,6 +6,7 @@
     python tests/gallery/run.py ReplaceForUpsert MSG-3   some, by name or by rule
     python tests/gallery/run.py Postgres                 or by the kind of backend
     python tests/gallery/run.py --list                   their mistakes, without a trial
+    python tests/gallery/run.py --keep                   and note who killed them, to be tried first
 
 Exit status 0 only if every mutant that was tried was killed, and no healthy twin.
 """
@@ -26,6 +27,7 @@ from gallery.broken import SQLITE
 from gallery.registry import whole_gallery
 from gallery.report import as_json, as_markdown, is_right, show_list, show_verdicts
 from gallery.runner import LEVEL, Trials
+from gallery.trial import KILLERS, known_killers
 
 
 def main():
@@ -37,6 +39,7 @@ def main():
     parser.add_argument("--level", default=LEVEL, help="the highest level of clauses to try")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write them as Markdown")
+    parser.add_argument("--keep", action="store_true", help=f"note the clauses in {KILLERS.name}")
     options = parser.parse_args()
     mutants, healthy = whole_gallery()
     known = mutants | healthy
@@ -63,7 +66,20 @@ def main():
         options.json.write_text(json.dumps(as_json(verdicts), indent=2) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(as_markdown(verdicts), encoding="utf-8")
+    if options.keep:
+        keep(verdicts, mutants)
     return 0 if all(map(is_right, verdicts)) else 1
+
+
+def keep(verdicts, mutants):
+    """Note by which clause each was killed; the others, if they are still there, as before."""
+    new = {verdict.mutant: verdict.clause for verdict in verdicts if verdict.fate == "killed"}
+    killers = {name: by for name, by in (known_killers() | new).items() if name in mutants}
+    by_clause = [
+        f'"{clause}": {json.dumps(sorted(name for name, by in killers.items() if by == clause))}'
+        for clause in sorted({*killers.values()})
+    ]
+    KILLERS.write_text("{\n" + ",\n".join(by_clause) + "\n}\n", encoding="utf-8")
 
 
 def _families(mutant):

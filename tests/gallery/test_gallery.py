@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from gallery.broken import SQLITE
 from gallery.registry import whole_gallery
 from gallery.report import as_json, as_markdown, left_to_luck, others, summary
 from gallery.runner import RACES, Trials, Verdict
-from gallery.trial import RESULT
+from gallery.trial import RESULT, Trial, known_killers
 from gallery.verdicts import OF_DAYS, PROPERTY, SAMPLED, has_its_turn, sample
 
 CONTRACT = (Path(__file__).parents[2] / "CONTRACT.md").read_text(encoding="utf-8")
@@ -121,6 +122,20 @@ def test_no_clause_and_no_mutant_is_of_a_rule_that_does_not_exist():
 
 def test_every_mutant_tells_its_mistake():
     assert [] == [name for name, mutant in GALLERY.items() if not mutant.mistake().endswith(".")]
+
+
+def test_what_is_tried_first_is_of_the_rule_that_the_mutant_breaks():
+    """What is not noted, or has another killer by now, only takes longer."""
+    noted = known_killers()
+    assert set() == noted.keys() - GALLERY.keys(), "run.py --keep leaves these out"
+    strange = [name for name, by in noted.items() if CLAUSES[by].rule != GALLERY[name].rule]
+    assert [] == strange
+    (own, *_) = [name for name in CLAUSES if CLAUSES[name].rule == "MSG-3"][::-1]
+    tried = Trial(GALLERY["ReplaceForUpsert"], "own")
+    tried._killer_before = own
+    items = [SimpleNamespace(originalname=name) for name in CLAUSES]
+    tried.pytest_collection_modifyitems(items)
+    assert own == items[0].originalname
 
 
 class Missing(Trials):

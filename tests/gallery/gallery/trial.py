@@ -25,6 +25,9 @@ OUTPUT: Final = "output.txt"
 MOST_MEMORY: Final = 6 * 1024**3
 RESULT: Final = "result.json"
 
+KILLERS: Final = Path(__file__).parents[1] / "killers.json"
+"""Which mutants each clause killed when ``run.py --keep`` noted it; it says what to try first."""
+
 
 class Trial:
     """The plugin of pytest that chooses and orders the clauses and keeps what they found."""
@@ -32,6 +35,7 @@ class Trial:
     def __init__(self, mutant, chosen):
         self._mutant = mutant
         self._chosen = chosen
+        self._killer_before = known_killers().get(mutant.__name__)
         self.passed = []
         self.killer = None
 
@@ -56,7 +60,8 @@ class Trial:
         # A race is seen by the clauses of its level or by none, so they come before the lower ones.
         far = abs(levels.index(clause.level.value) - levels.index(self._mutant.level))
         takes_long = clause.rule == "ALL" or clause.level is Level.DURABLE
-        return clause.rule != self._mutant.rule, takes_long, far
+        by_others = clause.rule != self._mutant.rule
+        return by_others, clause.name != self._killer_before, takes_long, far
 
     def pytest_runtest_logreport(self, report):
         """Keep the result that the suite's own plugin attached."""
@@ -67,6 +72,12 @@ class Trial:
             self.killer = data
         elif data["outcome"] == "passed" and report.when == "call":
             self.passed.append(data["clause"])
+
+
+def known_killers():
+    """Return, for each mutant, the clause that killed it before."""
+    kept = json.loads(KILLERS.read_text(encoding="utf-8"))
+    return {mutant: clause for clause, mutants in kept.items() for mutant in mutants}
 
 
 def run(name, chosen, folder, level, server):
