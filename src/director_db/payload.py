@@ -165,6 +165,31 @@ def plain_decoder() -> tuple[Callable[[str], Any], tuple[type[Exception], ...]]:
     return msgspec.json.Decoder().decode, (msgspec.DecodeError, UnicodeEncodeError)
 
 
+@functools.cache
+def fast_codec() -> tuple[
+    Callable[[object], bytes], Callable[[bytes], Any], tuple[type[Exception], ...]
+]:
+    """Return an encoder that takes a tenth of the time of `encode_plain`, and a decoder beside it.
+
+    What comes back from the decoder as it was has the very text of `encode_plain`. The encoder also
+    has texts for values that JSON has none for, as null for NaN and strings for dates; and it
+    writes some floats in other digits, at which the decoder raises ValueError. What both raise
+    comes third.
+    """
+    import msgspec  # noqa: PLC0415 - as above
+
+    def parse_float(digits: str) -> float:
+        number = float(digits)
+        if repr(number) != digits:
+            message = "encode_plain writes other digits"
+            raise ValueError(message)
+        return number
+
+    decoder = msgspec.json.Decoder(float_hook=parse_float)
+    refusals = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
+    return msgspec.json.Encoder().encode, decoder.decode, refusals
+
+
 def decode_payload(text: str) -> Any:
     """Return the value of a stored text: equal to what was stored, and the caller's own.
 

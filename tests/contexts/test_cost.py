@@ -306,19 +306,20 @@ def test_the_numbers_of_a_long_list_are_not_encoded_one_by_one(site, db, session
 
 def test_a_save_after_another_writers_encodes_each_item_once(db, other, session, monkeypatch):
     encoded, checked = [], []
+    encode_fast, *others = context_items.fast_codec()
     items = [message(number) for number in range(100)]
     db.add_or_update_context_msg(session, items)
     other.add_or_update_context_msg(session, [*items, "theirs"])
 
-    def encode(item, original=context_items.encode_plain):
+    def encode(item):
         encoded.append(item)
-        return original(item)
+        return encode_fast(item)
 
     def check(value, *args, original=context_items.check_payload, **options):
         checked.append(value)
         original(value, *args, **options)
 
-    monkeypatch.setattr(context_items, "encode_plain", encode)
+    monkeypatch.setattr(context_items, "fast_codec", lambda: (encode, *others))
     monkeypatch.setattr(context_items, "check_payload", check)
     db.add_or_update_context_msg(session, [*items, "mine"])
     assert ["mine", *items] == encoded
