@@ -18,6 +18,7 @@ from director_db_sqlite import sql
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterator
 
     from director_db.rows import ContextAppend, ContextChange, ContextRow
     from director_db_sqlite.database import Database
@@ -35,8 +36,7 @@ class ContextStorage(Storage):
 
     def _save_context_change(self, change: ContextChange) -> SaveOutcome:
         row, if_version = change.row, change.if_version
-        places = zip(change.indexes, change.items, strict=True)
-        items = [(row.session_id, index, item) for index, item in places]
+        is_whole = len(change.items) == change.list_len
 
         def save(connection: sqlite3.Connection) -> SaveOutcome:
             found = connection.execute(sql.SELECT_CONTEXT_LIST, (row.session_id,)).fetchone()
@@ -64,17 +64,21 @@ class ContextStorage(Storage):
             )
             if version and list_len > change.list_len:
                 connection.execute(sql.DELETE_ITEMS, (row.session_id, change.list_len))
-            new = items
-            if len(items) == change.list_len:
+            items: Iterator[tuple[int, str]] = zip(change.indexes, change.items, strict=True)
+            if is_whole:
                 # To compare a whole list here is faster than a statement for each item.
                 stored = connection.execute(sql.SELECT_ITEM_ROWS, (row.session_id,))
                 pairs = zip(items, chain(stored, repeat(None)), strict=False)
-                new = [item for item, known in pairs if item != known]
-            connection.executemany(sql.UPSERT_ITEM, new)
+                items = (item for item, known in pairs if item != known)
+            connection.executemany(
+                sql.UPSERT_ITEM, [(row.session_id, index, item) for index, item in items]
+            )
             return SaveOutcome.SAVED
 
-        size = sum(map(payload_bytes, (row.context, row.metadata, *change.items)))
-        return self._database.write(save, size)
+        size = change.total_bytes if is_whole else sum(map(payload_bytes, change.items))
+        return self._database.write(
+            save, size + sum(map(payload_bytes, (row.context, row.metadata)))
+        )
 
     def _append_context(self, append: ContextAppend) -> Appended:
         session_id, items = append.session_id, append.items

@@ -259,7 +259,7 @@ SELECT_CONTEXT: Final = """
 """
 
 SELECT_ITEM_ROWS: Final = """
-    SELECT session_id, idx, item FROM director_context_items WHERE session_id = ? ORDER BY idx
+    SELECT idx, item FROM director_context_items WHERE session_id = ? ORDER BY idx
 """
 
 SELECT_ITEMS: Final = "SELECT item FROM director_context_items WHERE session_id = ? ORDER BY idx"
