@@ -19,6 +19,7 @@ CORE, SQLITE, POSTGRES, SUITE, INTEGRATIONS = (
 FRAMEWORKS = {
     "claude_agent": {"claude_agent_sdk"},
     "google_adk": {"google"},
+    "langchain": {"langchain_core"},
     "langgraph": {"langchain_core", "langgraph"},
     "openai_agents": {"agents"},
 }

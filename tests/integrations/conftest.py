@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from director_db import load_db
 from director_db_conformance.proxy import Proxy
 from director_db_postgres import PostgresDB
+from director_db_sqlite import SQLiteDB
 
 # Programs beside the tests, which import one another.
 collect_ignore_glob = ["judg*.py"]
@@ -47,6 +50,39 @@ def proxied(postgres_database):
         dsn = make_conninfo(postgres_database.dsn, host="127.0.0.1", port=proxy.port)
         with PostgresDB(dsn, pool_size=1) as db:
             yield db, proxy
+
+
+@pytest.fixture
+def stored_though_cancelled(tmp_path):
+    """Cancel ``call(db)`` while it stores, and return what messages of session s1 hold then."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class HeldDB(SQLiteDB, db_type="held"):
+        def _upsert_messages(self, *args):
+            begun.set()
+            assert go_on.wait(120)
+            return super()._upsert_messages(*args)
+
+    async def main(db, call):
+        storing = asyncio.create_task(call(db))
+        assert await asyncio.to_thread(begun.wait, 120)
+        storing.cancel()
+        await asyncio.sleep(0)
+        storing.cancel()
+        await asyncio.sleep(0)
+        assert not storing.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await storing
+        assert cancelled.value.__cause__ is None
+        return [message["content"] for message in db.get_conversations("s1")]
+
+    def run(call):
+        with HeldDB(tmp_path / "director.db") as db:
+            db.create_session("s1")
+            return asyncio.run(main(db, call))
+
+    return run
 
 
 @pytest.fixture

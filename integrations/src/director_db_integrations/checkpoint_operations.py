@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-    from director_db_integrations.checkpoint_steps import Steps
+    from director_db_integrations.steps import Steps
 
 
 class Operations:

@@ -1,17 +1,11 @@
-"""What a checkpointer asks of the database, written once for threads and for coroutines."""
+"""What a checkpointer asks of the database, in steps that threads and coroutines can take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db import (
-    BackendUnavailableError,
-    DirectorDBError,
-    InvalidRecordError,
-    SessionNotFoundError,
-)
+from director_db import BackendUnavailableError, InvalidRecordError, SessionNotFoundError
 from director_db_integrations.checkpoints import (
     CHECKPOINT,
     NAMESPACE,
@@ -21,64 +15,16 @@ from director_db_integrations.checkpoints import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import Sequence
 
-    from director_db import BaseDB
-    from director_db.asyncio import AsyncDB
+    from director_db_integrations.steps import Steps
 
 Row = dict[str, Any]
 Rows = list[Row]
-Steps = Generator[Callable[[Any], Any] | list[Any], Any, Any]
-"""An operation: it yields calls of the database and is sent what they return. A list that it yields
-is a part of its result, and what it returns is the last part."""
 
 _PAGE: Final = 100  # Checkpoints that are read at once.
 _WRITES: Final = 1000  # The same of writes and of sessions.
 _IDS: Final = 100_000  # The most that may be asked for at once (MSG-12).
-
-
-def parts(db: BaseDB, steps: Steps) -> Iterator[Any]:
-    """Carry an operation out, and yield the parts of its result."""
-    step, ended = _advance(steps)
-    while not ended:
-        if isinstance(step, list):
-            yield step
-            step, ended = _advance(steps)
-            continue
-        try:
-            answer = step(db)
-        except DirectorDBError as error:
-            step, ended = _advance(steps, error=error)
-        else:
-            step, ended = _advance(steps, answer)
-    yield step
-
-
-async def async_parts(db: AsyncDB, steps: Steps) -> AsyncIterator[Any]:
-    """Do the same as `parts`, in a coroutine."""
-    step, ended = _advance(steps)
-    while not ended:
-        if isinstance(step, list):
-            yield step
-            step, ended = _advance(steps)
-            continue
-        try:
-            answer = await step(db)
-        except DirectorDBError as error:
-            step, ended = _advance(steps, error=error)
-        else:
-            step, ended = _advance(steps, answer)
-    yield step
-
-
-def _advance(
-    steps: Steps, answer: Any = None, *, error: DirectorDBError | None = None
-) -> tuple[Any, bool]:
-    """Return the next step, or the last part and True."""
-    try:
-        return (steps.throw(error) if error else steps.send(answer)), False
-    except StopIteration as stop:
-        return stop.value, True
 
 
 def store(place: Place, messages: Rows) -> Steps:

@@ -6,14 +6,10 @@ import secrets
 from typing import TYPE_CHECKING, Any, cast
 
 from director_db_integrations.checkpoint_operations import Operations
-from director_db_integrations.checkpoint_steps import (
-    async_parts,
-    copy_thread,
-    delete_thread,
-    parts,
-)
+from director_db_integrations.checkpoint_steps import copy_thread, delete_thread
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
+from director_db_integrations.steps import async_parts, atake, parts, take
 
 with extra("langgraph"):
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
 
     from director_db import BaseDB
     from director_db.asyncio import AsyncDB
-    from director_db_integrations.checkpoint_steps import Steps
+    from director_db_integrations.steps import Steps
 
 __all__ = ["DirectorSaver"]
 
@@ -239,11 +235,7 @@ class DirectorSaver(BaseCheckpointSaver[str]):
         return Operations(self.serde)  # LangGraph makes clones with another one.
 
     def _run(self, steps: Steps) -> Any:
-        *_, last = parts(self._db.sync_db, steps)
-        return last
+        return take(self._db.sync_db, steps)
 
     async def _arun(self, steps: Steps) -> Any:
-        last = None
-        async for part in async_parts(self._db, steps):
-            last = part
-        return last
+        return await atake(self._db, steps)

@@ -1,0 +1,96 @@
+"""Operations in steps, written once for threads and for coroutines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from director_db import DirectorDBError, SessionNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from director_db import BaseDB
+    from director_db.asyncio import AsyncDB
+
+Steps = Generator[Callable[[Any], Any] | list[Any], Any, Any]
+"""An operation: it yields calls of the database and is sent what they return. A list that it yields
+is a part of its result, and what it returns is the last part."""
+
+
+def take(db: BaseDB, steps: Steps) -> Any:
+    """Carry an operation out, and return what it returns."""
+    *_, last = parts(db, steps)
+    return last
+
+
+async def atake(db: AsyncDB, steps: Steps) -> Any:
+    """Do the same as `take`, in a coroutine."""
+    last = None
+    async for part in async_parts(db, steps):
+        last = part
+    return last
+
+
+def parts(db: BaseDB, steps: Steps) -> Iterator[Any]:
+    """Carry an operation out, and yield the parts of its result."""
+    step, ended = _advance(steps)
+    while not ended:
+        if isinstance(step, list):
+            yield step
+            step, ended = _advance(steps)
+            continue
+        try:
+            answer = step(db)
+        except DirectorDBError as error:
+            step, ended = _advance(steps, error=error)
+        else:
+            step, ended = _advance(steps, answer)
+    yield step
+
+
+async def async_parts(db: AsyncDB, steps: Steps) -> AsyncIterator[Any]:
+    """Do the same as `parts`, in a coroutine."""
+    step, ended = _advance(steps)
+    while not ended:
+        if isinstance(step, list):
+            yield step
+            step, ended = _advance(steps)
+            continue
+        try:
+            answer = await step(db)
+        except DirectorDBError as error:
+            step, ended = _advance(steps, error=error)
+        else:
+            step, ended = _advance(steps, answer)
+    yield step
+
+
+def _advance(
+    steps: Steps, answer: Any = None, *, error: DirectorDBError | None = None
+) -> tuple[Any, bool]:
+    """Return the next step, or the last part and True."""
+    try:
+        return (steps.throw(error) if error else steps.send(answer)), False
+    except StopIteration as stop:
+        return stop.value, True
+
+
+def store(
+    session_id: str, messages: Sequence[Mapping[str, Any]], framework: str, *, known: bool
+) -> Steps:
+    """Store messages, all or none, in one call; in three where the session is made for them.
+
+    Raises:
+        SessionNotFoundError: the session is gone, and it is `known` to have been there: what comes
+            late does not bring it back (MSG-5).
+    """
+    stored = methodcaller("add_or_update_msgs_to_conv", session_id, messages)
+    try:
+        yield stored
+    except SessionNotFoundError:
+        if known:
+            raise
+        yield methodcaller("create_session", session_id, metadata={"framework": framework})
+        yield stored
