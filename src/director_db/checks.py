@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from director_db.errors import InvalidRecordError
-from director_db.payload import MAX_BULK_BYTES, encode_payload, payload_bytes
+from director_db.payload import encode_payload, payload_bytes
+from director_db.payload_rules import MAX_BULK_BYTES
 from director_db.rows import (
     UNSET,
     GuardedMessage,

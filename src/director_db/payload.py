@@ -14,32 +14,25 @@ A stored payload is compact JSON text, in one of two forms:
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
-import math
 import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db.errors import InvalidRecordError, SchemaError
+from director_db.errors import SchemaError
+from director_db.payload_rules import (
+    MAX_PAYLOAD_BYTES,
+    changed,
+    check_payload,
+    find_refused,
+    too_long,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
-"""The longest encoded payload, in bytes of UTF-8 (VAL-6)."""
-
-MAX_BULK_BYTES: Final = 256 * 1024 * 1024
-"""The most that the payloads of one bulk write may come to, in bytes of UTF-8 (MSG-7)."""
-
-MAX_DEPTH: Final = 200
-"""The deepest nesting of a payload; ``[]`` is 1 (VAL-6)."""
-
-MAX_INT_DIGITS: Final = 4300
-"""The longest integer inside a payload, in decimal digits (VAL-2)."""
-
-_INT_BOUND: Final = 10**MAX_INT_DIGITS
-_PLAIN_INT: Final = 2**64
 # Below every limit that sys.set_int_max_str_digits accepts, so int() and str() cannot fail.
 _INT_DIGITS_ALWAYS_SAFE: Final = 600
 _LAST_OF_BMP: Final = 0xFFFF
@@ -68,16 +61,10 @@ def _make_encoder() -> Callable[[object], str]:
 
 _encode: Final = _make_encoder()
 
-_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
+_ESCAPED: Final = "director_db.escaped"
+"""The name of the handler by which the codec of ASCII escapes what it has no bytes for."""
+
 _ESCAPES = re.compile(r"((?:\\uD[89A-F][0-9A-F]{2})+)|\\.", re.DOTALL)
-
-
-class _RefusedError(Exception):
-    """`_walk` found what JSON cannot store; `_find_refused` then finds the path."""
-
-
-class _TooLongError(Exception):
-    """`_walk` found that the text would be too long; no single part is the cause."""
 
 
 def encode_payload(value: object, path: str) -> str:
@@ -100,46 +87,27 @@ def encode_payload(value: object, path: str) -> str:
         return "{}"
     check_payload(value, path)
     try:
-        text = _encode(value)
+        if type(value) is str and value.isascii():
+            # As most contents are; the other encoder takes several times as long.
+            text = fast_codec()[0](value).decode()
+        else:
+            text = _encode(value)
     except ValueError:
         # NaN, an infinity, or an integer beyond this process's own limit.
-        refused = _find_refused(value, path, 1)
+        refused = find_refused(value, path, 1)
         if refused is not None:
             raise refused from None
         text = _write(value)
     except RecursionError:
         raise
     except RuntimeError as error:
-        raise _changed(path, error) from error
+        raise changed(path, error) from error
     if not text.isascii():
         text = _mark_surrogates(text)
     # Counting bytes takes time, and most texts are short enough at four bytes a character.
     if len(text) * _MOST_BYTES > MAX_PAYLOAD_BYTES and payload_bytes(text) > MAX_PAYLOAD_BYTES:
         raise too_long(path)
     return text
-
-
-def check_payload(value: object, path: str, *, depth: int = 1) -> None:
-    """Check a value without encoding it: all rules but NaN, infinities and the exact length.
-
-    Args:
-        value: any JSON value, as for `encode_payload`.
-        path: the root of the path in an error.
-        depth: how deep the value stands inside a larger one; 1 is a value of its own.
-
-    Raises:
-        InvalidRecordError: as `encode_payload`.
-    """
-    try:
-        _walk(value, MAX_DEPTH + 1 - depth)
-    except _RefusedError:
-        raise _find_refused(value, path, depth) or too_long(path) from None
-    except _TooLongError:
-        raise too_long(path) from None
-    except RecursionError:
-        raise
-    except RuntimeError as error:
-        raise _changed(path, error) from error
 
 
 def encode_plain(value: object) -> str:
@@ -217,171 +185,9 @@ def payload_bytes(text: str) -> int:
     return (len(text) if text.isascii() else len(text.encode())) - text.startswith(MARK)
 
 
-def too_long(path: str) -> InvalidRecordError:
-    """Return the error of a payload that is longer than 64 MiB (VAL-6)."""
-    return InvalidRecordError(path, f"longer than {MAX_PAYLOAD_BYTES // 1024 // 1024} MiB as JSON")
-
-
 def is_marked(text: str) -> bool:
     """Whether a text has the marked form. Such a text cannot be made part of a plain one."""
     return text[:1] == MARK
-
-
-def _walk(root: object, deepest: int) -> None:  # noqa: PLR0912 - a call for each would be slower
-    """Refuse what cannot be stored exactly, as fast as possible.
-
-    Iterative, as the caller may already be deep in recursion. `budget` counts down by a lower bound
-    of the text's length: a small value may hold one list or string millions of times, and must be
-    refused before its text fills the memory.
-    """
-    budget = MAX_PAYLOAD_BYTES
-    above: list[Iterator[Any]] = []
-    items: Iterator[Any] = iter((root,))
-    while True:
-        for item in items:
-            kind = type(item)
-            if kind is str:
-                budget -= len(item)
-            elif (
-                (kind is int and -_PLAIN_INT < item < _PLAIN_INT)
-                or item is None
-                or kind is float
-                or kind is bool
-            ):
-                continue
-            else:
-                children: Iterator[Any] | None
-                if kind is list:
-                    cost, children = 2 * len(item), iter(item)  # "1,"
-                elif kind is dict:
-                    cost = 0
-                    for key in item:
-                        if type(key) is not str:
-                            cost, children = _look_at(item)
-                            break
-                        cost += len(key) + 5  # '"":1,'
-                    else:
-                        children = iter(item.values())
-                else:
-                    cost, children = _look_at(item)
-                budget -= cost
-                if budget < 0:
-                    raise _TooLongError
-                if children is not None:
-                    if len(above) == deepest:
-                        raise _RefusedError
-                    above.append(items)
-                    items = children
-                    break
-        else:
-            if not above:
-                break
-            items = above.pop()
-    if budget < 0:
-        raise _TooLongError
-
-
-def _look_at(item: object) -> tuple[int, Iterator[object] | None]:
-    """Return a lower bound of the length of an item's own text, and its children or None.
-
-    For what `_walk` does not handle itself. Subclasses are read as the encoder reads them, by the
-    methods that they may override.
-    """
-    if isinstance(item, dict):
-        pairs = item.items()
-        plain = True
-        cost = 0
-        for key, _ in pairs:
-            if type(key) is not str:
-                if not isinstance(key, str):
-                    raise _RefusedError
-                plain = False
-            cost += len(key) + 5  # '"":1,'
-        if not plain and len({str.__str__(key) for key, _ in pairs}) != len(pairs):
-            # Keys of a subclass of str may hash differently, and so have the same text twice.
-            raise _RefusedError
-        return cost, iter(item.values() if type(item) is dict else [value for _, value in pairs])
-    if isinstance(item, (list, tuple)):
-        return 2 * len(item), iter(item)  # "1,"
-    if isinstance(item, str):
-        return str.__len__(item), None
-    if isinstance(item, float):
-        return 1, None
-    if isinstance(item, int):
-        number = int.__index__(item)
-        if not -_INT_BOUND < number < _INT_BOUND:
-            raise _RefusedError
-        return number.bit_length() * 3 // 10, None
-    raise _RefusedError
-
-
-def _find_refused(root: object, path: str, depth: int) -> InvalidRecordError | None:
-    """Return the error, with its path, of the first part that breaks a rule; None if none does."""
-    size = 0
-    stack: list[tuple[object, str, int]] = [(root, path, depth)]
-    while stack and size <= MAX_PAYLOAD_BYTES:
-        item, here, depth = stack.pop()
-        reason = _reason(item, depth)
-        if reason is not None:
-            return InvalidRecordError(here, reason)
-        if isinstance(item, (str, list, tuple, dict)):
-            size += len(item)
-        if isinstance(item, dict):
-            stack.extend(
-                (value, member_path(here, key), depth + 1) for key, value in [*item.items()][::-1]
-            )
-        elif isinstance(item, (list, tuple)):
-            stack.extend(
-                (value, f"{here}[{index}]", depth + 1) for index, value in [*enumerate(item)][::-1]
-            )
-    return None
-
-
-def _reason(item: object, depth: int) -> str | None:
-    if isinstance(item, float):
-        if not math.isfinite(item):
-            return f"{float.__repr__(item)} has no form in JSON"
-    elif isinstance(item, int):
-        if not -_INT_BOUND < int.__index__(item) < _INT_BOUND:
-            return f"an integer has at most {MAX_INT_DIGITS:,} digits"
-    elif isinstance(item, dict):
-        seen: set[str] = set()
-        for key, _ in item.items():  # noqa: PERF102 - as the encoder asks, and a subclass answers
-            if not isinstance(key, str):
-                return f"keys are str; this dict has a key of type {_type_name(key)}: use str(key)"
-            if str.__str__(key) in seen:
-                return f"the key {str.__str__(key)!r} stands in it twice"
-            seen.add(str.__str__(key))
-        if depth > MAX_DEPTH:
-            return f"nests more than {MAX_DEPTH} deep"
-    elif isinstance(item, (list, tuple)):
-        if depth > MAX_DEPTH:
-            return f"nests more than {MAX_DEPTH} deep"
-    elif item is not None and not isinstance(item, str):
-        from director_db.remedies import remedy  # noqa: PLC0415 - for what is refused only
-
-        return f"JSON has no form for {_type_name(item)}: {remedy(item)}"
-    return None
-
-
-def member_path(path: str, key: object) -> str:
-    """Return the path of a dict's member: ``path.key``, or ``path["a key"]`` (VAL-3).
-
-    Keys that are not printable are escaped, as a path goes into logs.
-    """
-    name = str.__str__(key) if isinstance(key, str) else "?"
-    if name.isidentifier():
-        return f"{path}.{name}"
-    return f"{path}[{json.dumps(name, ensure_ascii=not name.isprintable())}]"
-
-
-def _type_name(value: object) -> str:
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-
-
-def _changed(path: str, error: RuntimeError) -> InvalidRecordError:
-    return InvalidRecordError(path, f"it changed while it was stored ({error})")
 
 
 def _write(value: object) -> str:
@@ -405,8 +211,17 @@ def _mark_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return MARK + _NON_ASCII.sub(lambda run: "".join(map(_escape, run[0])), text)
+        return MARK + text.encode("ascii", _ESCAPED).decode()
     return text
+
+
+def _escape_run(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for characters that are not ASCII, and where to go on."""
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101 - nothing else asks for it
+    return "".join(map(_escape, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(_ESCAPED, _escape_run)
 
 
 @functools.lru_cache(4096)

@@ -8,7 +8,7 @@ import pytest
 
 from director_db import InvalidRecordError
 from director_db.context import appending
-from director_db.payload import MAX_PAYLOAD_BYTES
+from director_db.payload_rules import MAX_PAYLOAD_BYTES
 from director_db.rows import SaveOutcome
 
 VALUE = {"system": "be kind", "reasoning": [{"n": number} for number in range(5)]}

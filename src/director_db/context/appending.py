@@ -19,14 +19,8 @@ from director_db.errors import (
     InvalidRecordError,
     SessionNotFoundError,
 )
-from director_db.payload import (
-    MAX_PAYLOAD_BYTES,
-    check_payload,
-    encode_payload,
-    is_marked,
-    payload_bytes,
-    too_long,
-)
+from director_db.payload import encode_payload, is_marked, payload_bytes
+from director_db.payload_rules import MAX_PAYLOAD_BYTES, check_payload, too_long
 from director_db.rows import NO_CONTEXT, ContextAppend, ContextRow, SaveOutcome
 
 if TYPE_CHECKING:

@@ -7,15 +7,8 @@ from array import array
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db.payload import (
-    MAX_DEPTH,
-    check_payload,
-    encode_payload,
-    encode_plain,
-    fast_codec,
-    is_marked,
-    payload_bytes,
-)
+from director_db.payload import encode_payload, encode_plain, fast_codec, is_marked, payload_bytes
+from director_db.payload_rules import MAX_DEPTH, check_payload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from director_db.payload import decode_payload, encode_payload, is_marked, member_path
+from director_db.payload import decode_payload, encode_payload, is_marked
+from director_db.payload_rules import member_path
 
 LIST_ITSELF: Final = "null"
 """The `list_key` of a value that is a list itself. The key of a dict is a JSON string instead."""

@@ -21,13 +21,8 @@ from director_db.errors import (
     DirectorDBError,
     SessionNotFoundError,
 )
-from director_db.payload import (
-    MAX_PAYLOAD_BYTES,
-    check_payload,
-    encode_payload,
-    payload_bytes,
-    too_long,
-)
+from director_db.payload import encode_payload, payload_bytes
+from director_db.payload_rules import MAX_PAYLOAD_BYTES, check_payload, too_long
 from director_db.rows import ContextChange, ContextRow, SaveOutcome
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from director_db.context.version import version_text
 from director_db.errors import InvalidRecordError, SchemaError
-from director_db.payload import decode_payload, member_path
+from director_db.payload import decode_payload
+from director_db.payload_rules import member_path
 
 if TYPE_CHECKING:
     from director_db.records import Context

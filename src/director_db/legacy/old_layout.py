@@ -20,7 +20,8 @@ from director_db.checks import (
 )
 from director_db.context.version import new_version
 from director_db.errors import ConfigurationError, InvalidRecordError, SchemaError
-from director_db.payload import MAX_DEPTH, encode_payload
+from director_db.payload import encode_payload
+from director_db.payload_rules import MAX_DEPTH
 from director_db.rows import ContextRow, MessageRow, SessionRow
 from director_db.settings import value_of
 

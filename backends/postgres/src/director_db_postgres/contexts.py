@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final, cast
 
 from director_db.errors import BackendUnavailableError, DirectorDBError
-from director_db.payload import MAX_PAYLOAD_BYTES
+from director_db.payload_rules import MAX_PAYLOAD_BYTES
 from director_db.rows import NO_CONTEXT, Appended, SaveOutcome, StoredContext, whole_context
 from director_db_postgres.arrays import BigintArray, TextArray
 from director_db_postgres.sending import Sending

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, cast
 
-from director_db.payload import MAX_PAYLOAD_BYTES, payload_bytes
+from director_db.payload import payload_bytes
+from director_db.payload_rules import MAX_PAYLOAD_BYTES
 from director_db.rows import (
     NO_CONTEXT,
     Appended,

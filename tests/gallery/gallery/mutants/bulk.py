@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from director_db import InvalidRecordError, checks
 from director_db.checks import message_bytes
-from director_db.payload import MAX_PAYLOAD_BYTES
+from director_db.payload_rules import MAX_PAYLOAD_BYTES
 from gallery.broken import BrokenDB, replace
 
 FIELDS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from director_db.checks import context_items
 from director_db.context.parts import LIST_ITSELF
-from director_db.payload import check_payload
+from director_db.payload_rules import check_payload
 from gallery.broken import BrokenDB, read_until_changed
 
 

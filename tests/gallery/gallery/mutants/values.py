@@ -13,13 +13,8 @@ from decimal import Decimal
 from enum import Enum
 
 from director_db import InvalidRecordError
-from director_db.payload import (
-    MAX_DEPTH,
-    MAX_PAYLOAD_BYTES,
-    decode_payload,
-    encode_payload,
-    payload_bytes,
-)
+from director_db.payload import decode_payload, encode_payload, payload_bytes
+from director_db.payload_rules import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from gallery.broken import BrokenDB, replace
 
 _MOST_PARTS = 100_000
