@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 import agents
-from judging import Coroutines, in_place, judge
+from judging import Counting, failing_for, in_place, judge
 
 from director_db_integrations.openai_agents import DirectorSession
 
@@ -50,29 +50,12 @@ class InItsPlace(DirectorSession):
         """Do nothing: the database is the process's."""
 
 
-class Judge(Coroutines):
-    """A plugin of pytest that does without the clone's own, and counts."""
-
-    def __init__(self):
-        self.outcomes = {}
-
-    def pytest_runtest_logreport(self, report):
-        if report.when == "call" or report.failed:
-            self.outcomes[report.nodeid] = report.outcome
-
-
 def main(folder):
     os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
     agents.SQLiteSession = InItsPlace
     os.chdir(folder)
     sys.path.insert(0, "")
-    return judge(["--tb=no", *TESTS], Judge(), _kind_and_reason)
-
-
-def _kind_and_reason(test, outcome):
-    name = test.partition("::")[2].partition("[")[0]
-    kind = "does not apply" if outcome == "failed" and name in DOES_NOT_APPLY else outcome
-    return kind, DOES_NOT_APPLY.get(name, "")
+    return judge(["--tb=no", *TESTS], Counting(), failing_for(DOES_NOT_APPLY))
 
 
 if __name__ == "__main__":

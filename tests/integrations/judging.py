@@ -28,6 +28,27 @@ class Coroutines:
         return True
 
 
+class Counting(Coroutines):
+    """It also keeps the outcome of each test."""
+
+    def __init__(self):
+        self.outcomes = {}
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.failed:
+            self.outcomes[report.nodeid] = report.outcome
+
+
+def failing_for(reasons):
+    """Return a `kind_and_reason`: what fails and has a reason by its name does not apply."""
+
+    def kind_and_reason(test, outcome):
+        reason = reasons.get(test.rpartition("::")[2].partition("[")[0], "")
+        return ("does not apply" if outcome == "failed" and reason else outcome), reason
+
+    return kind_and_reason
+
+
 def judge(tests, plugin, kind_and_reason):
     """Run tests, tell what failed and what does not apply, and return the exit status.
 
