@@ -21,6 +21,7 @@ FRAMEWORKS = {
     "google_adk": {"google"},
     "langchain": {"langchain_core"},
     "langgraph": {"langchain_core", "langgraph"},
+    "llama_index": {"llama_index"},
     "openai_agents": {"agents"},
 }
 PARTS = {"checkpoint_operations": "langgraph"}  # A module that is a part of another.

@@ -59,9 +59,17 @@ def stored_though_cancelled(tmp_path):
 
     class HeldDB(SQLiteDB, db_type="held"):
         def _upsert_messages(self, *args):
+            self._hold()
+            return super()._upsert_messages(*args)
+
+        def _upsert_guarded(self, *args):
+            self._hold()
+            return super()._upsert_guarded(*args)
+
+        @staticmethod
+        def _hold():
             begun.set()
             assert go_on.wait(120)
-            return super()._upsert_messages(*args)
 
     async def main(db, call):
         storing = asyncio.create_task(call(db))

@@ -282,6 +282,16 @@ def test_a_cancelled_call_is_stored_when_it_is_told(stored_though_cancelled):
     assert [message_to_dict(HumanMessage("once"))] == stored_though_cancelled(adding)
 
 
+def test_messages_whose_answer_was_lost_are_stored_once(proxied):
+    db, proxy = proxied
+    for face in (Sync, Async):
+        history = face(face.__name__, db)
+        history.add([HumanMessage("a")])
+        proxy.cut_after(0)
+        history.add([HumanMessage("b"), AIMessage("c")])
+        assert ["a", "b", "c"] == [message.content for message in history.get()]
+
+
 def test_each_call_is_one_round_trip(proxied):
     db, proxy = proxied
     for face in (Sync, Async):

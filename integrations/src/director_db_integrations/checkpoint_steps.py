@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db import BackendUnavailableError, InvalidRecordError, SessionNotFoundError
+from director_db import InvalidRecordError, SessionNotFoundError
 from director_db_integrations.checkpoints import (
     CHECKPOINT,
     NAMESPACE,
@@ -13,6 +13,7 @@ from director_db_integrations.checkpoints import (
     Place,
     thread_of,
 )
+from director_db_integrations.steps import store as store_messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,16 +30,7 @@ _IDS: Final = 100_000  # The most that may be asked for at once (MSG-12).
 
 def store(place: Place, messages: Rows) -> Steps:
     """Store messages, all or none, in one call; in three where there is no session yet."""
-    stored = methodcaller("add_or_update_msgs_to_conv", place.session, messages)
-    try:
-        yield stored
-    except SessionNotFoundError:
-        yield methodcaller("create_session", place.session, metadata=place.session_metadata)
-        yield stored
-    except BackendUnavailableError as lost:
-        if not lost.maybe_applied:
-            raise
-        yield stored  # The same rows under the same ids: stored twice they are there once.
+    yield from store_messages(place.session, messages, place.session_metadata)
 
 
 def messages_of(place: Place, keys: Sequence[str]) -> Steps:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DirectorChatMessageHistory"]
 
-FRAMEWORK: Final = "langchain"
-"""What `metadata` of the sessions that are created here has under ``framework``."""
+METADATA: Final = {"framework": "langchain"}
+"""Of the sessions that are created here."""
 
 DOCUMENT: Final = "document"
 DOCUMENTS: Final = "documents"
@@ -135,7 +135,7 @@ class DirectorChatMessageHistory(BaseChatMessageHistory):
     def _add(self, messages: Sequence[BaseMessage]) -> Steps:
         rows = [_row(message, f"messages[{number}]") for number, message in enumerate(messages)]
         if rows:
-            yield from store(self.session_id, rows, FRAMEWORK, known=self._known)
+            yield from store(self.session_id, rows, METADATA, known=self._known)
             self._known = True
 
 

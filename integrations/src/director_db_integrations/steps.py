@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from director_db import DirectorDBError, SessionNotFoundError
+from director_db import BackendUnavailableError, DirectorDBError, SessionNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -78,19 +78,36 @@ def _advance(
 
 
 def store(
-    session_id: str, messages: Sequence[Mapping[str, Any]], framework: str, *, known: bool
+    session_id: str,
+    messages: Sequence[Mapping[str, Any]],
+    metadata: Mapping[str, Any],
+    *,
+    known: bool = False,
+    replacing: bool = False,
 ) -> Steps:
-    """Store messages, all or none, in one call; in three where the session is made for them.
+    """Store messages, all or none, in one call; in three where there is no session yet.
+
+    Args:
+        session_id: the session.
+        messages: as those of `add_or_update_msgs_to_conv`.
+        metadata: of the session, if it is made for them.
+        known: it has been there, so that it is not made if it is gone (MSG-5).
+        replacing: they are all that is left.
 
     Raises:
-        SessionNotFoundError: the session is gone, and it is `known` to have been there: what comes
-            late does not bring it back (MSG-5).
+        BackendUnavailableError: with `maybe_applied`, where a replacement may have been stored.
+        SessionNotFoundError: the session was known, and is gone.
     """
-    stored = methodcaller("add_or_update_msgs_to_conv", session_id, messages)
+    operation = "replace_conversation" if replacing else "add_or_update_msgs_to_conv"
+    stored = methodcaller(operation, session_id, messages)
     try:
         yield stored
     except SessionNotFoundError:
         if known:
             raise
-        yield methodcaller("create_session", session_id, metadata={"framework": framework})
+        yield methodcaller("create_session", session_id, metadata=metadata)
         yield stored
+    except BackendUnavailableError as lost:
+        if replacing or not lost.maybe_applied:
+            raise
+        yield stored  # The same rows under the same ids: stored twice they are there once.
