@@ -17,12 +17,14 @@ CORE, SQLITE, POSTGRES, SUITE, INTEGRATIONS = (
 )
 # What a module of the integrations may import besides: its framework.
 FRAMEWORKS = {
+    "agent_framework": {"agent_framework"},
     "claude_agent": {"claude_agent_sdk"},
     "google_adk": {"google"},
     "langchain": {"langchain_core"},
     "langgraph": {"langchain_core", "langgraph"},
     "llama_index": {"llama_index"},
     "openai_agents": {"agents"},
+    "pydantic_ai": {"pydantic", "pydantic_ai"},
 }
 PARTS = {"checkpoint_operations": "langgraph"}  # A module that is a part of another.
 FOLDERS = {
