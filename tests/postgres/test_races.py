@@ -183,6 +183,58 @@ def test_a_session_that_appears_after_the_lock_is_not_written(
     assert other.get_context_messages("s") == {"reasoning": [*before, "mine"]}
 
 
+def test_a_session_that_appears_and_is_locked_by_another_is_not_written(
+    place, db, new_db, pool, monkeypatch
+):
+    """The first of two guarded messages meets it as nobody's, the second as the other's."""
+    other = new_db(place.dsn)
+    for each in (db, other):
+        each.get_session("s")
+    original = Connection.run_together
+
+    def stopped(connection, lock, *steps):
+        seven, eight = ((b"SELECT pg_advisory_xact_lock(%d)" % key, ()) for key in (7, 8))
+        locked, _, upserted, counted, _, *more = original(
+            connection, lock, seven, *steps[:2], eight, *steps[2:]
+        )
+        return [locked, upserted, counted, *more]
+
+    def wait_for(is_so):
+        deadline = time.monotonic() + 20
+        while not is_so():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def waits_for(watcher, key):
+        waiting = "SELECT FROM pg_locks WHERE objid = %s AND NOT granted"
+        return watcher.execute(waiting, (key,)).rowcount == 1
+
+    rest = dict.fromkeys(("conv_id", "msg_type", "agents", "actions", "content"), "")
+    messages = [{**rest, "msg_id": name, "if_absent": True} for name in ("m1", "m2")]
+    with contextlib.ExitStack() as connections:
+        seven, eight, locking, watcher = (
+            connections.enter_context(place.connect()) for _ in range(4)
+        )
+        for connection, key in ((seven, 7), (eight, 8)):
+            connection.execute("BEGIN")
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "run_together", stopped)
+            outcome = pool.submit(db.add_or_update_msgs_to_conv, "s", messages)
+            wait_for(lambda: waits_for(watcher, 7))
+        other.create_session("s")
+        seven.execute("COMMIT")
+        wait_for(lambda: waits_for(watcher, 8))
+        locking.execute("BEGIN")
+        locking.execute(LOCK)
+        eight.execute("COMMIT")
+        wait_for(lambda: outcome.done() or watcher.execute(WAITING).fetchone()[0])
+        locking.execute("COMMIT")
+        with pytest.raises(SessionNotFoundError):
+            outcome.result()
+    assert other.get_conversations("s") == []
+
+
 def test_a_session_that_appears_after_the_lock_is_not_deleted(place, db, new_db, between):
     other = new_db(place.dsn)
     other.get_session("s")

@@ -52,7 +52,9 @@ class HistoryStorage(Sending):
                 values = (session_id, len(rows), given, places, *arrays, revisions)
                 writes.append((self._sql.replace_messages, values))
             try:
-                counted, *_ = connection.run_together(
+                # The lock gives the transaction the number that the rest recognizes it by.
+                _, counted, *_ = connection.run_together(
+                    (self._sql.lock_session, (session_id,)),
                     (self._sql.count_messages, (session_id, len(rows), latest)),
                     *writes,
                     (self._sql.delete_replaced, (session_id, len(rows))),

@@ -89,8 +89,13 @@ SELECT_HOLDER: Final = """
     WHERE s.session_id = $1::text
 """
 
+# It gives the transaction its number, also where it finds no session. Without one, ages are counted
+# from the number that is next, once for the whole transaction: whoever takes that number then would
+# be mistaken for this one by what comes after.
 LOCK_SESSION: Final = """
-    SELECT FROM {schema}director_sessions WHERE session_id = $1::text FOR UPDATE
+    SELECT FROM {schema}director_sessions
+    WHERE session_id = $1::text AND pg_current_xact_id() IS NOT NULL
+    FOR UPDATE
 """
 
 # A session that appears between LOCK_SESSION and the statement after it is not locked, and what
