@@ -2,6 +2,11 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Run in a new environment: the pip that Python 3.11 brings takes a minute to choose among versions,
+# and most of what is installed is never imported.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+NEW_PIP := $(PIP_INSTALL) --upgrade pip
+PIP_INSTALL += --no-compile
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One pip call, so that the dists of this repository find each other and not a registry.
@@ -102,26 +107,29 @@ clean:
 $(READY): $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml) constraints.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "director-db needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python $(NEW_PIP)
+	$(BIN)/python $(PIP_INSTALL) \
 		--constraint constraints.txt --requirement requirements-dev.txt $(DISTS)
 	@touch $@
 
 $(DOCS_READY): $(READY) requirements-docs.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python $(PIP_INSTALL) \
 		--constraint constraints.txt --requirement requirements-docs.txt
 	@touch $@
 
 $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
-	$(INTEGRATIONS_BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(INTEGRATIONS_BIN)/python $(NEW_PIP)
+	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) \
 		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist $(DISTS)[all]
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.
 $(PEERS_READY): $(READY) benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
-	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(PEERS_VENV)/bin/python $(NEW_PIP)
+	$(PEERS_VENV)/bin/python $(PIP_INSTALL) \
 		--constraint constraints.txt --requirement requirements-dev.txt $(DISTS)
-	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(PEERS_VENV)/bin/python $(PIP_INSTALL) \
 		--requirement benchmarks/peers.txt || echo 'The peers could not be installed.'
 	@touch $@
