@@ -80,13 +80,13 @@ def main(
             QUICK if quick else FULL,
             use_peers=peers,
             folder=folder,
-            tell=lambda news: _tell(console, news),
+            show=lambda news: _show(console, news),
         )
     terminal.show(console, report)
     _write(report, cases, json_path, markdown_path, plots)
 
 
-def _tell(console: Console, news: Case | Row) -> None:
+def _show(console: Console, news: Case | Row) -> None:
     if isinstance(news, Case):
         terminal.begin(console, news)
     else:

@@ -31,7 +31,7 @@ def run(
     *,
     use_peers: bool = True,
     folder: Path | None = None,
-    tell: Callable[[Case | Row], None] = lambda _: None,
+    show: Callable[[Case | Row], None] = lambda _: None,
 ) -> Report:
     """Run cases and return what came out.
 
@@ -41,7 +41,7 @@ def run(
         use_peers: whether to measure other libraries where they are installed.
         folder: where to make a folder for the files; None means the system's temporary folder. It
             should be on the disk that is to be measured, not in memory.
-        tell: is given each case as it begins and each row as it is there.
+        show: is given each case as it begins and each row as it is there.
     """
     began = time.monotonic()
     date = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -61,13 +61,13 @@ def run(
         for case in cases:
             if case.backend == "postgres" and server is None:
                 continue
-            tell(case)
+            show(case)
             for outcome in case.run(bench, case.backend):
                 if isinstance(outcome, Curve):
                     report.curves.append(outcome)
                 else:
                     report.rows.append(outcome)
-                    tell(outcome)
+                    show(outcome)
     report.seconds = time.monotonic() - began
     return report
 

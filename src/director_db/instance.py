@@ -240,7 +240,7 @@ class Instance(Storage, metaclass=_Registering):
         self._found = found
         logs.keep_quiet()
         for sentence in found.ignored if isinstance(found, Settings) else ():
-            logs.tell(self.db_type, logs.WARNING, "%s", sentence)
+            logs.log(self.db_type, logs.WARNING, "%s", sentence)
 
     def _close_within(self, seconds: float | None) -> None:
         lifecycle.outlive_patches(self)
@@ -268,7 +268,7 @@ class Instance(Storage, metaclass=_Registering):
             self._prepare_fork()
         else:
             text = "%r: an operation did not end before a fork; the child may not be able to use it"
-            logs.tell(self.db_type, logs.WARNING, text, self)
+            logs.log(self.db_type, logs.WARNING, text, self)
 
     def _after_fork_in_parent(self) -> None:
         self._gate.resume()

@@ -158,8 +158,8 @@ def _before_fork() -> None:
         _paused.append(instance)
         try:
             instance._before_fork(deadline)  # noqa: SLF001 - the protocol above
-        except Exception as error:  # noqa: BLE001 - see _tell
-            _tell(instance, error)
+        except Exception as error:  # noqa: BLE001 - see _log_failure
+            _log_failure(instance, error)
 
 
 def _after_fork_in_parent() -> None:
@@ -168,7 +168,7 @@ def _after_fork_in_parent() -> None:
         try:
             instance._after_fork_in_parent()  # noqa: SLF001
         except Exception as error:  # noqa: BLE001
-            _tell(instance, error)
+            _log_failure(instance, error)
     with contextlib.suppress(RuntimeError):
         _forking.release()
 
@@ -181,13 +181,13 @@ def _after_fork_in_child() -> None:
         try:
             instance._after_fork_in_child()  # noqa: SLF001
         except Exception as error:  # noqa: BLE001
-            _tell(instance, error)
+            _log_failure(instance, error)
 
 
-def _tell(instance: ForkAware, error: Exception) -> None:
+def _log_failure(instance: ForkAware, error: Exception) -> None:
     """Log what went wrong with one instance; the others are to be prepared all the same."""
     text = "%r did not survive a fork unharmed"
-    logs.tell(getattr(instance, "db_type", ""), logs.ERROR, text, instance, cause=error)
+    logs.log(getattr(instance, "db_type", ""), logs.ERROR, text, instance, cause=error)
 
 
 if hasattr(os, "register_at_fork"):

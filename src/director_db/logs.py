@@ -25,7 +25,7 @@ WARNING: Final = 30
 ERROR: Final = 40
 
 
-def tell(
+def log(
     name: str, level: int, text: str, *values: object, cause: BaseException | None = None
 ) -> None:
     """Log a text of ``director_db.<name>``, or of ``director_db`` itself if the name is empty.
@@ -83,12 +83,12 @@ class LongWait:
         """Tell of it if it is time to."""
         if not self._told and self.seconds >= LONG:
             self._told = True
-            self._tell("has waited for")
+            self._log("has waited for")
 
     def give_up(self) -> None:
         """Tell that the deadline has come."""
-        self._tell("gave up waiting after")
+        self._log("gave up waiting after")
 
-    def _tell(self, how: str) -> None:
+    def _log(self, how: str) -> None:
         text = "%s: %s %.1f s %s"
-        tell(self._name, WARNING, text, self._place(), how, self.seconds, self._what)
+        log(self._name, WARNING, text, self._place(), how, self.seconds, self._what)

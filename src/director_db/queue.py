@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from director_db.errors import BackendUnavailableError, DirectorDBError
 from director_db.locks import in_use_by_this_thread, new_lock
-from director_db.logs import WARNING, tell
+from director_db.logs import WARNING, log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -327,7 +327,7 @@ class Queue:
         if self._withdraw(call):
             place = self._place()
             if left <= 0:
-                tell(self._logger, WARNING, "%s: gave up waiting for other threads' writes", place)
+                log(self._logger, WARNING, "%s: gave up waiting for other threads' writes", place)
             message = f"{place} stayed locked by other threads of this process. Try again."
             raise BackendUnavailableError(message, retryable=True)
         # It has begun, and a commit waits for none.
@@ -391,7 +391,7 @@ class Queue:
         self._settle(batch)
         if failed:
             text = "%s: a thread that was storing writes (%d) was interrupted"
-            tell(self._logger, WARNING, text, self._place(), failed)
+            log(self._logger, WARNING, text, self._place(), failed)
 
     def _interrupted(self) -> BackendUnavailableError:
         message = f"{self._place()}: the thread that was storing this was interrupted. Try again."

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from director_db.errors import BackendUnavailableError
-from director_db.logs import WARNING, tell
+from director_db.logs import WARNING, log
 from director_db_postgres.driver_log import LOGGER
 from director_db_postgres.waiting import NO_LIMIT
 
@@ -99,5 +99,5 @@ class Call:
         )
 
     def _given_up(self, message: str) -> DirectorDBError:
-        tell(LOGGER, WARNING, "%s", message)
+        log(LOGGER, WARNING, "%s", message)
         return BackendUnavailableError(message, retryable=True, maybe_applied=self.in_doubt)

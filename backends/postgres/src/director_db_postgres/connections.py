@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psycopg
 
 from director_db.errors import ConfigurationError
-from director_db.logs import WARNING, tell
+from director_db.logs import WARNING, log
 from director_db_postgres.driver_log import LOGGER
 from director_db_postgres.errors import OutOfStepError, is_of_the_connection, is_out_of_step
 from director_db_postgres.pipeline import PipelinedConnection
@@ -282,7 +282,7 @@ class Connector:
         self.pooled = True
         if not self.found_pooler:
             self.found_pooler = True
-            tell(
+            log(
                 LOGGER,
                 WARNING,
                 "%s is reached through a pooler: %s. Going on without prepared statements; set "

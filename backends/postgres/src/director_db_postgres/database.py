@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import psycopg
 
 from director_db.errors import BackendUnavailableError, ConfigurationError, DirectorDBError
-from director_db.logs import INFO, WARNING, LongWait, tell
+from director_db.logs import INFO, WARNING, LongWait, log
 from director_db.settings import QUOTED, is_quoted
 from director_db_postgres.call import Call
 from director_db_postgres.driver_log import LOGGER
@@ -180,7 +180,7 @@ class Database:
                 if tries > 1:
                     seconds = time.monotonic() - started
                     text = "%s: works again after %d tries in %.1f s"
-                    tell(LOGGER, INFO, text, self.place, tries, seconds)
+                    log(LOGGER, INFO, text, self.place, tries, seconds)
                 return result
             state = sqlstate(failure)
             if state in LOST_STATEMENT:
@@ -211,7 +211,7 @@ class Database:
                 raise self._explain(failure, call) from failure
             tries += 1
             text = "%s: %s; trying again in %.2f s"
-            tell(LOGGER, WARNING, text, self.place, reason(failure), pause)
+            log(LOGGER, WARNING, text, self.place, reason(failure), pause)
             # Random, lest all who were cut off come back at the same moments.
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -238,10 +238,10 @@ class Database:
         """Log a failure that is not tried again, unless what was asked is at fault."""
         if call.once and call.in_doubt:
             text = "%s: %s; the write may have been stored, and is not sent again"
-            tell(LOGGER, WARNING, text, self.place, reason(failure))
+            log(LOGGER, WARNING, text, self.place, reason(failure))
         elif is_worth_retrying(failure, pooler=bool(self._pool.connector.pooled)):
             text = "%s: %s; gave up after %.1f s"
-            tell(LOGGER, WARNING, text, self.place, reason(failure), seconds)
+            log(LOGGER, WARNING, text, self.place, reason(failure), seconds)
 
     def _try(self, operation: Operation[T], call: Call) -> T:
         token = object()

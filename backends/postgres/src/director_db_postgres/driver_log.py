@@ -10,7 +10,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Final
 
-from director_db.logs import DEBUG, tell
+from director_db.logs import DEBUG, log
 from director_db_postgres.pipeline import PipelinedConnection
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class _OfOthers(logging.Filter):
         values = record.args if isinstance(record.args, tuple) else ()
         if not any(map(_is_ours, values)) and not _is_called_by_ours(sys._getframe(1)):  # noqa: SLF001
             return True
-        tell(LOGGER, DEBUG, "psycopg: %s", record.getMessage())
+        log(LOGGER, DEBUG, "psycopg: %s", record.getMessage())
         return False
 
 

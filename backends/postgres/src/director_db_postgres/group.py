@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, cast
 import psycopg
 
 from director_db.errors import BackendUnavailableError, DirectorDBError
-from director_db.logs import DEBUG, WARNING, tell
+from director_db.logs import DEBUG, WARNING, log
 from director_db.queue import Queue
 from director_db_postgres.bulk import together
 from director_db_postgres.call import Call
@@ -292,7 +292,7 @@ class Group:
                 level = DEBUG  # What was asked is at fault, and its caller hears of it.
         fate = "may be stored or not" if is_unanswered else "go on one by one"
         text = "%s: %s; the messages that were sent together (%d) %s"
-        tell(LOGGER, level, text, self._settings.place, said, len(batch.calls), fate)
+        log(LOGGER, level, text, self._settings.place, said, len(batch.calls), fate)
 
 
 def _write_of(queued: Queued) -> Write:

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from director_db.errors import BackendUnavailableError, ConfigurationError
-from director_db.logs import DEBUG, INFO, LongWait, tell
+from director_db.logs import DEBUG, INFO, LongWait, log
 from director_db_postgres import schema
 from director_db_postgres.arrays import ADAPTERS
 from director_db_postgres.connections import Connection, Connector
@@ -157,7 +157,7 @@ class Pool:
                     self._wanting.pop(token, None)
                     self._holding[token] = None
                     return pool, connection
-                tell(LOGGER, INFO, "%s: an idle connection was ended from outside", self._place)
+                log(LOGGER, INFO, "%s: an idle connection was ended from outside", self._place)
                 pool.putconn(connection)
 
     @property
@@ -258,7 +258,7 @@ class Pool:
             )
             pool.open()
             self.current = pool
-            tell(LOGGER, DEBUG, "%s: opened", self._place)
+            log(LOGGER, DEBUG, "%s: opened", self._place)
             _opened.add(self)
             return pool
         finally:
@@ -287,7 +287,7 @@ class Pool:
         """
         pool, self.current = self.current, None
         if pool is not None:
-            tell(LOGGER, DEBUG, "%s: closing", self._place)
+            log(LOGGER, DEBUG, "%s: closing", self._place)
             pool.close(patience)
         self._close_ready()
 

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from director_db.errors import ConfigurationError, SchemaError
 from director_db.legacy.old_layout import is_old_layout
-from director_db.logs import INFO, tell
+from director_db.logs import INFO, log
 from director_db.schema_version import SchemaVersion
 from director_db_postgres import old_layout, upgrades
 from director_db_postgres.driver_log import LOGGER
@@ -192,7 +192,7 @@ def ensure(
     if migration is not None and any(migration):
         text = "%s: migrated %d sessions, %d messages and %d contexts; %d rows were left behind"
         counts = (migration.sessions, migration.messages, migration.contexts)
-        tell(LOGGER, INFO, text, place, *counts, len(migration.skipped))
+        log(LOGGER, INFO, text, place, *counts, len(migration.skipped))
     return migration
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from director_db.errors import BackendUnavailableError, SchemaError
-from director_db.logs import INFO, tell
+from director_db.logs import INFO, log
 from director_db.schema_version import REACHED
 from director_db_postgres.driver_log import LOGGER
 
@@ -150,7 +150,7 @@ def upgrade(
             )
             raise SchemaError(message) from error
         if is_the_one and held is None:
-            tell(LOGGER, INFO, "%s: upgraded to schema version %d", place, number)
+            log(LOGGER, INFO, "%s: upgraded to schema version %d", place, number)
             continue
         if time.monotonic() + _PAUSE > until:
             message = (

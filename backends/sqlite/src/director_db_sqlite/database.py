@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from director_db.errors import BackendUnavailableError, ClosedError, ConfigurationError
 from director_db.locks import new_lock
-from director_db.logs import DEBUG, INFO, WARNING, tell
+from director_db.logs import DEBUG, INFO, WARNING, log
 from director_db_sqlite import old_layout, schema
 from director_db_sqlite.connections import connect, connect_to_look, transact
 from director_db_sqlite.errors import primary_code
@@ -183,7 +183,7 @@ class FileDatabase:
         """Close every connection; the last one in the world also empties the log."""
         self._closed = self._closed or for_good
         if self._file is not None:
-            tell(LOGGER, DEBUG, "%s: closing", self.path)
+            log(LOGGER, DEBUG, "%s: closing", self.path)
         self._readers.close()
         self._writer.close()
 
@@ -230,7 +230,7 @@ class FileDatabase:
             if self._file == current:
                 return None  # Another thread was faster.
             became = "is gone" if current is None else "was replaced by another file"
-            tell(LOGGER, WARNING, "%s %s; opening what is there now", self.path, became)
+            log(LOGGER, WARNING, "%s %s; opening what is there now", self.path, became)
             self.close()
             if current is not None:
                 refuse_foreign_log(self.path, self._log)
@@ -250,11 +250,11 @@ class FileDatabase:
             deadline, migrating=migrating or self._migrates, skip_invalid=skip_invalid
         )
         self._file = file_id(self.path)
-        tell(LOGGER, DEBUG, "%s: opened", self.path)
+        log(LOGGER, DEBUG, "%s: opened", self.path)
         if migration is not None:
             numbers = (migration.sessions, migration.messages, migration.contexts)
             text = "%s: carried %d sessions, %d messages and %d contexts of the old system over"
-            tell(
+            log(
                 LOGGER,
                 INFO,
                 f"{text}, %d rows left behind",
@@ -316,7 +316,7 @@ class FileDatabase:
                 before, found = found, patiently(look, deadline, self._where)
                 if before is schema.Layout.OUTDATED and found is schema.Layout.OURS:
                     text = "%s: upgraded to schema version %d"
-                    tell(LOGGER, INFO, text, self.path, SCHEMA_VERSION)
+                    log(LOGGER, INFO, text, self.path, SCHEMA_VERSION)
             if _journal_mode(connection) != "wal":
                 patiently(lambda: _switch_to_wal(connection, self.path), deadline, self._where)
         except BaseException:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from director_db.logs import ERROR, LONG, WARNING, tell
+from director_db.logs import ERROR, LONG, WARNING, log
 from director_db.queue import Queue
 from director_db_sqlite.checkpoint import Checkpointer
 from director_db_sqlite.connections import failure, forget, roll_back
@@ -190,11 +190,11 @@ class Writer:
     def _warn_if_long(self, what: str, began: float) -> None:
         seconds = time.monotonic() - began
         if seconds >= LONG:
-            tell(LOGGER, WARNING, "%s: %s took %.1f s; check the disk", self._path(), what, seconds)
+            log(LOGGER, WARNING, "%s: %s took %.1f s; check the disk", self._path(), what, seconds)
 
     def _fail_all(self, batch: Batch, cause: Exception) -> None:
         text = "%s: a transaction failed, and with it all of its writes (%d): %s"
-        tell(LOGGER, ERROR, text, self._path(), len(batch.calls), cause)
+        log(LOGGER, ERROR, text, self._path(), len(batch.calls), cause)
         batch.fail_all(lambda: failure(cause, self._path()))
 
     def _end(self, connection: sqlite3.Connection) -> None:
