@@ -32,6 +32,7 @@ DOCS_READY := $(VENV)/.docs-ready
 PYTEST_OPTIONS := -n auto --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 INTEGRATIONS_PYTEST := $(INTEGRATIONS_BIN)/python -m pytest $(PYTEST_OPTIONS) tests/integrations
+INTEGRATIONS_PAGES := $(BIN)/python -m pytest -q tests/test_docs.py -k 'examples_run and docs/integrations'
 # What a run of `make test` draws of the gallery and of the tests that take long;
 # `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
@@ -39,12 +40,12 @@ SAMPLE ?= $(shell date +%F)
 # Thousands of small databases come and go: in memory, where programs may run there and 8 GB are free.
 IN_MEMORY := $(shell [ -w /dev/shm ] && ! grep -qs ' /dev/shm .*noexec' /proc/mounts && \
 	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 8000000 {print "/dev/shm"}')
-test test-all print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
+test test-all-but-integrations test-integrations print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
 
 # The tests start thousands of processes; without bytecode each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all print-tmpdir bench proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
+.PHONY: demo test test-all test-all-but-integrations test-integrations print-tmpdir bench proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo
@@ -53,9 +54,15 @@ test: $(READY) $(INTEGRATIONS_READY)
 	$(INTEGRATIONS_PYTEST) --sample=$(SAMPLE)
 	$(PYTEST) --sample=$(SAMPLE)
 
-test-all: $(READY) $(INTEGRATIONS_READY)
-	$(INTEGRATIONS_PYTEST)
+# With --jobs the frameworks are installed while the other tests run.
+test-all: test-all-but-integrations test-integrations
+
+test-all-but-integrations: $(READY)
 	$(PYTEST)
+
+test-integrations: $(INTEGRATIONS_READY)
+	$(INTEGRATIONS_PYTEST)
+	$(INTEGRATIONS_PAGES)
 
 print-tmpdir:
 	@echo "$$TMPDIR"
