@@ -19,7 +19,7 @@ from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
 # Programs beside the tests, which import one another.
-collect_ignore_glob = ["judg*.py"]
+collect_ignore_glob = ["judg*.py", "programs/*"]
 if importlib.util.find_spec("agents") is None:
     collect_ignore_glob = ["*"]
 
