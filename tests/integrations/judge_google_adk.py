@@ -19,7 +19,7 @@ from google.adk import sessions
 from google.adk.sessions import sqlite_session_service
 from judging import Coroutines, in_place, judge
 
-from director_db_integrations import google_adk
+from director_db_integrations import adk_records
 from director_db_integrations.google_adk import DirectorSessionService
 
 TESTS = "tests/unittests/sessions/test_session_service.py"
@@ -64,7 +64,7 @@ class Judge(Coroutines):
     @staticmethod
     def pytest_runtest_setup():
         # Each test has sessions of its own in the one database.
-        google_adk.FRAMEWORK = f"judged-{uuid.uuid4()}"
+        adk_records.FRAMEWORK = f"judged-{uuid.uuid4()}"
 
     @pytest.fixture
     def session_service(self):

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 import director_db
+from director_db_integrations.adk_records import (
+    HEAD,
+    STATE,
+    about,
+    event_message,
+    named,
+    new_head,
+    plain,
+    state_message,
+)
 from director_db_integrations.database import async_database, content_of_each
 from director_db_integrations.extras import extra
-from director_db_integrations.messages import is_id, message, quoted_id
+from director_db_integrations.messages import message
 
 with extra("google-adk"):
     from google.adk.errors import StaleSessionError
@@ -31,15 +41,6 @@ if TYPE_CHECKING:
     from director_db.asyncio import AsyncDB
 
 __all__ = ["DirectorSessionService"]
-
-FRAMEWORK: Final = "google-adk"
-"""What `metadata` of the sessions that are created here has under ``framework``."""
-
-HEAD: Final = "session"
-"""The `msg_id` and `msg_type` of the message that holds the state of a session."""
-
-STATE: Final = "state"
-"""The `msg_type` of a message that holds a key of the state of an app or a user."""
 
 _PAGE: Final = 100  # Events that are read at once where nobody knows how many are wanted.
 
@@ -93,23 +94,15 @@ class DirectorSessionService(BaseSessionService):
             InvalidRecordError: the state is larger or deeper than a payload may be (VAL-6).
         """
         key = app_name, user_id, (session_id or "").strip() or new_uuid()
-        session = _name(*key)
+        session = named(*key)
         own, shared = _split(EventActions(state_delta=state or {}).model_dump(mode="json"))
         number = time.time_ns()  # So that no session of this id that was deleted has had it.
-        head: dict[str, Any] = {
-            "key": key,
-            "state": own,
-            "last_update_time": get_time(),
-            "created": number,
-            "number": number,
-            "latest": None,
-            "shared": await self._stamped(key, shared),
-        }
+        head = new_head(key, own, get_time(), number, await self._stamped(key, shared))
         await self._db.create_session(
             session,
-            collection_id=_name(app_name),
-            user_id=_plain(user_id),
-            metadata=_about(*key),
+            collection_id=named(app_name),
+            user_id=plain(user_id),
+            metadata=about(*key),
         )
         row = message(HEAD, HEAD, head) | {"revision": number, "if_absent": True}
         if not (await self._db.add_or_update_msgs_to_conv(session, [row]))[0]:
@@ -138,7 +131,7 @@ class DirectorSessionService(BaseSessionService):
         """
         key = app_name, user_id, session_id.strip()
         (head, events), app, user = await asyncio.gather(
-            self._read(_name(*key), config),
+            self._read(named(*key), config),
             self._state(app_name),
             self._state(app_name, user_id),
         )
@@ -167,8 +160,8 @@ class DirectorSessionService(BaseSessionService):
 
         The one whose latest event is the latest comes last.
         """
-        user = None if user_id is None else _plain(user_id)
-        rows = await self._db.get_sessions(collection_id=_name(app_name), user_id=user)
+        user = None if user_id is None else plain(user_id)
+        rows = await self._db.get_sessions(collection_id=named(app_name), user_id=user)
         heads = await content_of_each(self._db, rows, HEAD)
         users = sorted({head["key"][1] for head in heads})
         app, *states = await asyncio.gather(
@@ -181,7 +174,7 @@ class DirectorSessionService(BaseSessionService):
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Delete a session with its events; the states of its app and its user stay."""
-        await self._db.delete_session(_name(app_name, user_id, session_id.strip()))
+        await self._db.delete_session(named(app_name, user_id, session_id.strip()))
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return the state of a user in an app; its keys have no ``user:`` before them."""
@@ -208,7 +201,7 @@ class DirectorSessionService(BaseSessionService):
 
     async def _store(self, session: Session, event: Event) -> None:
         key = session.app_name, session.user_id, session.id
-        name = _name(*key)
+        name = named(*key)
         stored = await self._db.get_message(name, HEAD)
         if not stored:
             error = f"Session {session.id!r} of user {session.user_id!r} is not there."
@@ -230,7 +223,7 @@ class DirectorSessionService(BaseSessionService):
         }
         rows = [
             message(HEAD, HEAD, head) | {"revision": number},
-            _event_message(number, latest, content),
+            event_message(number, latest, content),
         ]
         try:
             counted, inserted = await self._db.add_or_update_msgs_to_conv(name, rows)
@@ -294,7 +287,7 @@ class DirectorSessionService(BaseSessionService):
 
     async def _state(self, *scope: str) -> dict[str, Message]:
         """Return the messages with the state of an app, or of a user in one, by its keys."""
-        rows = await self._db.get_conversations(_name(*scope))
+        rows = await self._db.get_conversations(named(*scope))
         return {row["metadata"]["key"]: row for row in rows if row["msg_type"] == STATE}
 
     async def _stamped(
@@ -303,7 +296,7 @@ class DirectorSessionService(BaseSessionService):
         """Return changes of the shared states with their place behind all that are stored."""
         known = await asyncio.gather(
             *[
-                self._db.get_messages(_name(*key[: _SHARED[prefix]]), [*map(_plain, names)])
+                self._db.get_messages(named(*key[: _SHARED[prefix]]), [*map(plain, names)])
                 for prefix, names in values.items()
             ]
         )
@@ -316,32 +309,15 @@ class DirectorSessionService(BaseSessionService):
         for prefix, values in shared["values"].items():
             scope = key[: _SHARED[prefix]]
             rows = [
-                message(_plain(name), STATE, value)
-                | {"metadata": {"key": name}, "revision": shared["revision"]}
+                state_message(name, value) | {"revision": shared["revision"]}
                 for name, value in values.items()
             ]
             try:
-                await self._db.add_or_update_msgs_to_conv(_name(*scope), rows)
+                await self._db.add_or_update_msgs_to_conv(named(*scope), rows)
             except director_db.SessionNotFoundError:
-                owner = _plain(scope[1]) if prefix == State.USER_PREFIX else None
-                await self._db.create_session(_name(*scope), user_id=owner, metadata=_about(*scope))
-                await self._db.add_or_update_msgs_to_conv(_name(*scope), rows)
-
-
-def _name(*parts: str) -> str:
-    """Return the id of the session of an app's state, of a user's, or of a session of ADK."""
-    return quoted_id(FRAMEWORK, *parts)
-
-
-def _plain(text: str) -> str:
-    """Return a text that can be an id as it is, and any other as one that none of those is."""
-    named = is_id(text) and not text.startswith(FRAMEWORK)
-    return text if named else quoted_id(FRAMEWORK, text)
-
-
-def _about(*parts: str) -> dict[str, str]:
-    names = ("app_name", "user_id", "session_id")
-    return {"framework": FRAMEWORK, **dict(zip(names, parts, strict=False))}
+                owner = plain(scope[1]) if prefix == State.USER_PREFIX else None
+                await self._db.create_session(named(*scope), user_id=owner, metadata=about(*scope))
+                await self._db.add_or_update_msgs_to_conv(named(*scope), rows)
 
 
 def _split(actions: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -361,18 +337,6 @@ def _split(actions: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str,
         if prefix in prefixes.values()
     }
     return own, shared
-
-
-def _event_message(number: int, latest: float, content: dict[str, Any]) -> dict[str, Any]:
-    role: str | None = (content.get("content") or {}).get("role")
-    invocation, author = content["invocation_id"], content["author"]
-    return message(str(number), role if role and is_id(role) else "event", content) | {
-        "conv_id": invocation if is_id(invocation) else None,
-        "agents": [] if author == "user" else [author],
-        # Of this event and all before it: where no later event can be wanted, reading ends.
-        "metadata": {"latest": latest},
-        "if_absent": True,
-    }
 
 
 def _number(row: Message, head: Mapping[str, Any]) -> int:

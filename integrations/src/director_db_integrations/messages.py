@@ -28,9 +28,12 @@ def is_id(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
 
 
-def unique_id(named: object = None) -> str:
-    """Return an id that no message has; it starts with the framework's, where that can be one."""
-    unique = uuid.uuid4().hex
+def unique_id(named: object = None, of: str | None = None) -> str:
+    """Return an id that no message has; it starts with the framework's, where that can be one.
+
+    With `of`, which says what the message is, it is the same each time.
+    """
+    unique = uuid.uuid4().hex if of is None else hashlib.sha256(of.encode()).hexdigest()[:32]
     return f"{named}:{unique}" if is_id(named) else unique
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from director_db import InvalidRecordError, SessionNotFoundError
+from director_db import SessionNotFoundError
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
-from director_db_integrations.messages import message, unique_id
+from director_db_integrations.openai_items import FRAMEWORK, item_message
 
 with extra("openai-agents"):
     from agents.memory import SessionSettings
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from director_db.asyncio import AsyncDB
 
 __all__ = ["DirectorSession"]
-
-FRAMEWORK: Final = "openai-agents"
-"""What `metadata` of the sessions that are created here has under ``framework``."""
 
 
 class DirectorSession:
@@ -93,7 +90,7 @@ class DirectorSession:
         """
         if not items:
             return
-        messages = [_message(item, f"items[{number}]") for number, item in enumerate(items)]
+        messages = [item_message(item, f"items[{number}]") for number, item in enumerate(items)]
         try:
             await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
         except SessionNotFoundError:
@@ -119,11 +116,3 @@ class DirectorSession:
     async def clear_session(self) -> None:
         """Delete all items. The session stays, with its context and whatever else it has."""
         await self._db.delete_conversation(self.session_id)
-
-
-def _message(item: TResponseInputItem, path: str) -> dict[str, Any]:
-    if not isinstance(item, dict):
-        raise InvalidRecordError(path, f"a dict, as the SDK's items are, not {type(item).__name__}")
-    fields = cast("dict[str, Any]", item)
-    kind = fields.get("role") or fields.get("type") or "message"
-    return message(unique_id(fields.get("id")), kind, item)
