@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrations
 
 # The frameworks of integrations/ are 600 MB, and bound versions of what the others use: they have an
-# environment of their own.
+# environment of their own. Their own stores in SQL, which are imported, need SQLAlchemy.
 INTEGRATIONS_VENV := .venv-integrations
 INTEGRATIONS_BIN := $(INTEGRATIONS_VENV)/bin
 INTEGRATIONS_READY := $(INTEGRATIONS_VENV)/.ready
@@ -128,7 +128,8 @@ $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
 	$(INTEGRATIONS_BIN)/python $(NEW_PIP)
 	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) \
-		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist $(DISTS)[all]
+		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist \
+		aiosqlite "sqlalchemy[asyncio]" $(DISTS)[all]
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.

@@ -80,6 +80,24 @@ class Migration(NamedTuple):
     skipped: list[str]
 
 
+class Imported(NamedTuple):
+    """What ``director-db import`` has found in the tables of another store.
+
+    Attributes:
+        sessions: sessions read.
+        messages: messages read, refused ones too.
+        stored: messages that were stored.
+        already_there: messages that were there, which stay as they are.
+        refused: rows that cannot be stored, each of which was named.
+    """
+
+    sessions: int
+    messages: int
+    stored: int
+    already_there: int
+    refused: int
+
+
 class Distribution(NamedTuple):
     """What `BaseDB.distribute` did.
 

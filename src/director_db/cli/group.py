@@ -8,6 +8,7 @@ from director_db import __version__
 from director_db.cli.demo import demo
 from director_db.cli.distribute import distribute
 from director_db.cli.health import health, init
+from director_db.cli.importing import import_
 from director_db.cli.migrate import migrate
 from director_db.cli.options import OK, PROGRAM
 
@@ -43,7 +44,8 @@ def command(context: click.Context) -> int:
     \b
     Exit status:
       0    done
-      1    the answer is no: health is bad, or a check of the demo failed
+      1    the answer is no: health is bad, a check of the demo failed, or some rows
+           could not be imported
       2    an error, told in one line on standard error
       130  interrupted
     """  # noqa: D301 - \b is for click: keep these lines as they are
@@ -52,5 +54,5 @@ def command(context: click.Context) -> int:
     return OK
 
 
-for subcommand in (demo, init, health, migrate, distribute):
+for subcommand in (demo, init, health, import_, migrate, distribute):
     command.add_command(subcommand)

@@ -1,0 +1,215 @@
+"""Storing what was read, counting it, and naming what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from director_db import ConfigurationError, InvalidRecordError
+from director_db.checks import message_rows, session_row
+from director_db.records import Imported
+from director_db_integrations.moving_in.old_tables import old_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from director_db import BaseDB, Message
+    from director_db_integrations.moving_in.old_tables import OldTables
+
+_MESSAGES: Final = 500  # The most that are stored at once,
+_CHARACTERS: Final = 8 * 1024 * 1024  # and about how many of them.
+
+_INDEX: Final = re.compile(r"messages\[(\d+)\]\.?")
+
+
+class Importing:
+    """The database that messages come into; without one they are only checked and counted.
+
+    Each message is stored only where none of its id is (MSG-11), so that what is there stays, and
+    several may import the same at once. The messages of a session follow one another.
+    """
+
+    def __init__(self, db: BaseDB | None, refuse: Callable[[str], None]) -> None:
+        """Begin to count; `refuse` is called with a line for each row that is refused."""
+        self._db = db
+        self._refuse = refuse
+        self._sessions = self._read = self._stored = self._there = self._refused = 0
+        self._session = ""
+        self._fault: InvalidRecordError | None = None
+        self._waiting: list[tuple[str, dict[str, Any]]] = []
+        self._characters = 0
+
+    def begin(self, session_id: Any, place: str, **fields: Any) -> None:
+        """Begin a session; it is created if it is not there.
+
+        Args:
+            session_id: its id, and one that is none is refused with all its messages.
+            place: where it is in the old tables.
+            fields: what `create_session` takes.
+        """
+        self.flush()
+        self._sessions += 1
+        self.enter(session_id, place, **fields)
+
+    def enter(self, session_id: Any, place: str, **fields: Any) -> None:
+        """Begin a session that is none of the framework, and is not counted."""
+        self.flush()
+        self._session, self._fault = session_id, None
+        names = ("video_id", "collection_id", "created_at", "updated_at", "metadata", "user_id")
+        try:
+            if self._db is None:
+                session_row(session_id, *[fields.get(name) for name in names])
+            else:
+                self._db.create_session(session_id, **fields)
+        except InvalidRecordError as error:
+            self.give_up(place, error.path, error.reason)
+
+    def skip(self, place: str, reason: str) -> None:
+        """Refuse a session that nothing is read of."""
+        self.flush()
+        self._sessions += 1
+        self._note(place, reason)
+
+    def give_up(self, place: str, path: str, reason: str) -> None:
+        """Refuse the session that has begun, and whatever comes of it."""
+        self._fault = InvalidRecordError(path, reason)
+        self._note(place, self._fault)
+
+    @property
+    def refused_session(self) -> bool:
+        """Whether the session that has begun is refused."""
+        return self._fault is not None
+
+    def add(self, place: str, make: Callable[[], dict[str, Any]], characters: int = 0) -> None:
+        """Store a message in the session that has begun, unless it is there.
+
+        Args:
+            place: where it is in the old tables.
+            make: makes the message, or raises InvalidRecordError.
+            characters: about how long it is.
+        """
+        self._read += 1
+        try:
+            if self._fault is not None:
+                raise self._fault
+            message = make()
+        except InvalidRecordError as error:
+            self._note(place, error)
+            return
+        self._waiting.append((place, message | {"if_absent": True}))
+        self._characters += characters
+        if len(self._waiting) >= _MESSAGES or self._characters >= _CHARACTERS:
+            self.flush()
+
+    def count(self, place: str, fault: InvalidRecordError | None) -> None:
+        """Count a message that is there already, or is refused for that reason."""
+        self._read += 1
+        if fault is None:
+            self._there += 1
+        else:
+            self._note(place, fault)
+
+    def flush(self) -> None:
+        """Store what waits, all but what breaks a rule."""
+        waiting, self._waiting, self._characters = self._waiting, [], 0
+        while waiting:
+            try:
+                stored = self.put([message for _, message in waiting])
+            except InvalidRecordError as error:
+                index = _INDEX.match(error.path)
+                if index is None:
+                    raise
+                place, _ = waiting.pop(int(index[1]))
+                path = error.path.removeprefix(index[0]) or "message"
+                self._note(place, InvalidRecordError(path, error.reason))
+            else:
+                self._stored += sum(stored)
+                self._there += len(stored) - sum(stored)
+                return
+
+    def put(self, messages: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Store messages in the session that has begun, and say which; they are not counted."""
+        if self._db is not None:
+            return self._db.add_or_update_msgs_to_conv(self._session, messages)
+        message_rows(self._session, messages)
+        return [True] * len(messages)
+
+    def find(self, *ids: str) -> list[Message]:
+        """Return those messages of the session that has begun that are there."""
+        return [] if self._db is None else self._db.get_messages(self._session, ids)
+
+    def done(self) -> Imported:
+        """Store what waits, and return the counts."""
+        self.flush()
+        return Imported(self._sessions, self._read, self._stored, self._there, self._refused)
+
+    def _note(self, place: str, error: InvalidRecordError | str) -> None:
+        self._refused += 1
+        self._refuse(f"{place}: {error}")
+
+
+class Source:
+    """A framework's own store, as an entry point of the group ``director_db_import`` names it."""
+
+    def __init__(
+        self,
+        tables: Mapping[str, Sequence[str]],
+        move: Callable[[OldTables, Importing], None],
+    ) -> None:
+        """Name what has to be there, and what reads it.
+
+        Args:
+            tables: the columns that each table of the store must have.
+            move: reads the tables in their order.
+        """
+        self.tables = tables
+        self._move = move
+
+    def __call__(
+        self,
+        url: str,
+        names: Mapping[str, str],
+        db: BaseDB | None,
+        refuse: Callable[[str], None],
+    ) -> Imported:
+        """Import what the tables of a database hold, as `director_db.cli.importing.Source` says.
+
+        Raises:
+            ConfigurationError: the tables are not there; nothing is written.
+            BackendUnavailableError: one of the databases cannot be used; to import again goes on.
+        """
+        for name in names:
+            if name not in self.tables:
+                message = f"There is no table {name} to rename; there are {', '.join(self.tables)}."
+                raise ConfigurationError(message)
+        with old_tables(url, names) as old:
+            for name, columns in self.tables.items():
+                old.need(name, *columns)
+            if db is not None:
+                db.health()  # Before the old tables are held: they may be in the same file.
+            importing = Importing(db, refuse)
+            self._move(old, importing)
+            return importing.done()
+
+
+def decoded(text: object, column: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        InvalidRecordError: it is none; NaN is found later.
+    """
+    if isinstance(text, bytes):
+        raise InvalidRecordError(column, "not UTF-8")
+    try:
+        return json.loads(text)  # type: ignore[arg-type]
+    except TypeError:
+        reason = f"a text of JSON, not {'NULL' if text is None else type(text).__name__}"
+        raise InvalidRecordError(column, reason) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidRecordError(column, f"not JSON ({error})") from None
+
+
+def seconds(microseconds: int | None) -> int | None:
+    """Return a time of the old tables as director-db has them (VAL-5)."""
+    return None if microseconds is None else microseconds // 1_000_000
