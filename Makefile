@@ -2,10 +2,10 @@
 
 PYTHON ?= python3
 VENV := .venv
-# Run in a new environment: the pip that Python 3.11 brings takes a minute to choose among versions,
-# and most of what is installed is never imported.
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-NEW_PIP := $(PIP_INSTALL) --upgrade pip
+# For a new environment: the pip that Python 3.11 brings takes a minute to choose among versions.
+NEW_PIP := $(PIP_INSTALL) --upgrade "pip>=25,<27"
+# Most of what is installed is never imported.
 PIP_INSTALL += --no-compile
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -125,6 +125,7 @@ $(DOCS_READY): $(READY) requirements-docs.txt
 	@touch $@
 
 $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
+	@rm -f $@
 	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
 	$(INTEGRATIONS_BIN)/python $(NEW_PIP)
 	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) \

@@ -128,6 +128,7 @@ def test_what_is_tried_first_is_of_the_rule_that_the_mutant_breaks():
     """What is not noted, or has another killer by now, only takes longer."""
     noted = known_killers()
     assert set() == noted.keys() - GALLERY.keys(), "run.py --keep leaves these out"
+    assert set() == {*noted.values()} - CLAUSES.keys(), "and notes what these are called now"
     strange = [name for name, by in noted.items() if CLAUSES[by].rule != GALLERY[name].rule]
     assert [] == strange
     (own, *_) = [name for name in CLAUSES if CLAUSES[name].rule == "MSG-3"][::-1]

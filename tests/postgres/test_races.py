@@ -183,6 +183,55 @@ def test_a_session_that_appears_after_the_lock_is_not_written(
     assert other.get_context_messages("s") == {"reasoning": [*before, "mine"]}
 
 
+def wait_for(is_so):
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def stopping_twice(place, monkeypatch, begin, first, second):
+    """Let ``begin()`` stop in its transaction before two of its steps, and yield how to go on.
+
+    Yields a watching connection, and a function to call twice: it lets the transaction go on, the
+    first time up to the second stop.
+    """
+    original = Connection.run_together
+
+    def stopped(connection, *steps):
+        seven, eight = ((b"SELECT pg_advisory_xact_lock(%d)" % key, ()) for key in (7, 8))
+        answers = original(
+            connection, *steps[:first], seven, *steps[first:second], eight, *steps[second:]
+        )
+        at = [first % len(steps), second % len(steps) + 1]
+        return [answer for index, answer in enumerate(answers) if index not in at]
+
+    def waits_for(key):
+        waiting = "SELECT FROM pg_locks WHERE objid = %s AND NOT granted"
+        return watcher.execute(waiting, (key,)).rowcount == 1
+
+    with contextlib.ExitStack() as connections:
+        watcher, *holders = (connections.enter_context(place.connect()) for _ in range(3))
+        for holder, key in zip(holders, (7, 8), strict=True):
+            holder.execute("BEGIN")
+            holder.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "run_together", stopped)
+            begin()
+            wait_for(lambda: waits_for(7))
+
+        def go_on():
+            holders.pop(0).execute("COMMIT")
+            if holders:
+                wait_for(lambda: waits_for(8))
+
+        yield watcher, go_on
+
+
+REST = dict.fromkeys(("conv_id", "msg_type", "agents", "actions", "content"), "")
+
+
 def test_a_session_that_appears_and_is_locked_by_another_is_not_written(
     place, db, new_db, pool, monkeypatch
 ):
@@ -190,48 +239,48 @@ def test_a_session_that_appears_and_is_locked_by_another_is_not_written(
     other = new_db(place.dsn)
     for each in (db, other):
         each.get_session("s")
-    original = Connection.run_together
+    messages = [{**REST, "msg_id": name, "if_absent": True} for name in ("m1", "m2")]
+    outcomes = []
 
-    def stopped(connection, lock, *steps):
-        seven, eight = ((b"SELECT pg_advisory_xact_lock(%d)" % key, ()) for key in (7, 8))
-        locked, _, upserted, counted, _, *more = original(
-            connection, lock, seven, *steps[:2], eight, *steps[2:]
-        )
-        return [locked, upserted, counted, *more]
+    def begin():
+        outcomes.append(pool.submit(db.add_or_update_msgs_to_conv, "s", messages))
 
-    def wait_for(is_so):
-        deadline = time.monotonic() + 20
-        while not is_so():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def waits_for(watcher, key):
-        waiting = "SELECT FROM pg_locks WHERE objid = %s AND NOT granted"
-        return watcher.execute(waiting, (key,)).rowcount == 1
-
-    rest = dict.fromkeys(("conv_id", "msg_type", "agents", "actions", "content"), "")
-    messages = [{**rest, "msg_id": name, "if_absent": True} for name in ("m1", "m2")]
-    with contextlib.ExitStack() as connections:
-        seven, eight, locking, watcher = (
-            connections.enter_context(place.connect()) for _ in range(4)
-        )
-        for connection, key in ((seven, 7), (eight, 8)):
-            connection.execute("BEGIN")
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
-        with monkeypatch.context() as patch:
-            patch.setattr(Connection, "run_together", stopped)
-            outcome = pool.submit(db.add_or_update_msgs_to_conv, "s", messages)
-            wait_for(lambda: waits_for(watcher, 7))
+    with (
+        place.connect() as locking,
+        stopping_twice(place, monkeypatch, begin, 1, 3) as (watcher, go_on),
+    ):
         other.create_session("s")
-        seven.execute("COMMIT")
-        wait_for(lambda: waits_for(watcher, 8))
+        go_on()
         locking.execute("BEGIN")
         locking.execute(LOCK)
-        eight.execute("COMMIT")
-        wait_for(lambda: outcome.done() or watcher.execute(WAITING).fetchone()[0])
+        go_on()
+        wait_for(lambda: outcomes[0].done() or watcher.execute(WAITING).fetchone()[0])
         locking.execute("COMMIT")
         with pytest.raises(SessionNotFoundError):
-            outcome.result()
+            outcomes[0].result()
+    assert other.get_conversations("s") == []
+
+
+def test_a_session_that_appears_and_is_changed_by_another_gets_no_half_of_a_bulk(
+    place, db, new_db, pool, monkeypatch
+):
+    """A bulk is two statements where only some of its messages give `created_at`."""
+    other = new_db(place.dsn)
+    for each in (db, other):
+        each.get_session("s")
+    messages = [{**REST, "msg_id": "m1", "created_at": 5}, {**REST, "msg_id": "m2"}]
+    outcomes = []
+
+    def begin():
+        outcomes.append(pool.submit(db.add_or_update_msgs_to_conv, "s", messages))
+
+    with stopping_twice(place, monkeypatch, begin, -2, -1) as (_, go_on):
+        other.create_session("s")
+        go_on()
+        other.update_session("s", video_id="v")
+        go_on()
+        with pytest.raises(SessionNotFoundError):
+            outcomes[0].result()
     assert other.get_conversations("s") == []
 
 

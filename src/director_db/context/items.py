@@ -93,10 +93,10 @@ class ListItems:
                         self._encode_other(index)
 
     def _encode_plain(self, indexes: Sequence[int], *, stored: bool) -> bool:
-        """Encode items of plain types; False, and nothing is done, if one of them is not so.
+        """Encode items of plain types; False, and nothing is done, if one is not of plain types.
 
-        An item may have changed since its snapshot. Where that does not come back from the text,
-        its copy is encoded; and checked again, as the encoder takes any key and any depth.
+        An item may have changed since its snapshot. Where the text does not stand for the snapshot,
+        a copy from it is encoded; and checked again, as the encoder takes any key and any depth.
         """
         snapshots = [self._snapshots[index] for index in indexes]
         try:
@@ -145,14 +145,14 @@ def _texts_of(items: list[Any], snapshots: list[bytes], deepest: int) -> list[by
 
     To see that from the texts costs a third of what making copies and checking them costs.
     """
-    encode, decode, refusals = fast_codec()
+    encode, decode = fast_codec()
     try:
         texts = list(map(encode, items))
-        # Whatever nests too deep is longer, and has as many brackets.
+        # Whatever nests too deep is longer, and has at least as many brackets.
         for text in texts:
             if len(text) > 2 * deepest and text.count(b"[") + text.count(b"{") > deepest:
                 return None
         found = [marshal.dumps(decode(text), _MARSHAL_VERSION) for text in texts]
-    except refusals:
+    except Exception:  # noqa: BLE001 - the copies tell; another thread may have put anything there
         return None
     return texts if found == snapshots else None

@@ -274,8 +274,11 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
                     (self._sql.upsert_messages, (session_id, len(stored), given, *arrays))
                     for given, arrays in columns(stored)
                 ]
+            # One statement looks at the ages of numbers once. Several need the number of their own
+            # transaction for it, which the lock gives.
+            lock: list[Step] = [(self._sql.lock_session, (session_id,))] if len(writes) > 1 else []
             try:
-                _, *written = connection.run_together(count, *writes)
+                written = connection.run_together(*lock, count, *writes)[-len(writes) :]
             except psycopg.errors.ForeignKeyViolation:
                 # Something in the database, such as a trigger, deleted the session in our own
                 # transaction.

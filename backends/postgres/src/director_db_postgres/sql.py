@@ -90,8 +90,8 @@ SELECT_HOLDER: Final = """
 """
 
 # It gives the transaction its number, also where it finds no session. Without one, ages are counted
-# from the number that is next, once for the whole transaction: whoever takes that number then would
-# be mistaken for this one by what comes after.
+# from the number that comes next, and that once for the whole transaction: a later statement would
+# take the transaction that has got that number meanwhile for this one.
 LOCK_SESSION: Final = """
     SELECT FROM {schema}director_sessions
     WHERE session_id = $1::text AND pg_current_xact_id() IS NOT NULL
@@ -101,8 +101,9 @@ LOCK_SESSION: Final = """
 # A session that appears between LOCK_SESSION and the statement after it is not locked, and what
 # that statement sees of it may be old when it writes; so for it there is no session. Who locks a
 # row leaves the transaction's own number in its xmax, and who updates it, in the new version's
-# xmin. The age of that number is 0, and that of no other is. `pg_current_xact_id()` would say it
-# more plainly, but a sharded server asks itself and not the shard. To fail in LOCK_SESSION instead,
+# xmin. The age of that number is 0, and that of no other is, once there is one. To compare with
+# `pg_current_xact_id()` would say it more plainly, but in a write a sharded server asks itself and
+# not the shard; a SELECT is sent as it is. To fail in LOCK_SESSION instead,
 # as by a division, would fill the server's log.
 _IS_LOCKED: Final = "age(session.xmax) = 0"
 _IS_UPDATED: Final = "age(session.xmin) = 0"
@@ -403,7 +404,7 @@ DELETE_MESSAGES: Final = "DELETE FROM {schema}director_conversations WHERE sessi
 
 # --- History ------------------------------------------------------------------------------------
 
-# All come after LOCK_SESSION or COUNT_MESSAGES, and do nothing where that has found no session: see
+# All come after LOCK_SESSION, and do nothing where that has found no session: see
 # _IS_LOCKED.
 
 _LOCKED: Final = f"""

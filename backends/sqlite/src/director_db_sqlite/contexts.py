@@ -76,10 +76,10 @@ class ContextStorage(Storage):
             )
             return SaveOutcome.SAVED
 
-        size = change.total_bytes if is_whole else sum(map(payload_bytes, change.items))
-        return self._database.write(
-            save, size + sum(map(payload_bytes, (row.context, row.metadata)))
-        )
+        size = change.total_bytes
+        if not is_whole:
+            size = sum(map(payload_bytes, (row.context, *change.items)))
+        return self._database.write(save, size + payload_bytes(row.metadata))
 
     def _append_context(self, append: ContextAppend) -> Appended:
         session_id, items = append.session_id, append.items
