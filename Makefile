@@ -40,7 +40,7 @@ SAMPLE ?= $(shell date +%F)
 # Thousands of small databases come and go: in memory, where programs may run there and 8 GB are free.
 IN_MEMORY := $(shell [ -w /dev/shm ] && ! grep -qs ' /dev/shm .*noexec' /proc/mounts && \
 	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 8000000 {print "/dev/shm"}')
-test test-all-but-integrations test-integrations print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
+test test-all test-all-but-integrations test-integrations print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
 
 # The tests start thousands of processes; without bytecode each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -54,8 +54,10 @@ test: $(READY) $(INTEGRATIONS_READY)
 	$(INTEGRATIONS_PYTEST) --sample=$(SAMPLE)
 	$(PYTEST) --sample=$(SAMPLE)
 
-# With --jobs the frameworks are installed while the other tests run.
-test-all: test-all-but-integrations test-integrations
+# With --jobs the frameworks are installed while the other tests run; their own wait for a processor.
+test-all: test-all-but-integrations $(INTEGRATIONS_READY)
+	$(INTEGRATIONS_PYTEST)
+	$(INTEGRATIONS_PAGES)
 
 test-all-but-integrations: $(READY)
 	$(PYTEST)
