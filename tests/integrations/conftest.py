@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from director_db import load_db
+from director_db.asyncio import CARRIED_OUT
 from director_db_conformance.proxy import Proxy
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
@@ -54,10 +56,20 @@ def proxied(postgres_database):
 
 @pytest.fixture
 def stored_though_cancelled(tmp_path):
-    """Cancel ``call(db)`` while it stores, and return what messages of session s1 hold then."""
+    """Cancel ``call(db)`` in a step of it, and return what messages of session s1 hold then.
+
+    `given` is done before, `then` after, both with the database. The steps count from 1: what the
+    call writes, and what it reads of messages.
+    """
     begun, go_on = threading.Event(), threading.Event()
 
     class HeldDB(SQLiteDB, db_type="held"):
+        left = 0
+
+        def _insert_session(self, *args):
+            self._hold()
+            return super()._insert_session(*args)
+
         def _upsert_messages(self, *args):
             self._hold()
             return super()._upsert_messages(*args)
@@ -66,10 +78,19 @@ def stored_though_cancelled(tmp_path):
             self._hold()
             return super()._upsert_guarded(*args)
 
-        @staticmethod
-        def _hold():
-            begun.set()
-            assert go_on.wait(120)
+        def _replace_messages(self, *args):
+            self._hold()
+            return super()._replace_messages(*args)
+
+        def _select_messages(self, *args):
+            self._hold()
+            return super()._select_messages(*args)
+
+        def _hold(self):
+            self.left -= 1
+            if self.left == 0:
+                begun.set()
+                assert go_on.wait(120)
 
     async def main(db, call):
         storing = asyncio.create_task(call(db))
@@ -83,12 +104,16 @@ def stored_though_cancelled(tmp_path):
         with pytest.raises(asyncio.CancelledError) as cancelled:
             await storing
         assert cancelled.value.__cause__ is None
+        assert [CARRIED_OUT] == cancelled.value.__notes__
         return [message["content"] for message in db.get_conversations("s1")]
 
-    def run(call):
+    def run(call, *, step=1, given=methodcaller("create_session", "s1"), then=lambda _: None):
         with HeldDB(tmp_path / "director.db") as db:
-            db.create_session("s1")
-            return asyncio.run(main(db, call))
+            given(db)
+            db.left = step
+            stored = asyncio.run(main(db, call))
+            then(db)
+            return stored
 
     return run
 

@@ -31,7 +31,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from pydantic import BaseModel
 
-from director_db import InvalidRecordError, SessionNotFoundError
+from director_db import BackendUnavailableError, InvalidRecordError, SessionNotFoundError
 from director_db.asyncio import AsyncDB, load_db
 from director_db_integrations.langchain import DirectorChatMessageHistory
 from director_db_sqlite import SQLiteDB
@@ -275,11 +275,21 @@ def test_a_session_that_is_deleted_meanwhile_is_not_brought_back(face, db):
     assert [HumanMessage("anew")] == face("s1", db).get()
 
 
-def test_a_cancelled_call_is_stored_when_it_is_told(stored_though_cancelled):
-    def adding(db: Any):
-        return DirectorChatMessageHistory("s1", db).aadd_messages([HumanMessage("once")])
+@pytest.mark.parametrize("step", [1, 2, 3])  # Of storing, creating the session, storing.
+def test_a_cancelled_call_is_carried_to_its_end(step, stored_though_cancelled):
+    histories = []
 
-    assert [message_to_dict(HumanMessage("once"))] == stored_though_cancelled(adding)
+    def adding(db: Any):
+        histories.append(DirectorChatMessageHistory("s1", db))
+        return histories[0].aadd_messages([HumanMessage("once")])
+
+    def deleted(db: Any):
+        db.delete_session("s1")
+        with pytest.raises(SessionNotFoundError):
+            histories[0].add_messages([HumanMessage("late")])
+
+    stored = stored_though_cancelled(adding, step=step, given=lambda _: None, then=deleted)
+    assert [message_to_dict(HumanMessage("once"))] == stored
 
 
 def test_messages_whose_answer_was_lost_are_stored_once(proxied):
@@ -290,6 +300,42 @@ def test_messages_whose_answer_was_lost_are_stored_once(proxied):
         proxy.cut_after(0)
         history.add([HumanMessage("b"), AIMessage("c")])
         assert ["a", "b", "c"] == [message.content for message in history.get()]
+
+
+def test_what_was_cleared_before_its_loss_is_told_is_not_stored_again(tmp_path):
+    class LosingDB(SQLiteDB, db_type="losing_langchain"):
+        def _upsert_messages(self, *args):
+            super()._upsert_messages(*args)
+            super()._delete_messages("s1")
+            raise BackendUnavailableError("lost", retryable=True, maybe_applied=True)
+
+    with LosingDB(tmp_path / "director.db") as db:
+        db.create_session("s1")
+        history = DirectorChatMessageHistory("s1", db)
+        with pytest.raises(BackendUnavailableError) as lost:
+            history.add_messages([HumanMessage("a")])
+        assert lost.value.maybe_applied
+        assert [] == history.messages
+
+
+@faces
+def test_what_others_have_in_the_session_is_no_message_of_langchain(face, db):
+    history = face("s1", db, limit=2)
+    history.add([HumanMessage("a"), AIMessage("b")])
+    db.add_or_update_msg_to_conv("s1", None, "m1", "progress", [], [], 50)
+    db.add_or_update_msg_to_conv("s1", "theirs", "m2", "human", [], [], {"type": "human"})
+    assert [HumanMessage("a"), AIMessage("b")] == history.get()
+    assert ["langchain", "langchain", None, "theirs"] == [
+        message["conv_id"] for message in db.get_conversations("s1")
+    ]
+    history.clear()  # All, in one step.
+    assert [] == db.get_conversations("s1")
+
+
+def test_tuples_come_back_as_lists(db):
+    history = DirectorChatMessageHistory("s1", db)
+    history.add_messages([ToolMessage("", tool_call_id="c1", artifact={"rows": [(1, "a")]})])
+    assert {"rows": [[1, "a"]]} == history.messages[0].artifact
 
 
 def test_each_call_is_one_round_trip(proxied):

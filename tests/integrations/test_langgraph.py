@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from director_db import SessionExistsError
+from director_db import BackendUnavailableError, SessionExistsError
 from director_db.asyncio import AsyncDB, load_db
 from director_db_integrations import checkpoint_steps
 from director_db_integrations.langgraph import DirectorSaver
@@ -408,6 +408,28 @@ def test_a_checkpoint_whose_answer_was_lost_is_stored_once(proxied):
     found = saver.get_tuple(at())
     assert [("task-1", "a", 1)] == found.pending_writes
     assert [2] == found.checkpoint["channel_values"]["large"]
+
+
+@pytest.mark.parametrize("losses", [[1], [2], [1, 3]])  # Stores of which the answer is lost.
+def test_the_first_checkpoint_of_a_thread_outlasts_a_lost_answer(losses, tmp_path):
+    stores = []
+
+    class LosingDB(SQLiteDB, db_type="losing_langgraph"):
+        def _upsert_guarded(self, *args):
+            stores.append(super()._upsert_guarded(*args))
+            if len(stores) in losses:
+                raise BackendUnavailableError("lost", retryable=True, maybe_applied=True)
+            return stores[-1]
+
+    with LosingDB(tmp_path / "director.db") as db:
+        saver = DirectorSaver(db)
+        if losses == [1, 3]:
+            with pytest.raises(BackendUnavailableError):
+                put(saver, at(), {"large": [1]})
+        else:
+            put(saver, at(), {"large": [1]})
+        assert 1 == len([*saver.list(at())])
+    assert 3 == len(stores)  # The session is created once, and one answer asked for again.
 
 
 def test_each_call_takes_few_round_trips(proxied):

@@ -300,33 +300,105 @@ def test_a_session_that_is_deleted_meanwhile_is_not_brought_back(face, db):
     assert ["anew"] == texts(reader.get("s1"))
 
 
-def test_a_cancelled_call_is_stored_when_it_is_told(stored_though_cancelled):
-    def adding(db: Any):
-        return DirectorChatStore(db).async_add_message("s1", *said("once"))
+@pytest.mark.parametrize("replacing", [True, False])
+@pytest.mark.parametrize("step", [1, 2, 3])  # Of storing, creating the session, storing.
+def test_a_cancelled_call_is_carried_to_its_end(step, replacing, stored_though_cancelled):
+    stores = []
 
-    assert [said("once")[0].model_dump(mode="json")] == stored_though_cancelled(adding)
+    def storing(db: Any):
+        stores.append(DirectorMemoryStore(db) if replacing else DirectorChatStore(db))
+        if replacing:
+            return stores[0].set_messages("s1", said("once"))
+        return stores[0].async_add_message("s1", *said("once"))
+
+    def deleted(db: Any):
+        db.delete_session("s1")
+        with pytest.raises(SessionNotFoundError):
+            asyncio.run(storing_again())
+        assert {} == db.get_session("s1")
+
+    def storing_again():
+        return (stores[0].set_messages if replacing else stores[0].aset_messages)("s1", said("x"))
+
+    stored = stored_though_cancelled(storing, step=step, given=lambda _: None, then=deleted)
+    assert [said("once")[0].model_dump(mode="json")] == stored
+
+
+@pytest.mark.parametrize(
+    ("call", "left"),
+    [
+        (lambda db: DirectorChatStore(db).adelete_message("s1", 0), "bc"),
+        (lambda db: DirectorMemoryStore(db).delete_message("s1", 1), "ac"),
+        (lambda db: DirectorMemoryStore(db).delete_oldest_messages("s1", 2), "c"),
+        (lambda db: DirectorMemoryStore(db).delete_messages("s1", ACTIVE), ""),
+    ],
+)
+def test_what_deletes_is_carried_to_its_end(call, left, stored_though_cancelled):
+    def given(db: Any):
+        DirectorChatStore(db).set_messages("s1", said(*"abc"))
+
+    stored = stored_though_cancelled(call, given=given)  # Cancelled while it reads.
+    assert list(left) == [content["blocks"][0]["text"] for content in stored]
+
+
+def test_an_archive_that_is_cancelled_is_carried_to_its_end(stored_though_cancelled):
+    def given(db: Any):
+        DirectorChatStore(db).set_messages("s1", said(*"abc"))
+
+    def then(db: Any):
+        assert ["c"] == texts(DirectorChatStore(db).get_messages("s1"))
+
+    def archiving(db: Any):
+        return DirectorMemoryStore(db).archive_oldest_messages("s1", 2)
+
+    assert 3 == len(stored_though_cancelled(archiving, given=given, then=then))
 
 
 def test_a_lost_answer_has_one_outcome(proxied):
     db, proxy = proxied
     store = DirectorChatStore(db)
     store.set_messages("s1", said("a"))
-    proxy.cut_after(0)
-    store.add_message("s1", ChatMessage("b"))
-    proxy.cut_after(0)
-    asyncio.run(store.async_add_message("s1", ChatMessage("c")))
-    assert list("abc") == texts(store.get_messages("s1"))
-    for call, before, after in (
-        (lambda: store.delete_last_message("s1"), "abc", "ab"),
-        (lambda: store.set_messages("s1", said("x", "y")), "ab", "xy"),
+
+    def add_async():
+        asyncio.run(store.async_add_message("s1", ChatMessage("c")))
+
+    for call, after in (
+        (lambda: store.add_message("s1", ChatMessage("b")), "ab"),
+        (add_async, "abc"),
+        (lambda: store.delete_last_message("s1"), "ab"),
+        (lambda: store.set_messages("s1", said("x", "y")), "xy"),
     ):
-        proxy.cut_after(0)
+        proxy.cut_after(0)  # The server has done it.
         with pytest.raises(BackendUnavailableError) as lost:
             call()
         assert lost.value.maybe_applied
-        stored = texts(store.get_messages("s1"))
-        assert stored in (list(before), list(after))
-        store.set_messages("s1", said(*after))
+        assert list(after) == texts(store.get_messages("s1"))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_message_whose_answer_was_lost_is_given_to_one(is_known, tmp_path):
+    class LosingDB(SQLiteDB, db_type="losing_llama_index"):
+        loses = True
+
+        def _upsert_guarded(self, session_id, *args):
+            stored = super()._upsert_guarded(session_id, *args)
+            if self.loses and stored is not None:
+                self.loses = False
+                popped.append(DirectorChatStore(other).delete_last_message(session_id))
+                raise BackendUnavailableError("lost", retryable=True, maybe_applied=True)
+            return stored
+
+    popped = []
+    path = tmp_path / "director.db"
+    with LosingDB(path) as db, SQLiteDB(path) as other:
+        store = DirectorChatStore(db)
+        if is_known:
+            store.set_messages("s1", [])
+        with pytest.raises(BackendUnavailableError) as lost:
+            store.add_message("s1", ChatMessage("once"))
+        assert lost.value.maybe_applied
+        popped.append(store.delete_last_message("s1"))
+        assert [ChatMessage("once"), None] == popped
 
 
 def test_each_call_is_one_round_trip(proxied):
@@ -411,10 +483,43 @@ def test_what_is_deleted_while_it_is_archived_does_not_come_back(meanwhile, tmp_
 def test_what_others_have_in_the_session_is_no_message_of_llama_index(db):
     store = DirectorChatStore(db)
     store.set_messages("s1", said("a", "b"))
-    db.add_or_update_msg_to_conv("s1", "theirs", "m1", "progress", [], [], 50)
+    db.add_or_update_msg_to_conv("s1", "active", "m1", "progress", [], [], 50)
     assert ["a", "b"] == texts(store.get_messages("s1"))
     assert "b" == store.delete_last_message("s1").content
     assert 50 == db.get_message("s1", "m1")["content"]
+
+
+def test_a_store_remembers_the_keys_that_it_used_last(tmp_path, monkeypatch):
+    monkeypatch.setattr("director_db_integrations.llama_index._MANY", 3)
+    with SQLiteDB(tmp_path / "director.db") as db:
+        store = DirectorChatStore(db)
+        for key in "abcad":
+            store.add_message(key, ChatMessage("early"))
+        for key in "abcd":
+            db.delete_session(key)
+        for key in "acd":
+            with pytest.raises(SessionNotFoundError):
+                store.add_message(key, ChatMessage("late"))
+        store.add_message("b", ChatMessage("anew"))  # It does not know any more.
+        assert ["b"] == store.get_keys()
+
+
+def test_a_store_that_was_written_is_not_bound_to_any_database(db):
+    written = DirectorChatStore(db).to_dict()
+    with pytest.raises(ValueError, match="pass db="):
+        DirectorChatStore.from_dict(written)
+    DirectorChatStore.from_dict(written, db=db).add_message("s1", ChatMessage("a"))
+    assert 1 == len(db.get_conversations("s1"))
+    for kind in (DirectorChatStore, DirectorMemoryStore):
+        with pytest.raises(TypeError):
+            kind.model_validate({"class_name": kind.class_name()})
+
+
+@pytest.mark.parametrize("name", ["limit", "offset"])
+def test_a_part_below_none_is_refused(name, db):
+    with pytest.raises(InvalidRecordError, match="-1") as refused:
+        asyncio.run(DirectorMemoryStore(db).get_messages("s1", **{name: -1}))
+    assert name == refused.value.path
 
 
 def test_a_buffer_over_it(db):
@@ -453,7 +558,7 @@ def test_a_memory_over_it_archives_what_is_too_long(db):
     everything = texts(asyncio.run(memory().aget_all()))
     assert ["s", "0", "1", "2", "3"] == [text[0] for text in everything]
     places = [message["conv_id"] for message in db.get_conversations("s1")]
-    assert ["archived"] * 3 + ["active"] * 2 == places
+    assert ["llama-index:archived"] * 3 + ["llama-index:active"] * 2 == places
     asyncio.run(memory().areset())
     assert [] == memory().get_all()
 

@@ -30,7 +30,7 @@ _IDS: Final = 100_000  # The most that may be asked for at once (MSG-12).
 
 def store(place: Place, messages: Rows) -> Steps:
     """Store messages, all or none, in one call; in three where there is no session yet."""
-    yield from store_messages(place.session, messages, place.session_metadata)
+    yield from store_messages(place.session, messages, place.session_metadata, again=True)
 
 
 def messages_of(place: Place, keys: Sequence[str]) -> Steps:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DirectorChatMessageHistory"]
 
+CONV_ID: Final = "langchain"
+"""Of the messages that are stored here; what others have in the session is none of LangChain's."""
+
 METADATA: Final = {"framework": "langchain"}
 """Of the sessions that are created here."""
 
@@ -58,12 +61,12 @@ class DirectorChatMessageHistory(BaseChatMessageHistory):
     """A chat message history that is a session of director-db, its messages messages there.
 
     The `content` of a message is what LangChain's `message_to_dict` makes of it, the `type` is its
-    `msg_type`, and its id begins with LangChain's, where it has one. That is not all of it, as a
-    history may be given a message twice.
+    `msg_type`, ``langchain`` the `conv_id`, and its id begins with LangChain's, where it has one.
+    That is not all of it, as a history may be given a message twice.
 
     Any number of objects, in any number of threads, processes and event loops, may be used for one
-    session; the asynchronous methods never block their loop for the database. A cancelled call is
-    stored whole or not at all when CancelledError is raised (LIF-7).
+    session; the asynchronous methods never block their loop for the database. A cancelled call that
+    has begun is carried to its end before CancelledError is raised (LIF-7).
 
     Attributes:
         session_id: the session, 1 to 255 characters.
@@ -95,11 +98,17 @@ class DirectorChatMessageHistory(BaseChatMessageHistory):
         Raises:
             InvalidRecordError: the limit is below 1.
         """
-        return self._read(self._db.sync_db.get_conversations(self.session_id, limit=self.limit))
+        stored = self._db.sync_db.get_conversations(
+            self.session_id, limit=self.limit, conv_id=CONV_ID
+        )
+        return self._read(stored)
 
     async def aget_messages(self) -> Messages:
         """Return `messages`."""
-        return self._read(await self._db.get_conversations(self.session_id, limit=self.limit))
+        stored = await self._db.get_conversations(
+            self.session_id, limit=self.limit, conv_id=CONV_ID
+        )
+        return self._read(stored)
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Store messages behind those that are there, all or none, in one round trip.
@@ -109,6 +118,7 @@ class DirectorChatMessageHistory(BaseChatMessageHistory):
         back (MSG-5).
 
         Raises:
+            BackendUnavailableError: with `maybe_applied`, where they may have been stored.
             InvalidRecordError: a message holds what is no JSON value, with its path, or it is of a
                 class that is not LangChain's own; nothing is stored.
             SessionNotFoundError: the session was deleted meanwhile.
@@ -120,7 +130,10 @@ class DirectorChatMessageHistory(BaseChatMessageHistory):
         await atake(self._db, self._add(messages))
 
     def clear(self) -> None:
-        """Delete all messages. The session stays, with its context and whatever else it has."""
+        """Delete all messages of the session, in one step and one round trip; its context stays.
+
+        Messages that others have stored in the session are deleted with them.
+        """
         self._db.sync_db.delete_conversation(self.session_id)
 
     async def aclear(self) -> None:
@@ -146,7 +159,7 @@ def _row(message: BaseMessage, path: str) -> dict[str, Any]:
         raise InvalidRecordError(path, wanted)
     # Not `model_dump()`: it makes a dict of any model within, which comes back as a dict then.
     data = dict(message)
-    stored = row(unique_id(message.id), kind, {"type": kind, "data": data})
+    stored = row(unique_id(message.id), kind, {"type": kind, "data": data}) | {"conv_id": CONV_ID}
     artifact: Any = data.get("artifact")
     if type(artifact) is Document:
         data["artifact"] = dict(artifact)

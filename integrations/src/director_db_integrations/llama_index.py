@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from contextlib import suppress
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +22,7 @@ with extra("llama-index"):
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Self
 
     from director_db import BaseDB, Message, Session
     from director_db.asyncio import AsyncDB
@@ -32,11 +35,14 @@ METADATA: Final = {"framework": "llama-index"}
 
 ACTIVE: Final = MessageStatus.ACTIVE
 ARCHIVED: Final = MessageStatus.ARCHIVED
+CONV_IDS: Final = {status: f"llama-index:{status.value}" for status in MessageStatus}
+"""The `conv_id` of the messages that have a status."""
+
 STORED: Final = 1
 """The `revision` of each message, which it has from being stored first. Archiving writes none: one
 that is deleted meanwhile comes into being without it, and so is none (MSG-11)."""
 
-_MANY: Final = 10_000  # Keys that a store remembers.
+_MANY: Final = 10_000  # Keys that a store remembers, those that it used last.
 
 
 class _Store(BaseModel):
@@ -65,13 +71,31 @@ class DirectorChatStore(_Store, BaseChatStore):
 
     Any number of stores, in any number of threads, processes and event loops, may be used for one
     key; the asynchronous methods never block their loop for the database. A cancelled call takes
-    effect whole or not at all before CancelledError is raised (LIF-7).
+    effect whole or not at all before CancelledError is raised (LIF-7): one that has begun is
+    carried to its end.
     """
 
     @classmethod
     def class_name(cls) -> str:
         """Return the name that LlamaIndex writes for the class."""
         return "DirectorChatStore"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """Make a store of what `to_dict` has given, which does not say where the messages are.
+
+        Args:
+            data: what `to_dict` has given.
+            kwargs: the `db`, as of the constructor.
+
+        Raises:
+            ValueError: there is no `db`. The one that ``DB_TYPE`` names may be another.
+        """
+        if kwargs.get("db") is None:
+            message = f"{cls.class_name()} does not write which database it has: pass db=..."
+            raise ValueError(message)
+        made: Self = super().from_dict(data, **kwargs)
+        return made
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Replace all messages of a key, in one step and one round trip.
@@ -102,7 +126,10 @@ class DirectorChatStore(_Store, BaseChatStore):
         return read
 
     def add_message(self, key: str, message: ChatMessage) -> None:
-        """Store a message behind those that are there, in one round trip; it raises as above."""
+        """Store a message behind those that are there, in one round trip; it raises as above.
+
+        Where the answer was lost, it is not stored again: others may have deleted it meanwhile.
+        """
         take(self._db.sync_db, self._known.store(key, [message]))
 
     async def async_add_message(self, key: str, message: ChatMessage) -> None:
@@ -139,11 +166,11 @@ class DirectorChatStore(_Store, BaseChatStore):
         Raises:
             BackendUnavailableError: with `maybe_applied`, where it may have been deleted.
         """
-        return _one(self._db.sync_db.pop_message(key, conv_id=ACTIVE.value))
+        return _one(self._db.sync_db.pop_message(key, conv_id=CONV_IDS[ACTIVE]))
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """Do the same as `delete_last_message`."""
-        return _one(await self._db.pop_message(key, conv_id=ACTIVE.value))
+        return _one(await self._db.pop_message(key, conv_id=CONV_IDS[ACTIVE]))
 
     def get_keys(self) -> list[str]:
         """Return the ids of all sessions that were created for LlamaIndex, the last used last.
@@ -161,9 +188,8 @@ class DirectorMemoryStore(_Store, AsyncDBChatStore):
     """A store of LlamaIndex's `Memory`, whose keys are sessions of director-db.
 
     What it stores is what `DirectorChatStore` does. A message has its status as `conv_id`:
-    ``active``, or ``archived`` when `Memory` has moved it out of its queue; that changes neither
-    its id nor its place. A cancelled call that deletes one message after another stops
-    between two; all others are as those of `DirectorChatStore`.
+    ``llama-index:active``, or ``llama-index:archived`` when `Memory` has moved it out of its queue;
+    that changes neither its id nor its place.
     """
 
     @classmethod
@@ -185,7 +211,13 @@ class DirectorMemoryStore(_Store, AsyncDBChatStore):
             status: None is any.
             limit: the most messages, the oldest; None is all.
             offset: how many are left out before them.
+
+        Raises:
+            InvalidRecordError: the limit or the offset is below 0.
         """
+        for name, value in (("limit", limit), ("offset", offset)):
+            if value is not None and value < 0:
+                raise InvalidRecordError(name, f"0 or more, not {value}")
         read: list[ChatMessage] = await atake(self._db, self._known.read(key, status))
         start = offset or 0
         return read[start:] if limit is None else read[start : start + limit]
@@ -259,10 +291,10 @@ class DirectorMemoryStore(_Store, AsyncDBChatStore):
 
 
 class _Keys:
-    """The keys that a store has found sessions for."""
+    """The keys that a store has found sessions for, those of late."""
 
     def __init__(self) -> None:
-        self._found: set[str] = set()
+        self._found: OrderedDict[str, None] = OrderedDict()
 
     def store(
         self,
@@ -277,7 +309,7 @@ class _Keys:
         try:
             yield from store(key, rows, METADATA, known=known, replacing=replacing)
         except SessionNotFoundError:
-            self._found.discard(key)  # It is told once, and may begin anew.
+            self._found.pop(key, None)  # It is told once, and may begin anew.
             raise
         self._remember(key)
 
@@ -288,9 +320,11 @@ class _Keys:
         return [_restored(each) for each in found]
 
     def _remember(self, key: str) -> None:
-        if len(self._found) >= _MANY:
-            self._found.clear()
-        self._found.add(key)
+        self._found[key] = None
+        with suppress(KeyError):  # Another thread was told that it is gone.
+            self._found.move_to_end(key)
+        if len(self._found) > _MANY:
+            self._found.popitem(last=False)
 
 
 def _row(message: ChatMessage, status: MessageStatus, path: str) -> dict[str, Any]:
@@ -310,7 +344,7 @@ def _row(message: ChatMessage, status: MessageStatus, path: str) -> dict[str, An
     if not is_equal:
         raise InvalidRecordError(f"{path}.blocks", "LlamaIndex would read what it writes otherwise")
     written = row(unique_id(), message.role.value, content)
-    return written | {"conv_id": status.value, "revision": STORED}
+    return written | {"conv_id": CONV_IDS[status], "revision": STORED}
 
 
 def _restored(stored: Message) -> ChatMessage:
@@ -323,9 +357,9 @@ def _one(stored: Message | None) -> ChatMessage | None:
 
 def _stored(key: str, status: MessageStatus | None) -> Steps:
     """Return what is stored of a key in a status, None is any; messages of others are none."""
-    conv_id = None if status is None else status.value
+    conv_id = None if status is None else CONV_IDS[status]
     found = yield methodcaller("get_conversations", key, conv_id=conv_id)
-    ours = {each.value for each in MessageStatus}
+    ours = CONV_IDS.values()
     return [each for each in found if each["conv_id"] in ours and each["revision"] == STORED]
 
 
@@ -353,7 +387,7 @@ def _archive(key: str, n: int) -> Steps:
     oldest = (yield from _stored(key, ACTIVE))[: max(n, 0)]
     if not oldest:
         return oldest
-    archived = {"conv_id": ARCHIVED.value, "created_at": None, "revision": None}
+    archived = {"conv_id": CONV_IDS[ARCHIVED], "created_at": None, "revision": None}
     try:
         yield methodcaller(
             "add_or_update_msgs_to_conv", key, [{**each, **archived} for each in oldest]

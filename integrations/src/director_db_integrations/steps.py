@@ -7,6 +7,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from director_db import BackendUnavailableError, DirectorDBError, SessionNotFoundError
+from director_db_integrations.cancelling import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -26,11 +27,15 @@ def take(db: BaseDB, steps: Steps) -> Any:
 
 
 async def atake(db: AsyncDB, steps: Steps) -> Any:
-    """Do the same as `take`, in a coroutine."""
-    last = None
-    async for part in async_parts(db, steps):
-        last = part
-    return last
+    """Do the same as `take`, in a coroutine; cancelled, it is carried to its end all the same."""
+
+    async def last() -> Any:
+        found = None
+        async for part in async_parts(db, steps):
+            found = part
+        return found
+
+    return await to_its_end(last())
 
 
 def parts(db: BaseDB, steps: Steps) -> Iterator[Any]:
@@ -84,6 +89,7 @@ def store(
     *,
     known: bool = False,
     replacing: bool = False,
+    again: bool = False,
 ) -> Steps:
     """Store messages, all or none, in one call; in three where there is no session yet.
 
@@ -93,21 +99,25 @@ def store(
         metadata: of the session, if it is made for them.
         known: it has been there, so that it is not made if it is gone (MSG-5).
         replacing: they are all that is left.
+        again: they are stored once more if the answer was lost. What somebody has deleted meanwhile
+            is there again then.
 
     Raises:
-        BackendUnavailableError: with `maybe_applied`, where a replacement may have been stored.
+        BackendUnavailableError: with `maybe_applied`, where they may have been stored.
         SessionNotFoundError: the session was known, and is gone.
     """
     operation = "replace_conversation" if replacing else "add_or_update_msgs_to_conv"
     stored = methodcaller(operation, session_id, messages)
-    try:
-        yield stored
-    except SessionNotFoundError:
-        if known:
-            raise
+    while True:
+        try:
+            return (yield stored)
+        except SessionNotFoundError:
+            if known:
+                raise
+        except BackendUnavailableError as lost:
+            if not (again and lost.maybe_applied):
+                raise
+            again = False
+            continue
+        known = True  # From now on.
         yield methodcaller("create_session", session_id, metadata=metadata)
-        yield stored
-    except BackendUnavailableError as lost:
-        if replacing or not lost.maybe_applied:
-            raise
-        yield stored  # The same rows under the same ids: stored twice they are there once.
