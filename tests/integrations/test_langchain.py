@@ -304,9 +304,14 @@ def test_messages_whose_answer_was_lost_are_stored_once(proxied):
 
 def test_what_was_cleared_before_its_loss_is_told_is_not_stored_again(tmp_path):
     class LosingDB(SQLiteDB, db_type="losing_langchain"):
+        losses = 1
+
         def _upsert_messages(self, *args):
-            super()._upsert_messages(*args)
-            super()._delete_messages("s1")
+            stored = super()._upsert_messages(*args)
+            if not self.losses:
+                return stored
+            self.losses -= 1
+            self._delete_messages("s1")
             raise BackendUnavailableError("lost", retryable=True, maybe_applied=True)
 
     with LosingDB(tmp_path / "director.db") as db:
