@@ -303,7 +303,7 @@ while True:
     before = len(appended)
     try:
         armed = True
-        while True:
+        while armed:  # Python drops what is raised while it deletes an object.
             call(f"m{next(numbers)}")
     except Boom:
         interrupted += inside
