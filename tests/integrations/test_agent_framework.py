@@ -18,7 +18,7 @@ from agent_framework import (
 )
 
 from director_db import InvalidRecordError, SessionNotFoundError
-from director_db.asyncio import AsyncDB
+from director_db.asyncio import CARRIED_OUT, AsyncDB
 from director_db_integrations.agent_framework import DirectorHistoryProvider
 from director_db_sqlite import SQLiteDB
 
@@ -281,6 +281,34 @@ def test_a_cancelled_call_is_stored_when_it_is_told(tmp_path):
     with HeldDB(tmp_path / "director.db") as db:
         db.create_session("s1")
         assert ["once"] == asyncio.run(main(db))
+
+
+def test_a_save_that_is_cancelled_in_an_early_step_is_stored_and_remembered(tmp_path):
+    begun, go_on = threading.Event(), threading.Event()
+
+    class HeldDB(SQLiteDB, db_type="held_early"):
+        def _insert_session(self, *args):
+            begun.set()
+            assert go_on.wait(20)
+            return super()._insert_session(*args)
+
+    async def main(db):
+        provider, state = DirectorHistoryProvider(db=db), {}
+        saving = asyncio.create_task(provider.save_messages("s1", [said("once")], state=state))
+        assert await asyncio.to_thread(begun.wait, 20)
+        saving.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await saving
+        assert [CARRIED_OUT] == cancelled.value.__notes__
+        assert ["once"] == texts(await provider.get_messages("s1"))
+        db.delete_session("s1")
+        with pytest.raises(SessionNotFoundError):
+            await provider.save_messages("s1", [said("late")], state=state)
+
+    with HeldDB(tmp_path / "director.db") as db:
+        asyncio.run(main(db))
 
 
 def test_a_load_is_one_round_trip_and_a_save_two(proxied):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db import SessionNotFoundError
+from director_db_integrations.cancelling import to_its_end
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
 from director_db_integrations.messages import message, unique_id
@@ -110,9 +111,10 @@ class DirectorHistoryProvider(HistoryProvider):
             InvalidRecordError: a message is no JSON value, with its path; nothing is stored.
             SessionNotFoundError: the session was deleted meanwhile.
         """
-        if not messages:
-            return
-        name = _name(session_id)
+        if messages:
+            await to_its_end(self._save(_name(session_id), [*messages], state))
+
+    async def _save(self, name: str, messages: list[Message], state: dict[str, Any] | None) -> None:
         # One more than can be the same tells a longer history from one that is all of them.
         stored = await self._db.get_conversations(
             name, conv_id=self.source_id, limit=len(messages) + 1
