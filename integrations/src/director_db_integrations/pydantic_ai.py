@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db import BackendUnavailableError, SessionNotFoundError
+from director_db import BackendUnavailableError, DirectorDBError, SessionNotFoundError
 from director_db_integrations.cancelling import to_its_end
 from director_db_integrations.database import async_database, message_of_each
 from director_db_integrations.extras import extra
@@ -224,13 +223,17 @@ class DirectorConversationStore(ConversationStore):
                 return name
         raise _no_entry(entry_id)
 
-    async def _write(
+    async def _write(  # noqa: PLR0915 - one write and what may become of it
         self,
         record: ConversationRecord,
         new_entries: list[ConversationEntry],
         expected_revision: str | None,
     ) -> None:
         name, conflict = record.conversation_id, ConversationConflict(record.conversation_id)
+        # At once, as the caller may go on to change them.
+        told = message(RECORD, RECORD, _RECORDS.dump_python([record], mode="json")[0])
+        told["updated_at"] = int(record.updated_at.timestamp())
+        entries = list(map(_message, new_entries))
         new = {entry.id for entry in new_entries}
         pointed_at = [record.head_id, *(entry.parent_id for entry in new_entries)]
         needed = {each for each in pointed_at if each is not None} - new
@@ -245,8 +248,6 @@ class DirectorConversationStore(ConversationStore):
             copied = [await self._line(each) for each in needed if each not in there]
         except LookupError:
             raise conflict from None
-        told = message(RECORD, RECORD, _RECORDS.dump_python([record], mode="json")[0])
-        told["updated_at"] = int(record.updated_at.timestamp())
         if stored:
             # One more than was read: who else has saved since holds this one back (MSG-11).
             told["revision"] = (stored["revision"] or 0) + 1
@@ -256,7 +257,7 @@ class DirectorConversationStore(ConversationStore):
         messages = [
             told,
             *({**row, "session_id": name, "if_absent": True} for line in copied for row in line),
-            *map(_message, new_entries),
+            *entries,
         ]
         created = False
         try:
@@ -275,18 +276,26 @@ class DirectorConversationStore(ConversationStore):
             if not lost.maybe_applied:
                 raise
             # The record and the entries are there or none of them is; both say whose they are.
-            saved = await self.read_record(name)
+            try:
+                saved = await self.read_record(name)
+            except BackendUnavailableError:
+                raise lost from None
             if not saved or saved.revision != record.revision:
                 raise
             results = [True]
         if not results[0]:
             # What came with it has to go. What was there before is not this call's.
             added = [row["msg_id"] for row, is_new in zip(messages, results, strict=True) if is_new]
-            await asyncio.gather(*[self._db.delete_message(name, each) for each in added])
+            await self._remove(name, added)
             raise conflict
         if not created and record.scope != (before.scope if before else None):
             with contextlib.suppress(SessionNotFoundError):  # It was deleted, right after.
                 await self._db.update_session(name, user_id=record.scope)
+
+    async def _remove(self, name: str, ids: list[str]) -> None:
+        for each in ids:
+            with contextlib.suppress(DirectorDBError):  # No history reaches it.
+                await self._db.delete_message(name, each)
 
     async def _delete(self, name: str, expected_revision: str) -> None:
         conflict = ConversationConflict(name)
