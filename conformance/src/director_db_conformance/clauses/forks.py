@@ -278,6 +278,12 @@ def call(name):
     completed += 1
     inside = False
 
+def call_until_struck():
+    global armed
+    armed = True
+    while armed:  # Python drops what is raised while it deletes an object.
+        call(f"m{next(numbers)}")
+
 armed, inside, done, appended, numbers = False, False, [], [], itertools.count()
 completed = interrupted = 0
 print("ready", flush=True)
@@ -302,9 +308,7 @@ while True:
     faulthandler.dump_traceback_later(patience, exit=True)
     before = len(appended)
     try:
-        armed = True
-        while armed:  # Python drops what is raised while it deletes an object.
-            call(f"m{next(numbers)}")
+        call_until_struck()
     except Boom:
         interrupted += inside
     longest *= 0.9 if len(appended) > before else 1.1
