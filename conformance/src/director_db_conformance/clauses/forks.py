@@ -278,11 +278,15 @@ def call(name):
     completed += 1
     inside = False
 
-def call_until_struck():
+def dropped(unraisable):
+    # Python drops what is raised while it deletes an object: strike again.
     global armed
-    armed = True
-    while armed:  # Python drops what is raised while it deletes an object.
-        call(f"m{next(numbers)}")
+    if isinstance(unraisable.exc_value, Boom):
+        armed = True
+    else:
+        sys.__unraisablehook__(unraisable)
+
+sys.unraisablehook = dropped
 
 armed, inside, done, appended, numbers = False, False, [], [], itertools.count()
 completed = interrupted = 0
@@ -308,7 +312,9 @@ while True:
     faulthandler.dump_traceback_later(patience, exit=True)
     before = len(appended)
     try:
-        call_until_struck()
+        armed = True
+        while True:
+            call(f"m{next(numbers)}")
     except Boom:
         interrupted += inside
     longest *= 0.9 if len(appended) > before else 1.1
