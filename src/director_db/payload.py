@@ -87,11 +87,8 @@ def encode_payload(value: object, path: str) -> str:
         return "{}"
     check_payload(value, path)
     try:
-        if type(value) is str and value.isascii():
-            # As most contents are; the other encoder takes several times as long.
-            text = fast_codec()[0](value).decode()
-        else:
-            text = _encode(value)
+        # Not the fast encoder: who is struck while a thread imports it would leave an import locked.
+        text = _encode(value)
     except ValueError:
         # NaN, an infinity, or an integer beyond this process's own limit.
         refused = find_refused(value, path, 1)
