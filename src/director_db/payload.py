@@ -87,7 +87,7 @@ def encode_payload(value: object, path: str) -> str:
         return "{}"
     check_payload(value, path)
     try:
-        # Not the fast encoder: who is struck while a thread imports it would leave an import locked.
+        # Not by the fast encoder: a thread that is struck while it imports it would leave a lock.
         text = _encode(value)
     except ValueError:
         # NaN, an infinity, or an integer beyond this process's own limit.
