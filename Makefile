@@ -32,7 +32,6 @@ DOCS_READY := $(VENV)/.docs-ready
 PYTEST_OPTIONS := -n auto --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 INTEGRATIONS_PYTEST := $(INTEGRATIONS_BIN)/python -m pytest $(PYTEST_OPTIONS) tests/integrations
-INTEGRATIONS_PAGES := $(BIN)/python -m pytest -q tests/test_docs.py -k 'examples_run and docs/integrations'
 # What a run of `make test` draws of the gallery and of the tests that take long;
 # `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
@@ -56,15 +55,14 @@ test: $(READY) $(INTEGRATIONS_READY)
 
 # With --jobs the frameworks are installed while the other tests run; their own wait for a processor.
 test-all: test-all-but-integrations $(INTEGRATIONS_READY)
-	$(INTEGRATIONS_PYTEST)
-	$(INTEGRATIONS_PAGES)
+	@$(MAKE) --no-print-directory test-integrations
 
 test-all-but-integrations: $(READY)
 	$(PYTEST)
 
 test-integrations: $(INTEGRATIONS_READY)
 	$(INTEGRATIONS_PYTEST)
-	$(INTEGRATIONS_PAGES)
+	$(BIN)/python -m pytest -q tests/test_docs.py -k 'examples_run and docs/integrations'
 
 print-tmpdir:
 	@echo "$$TMPDIR"

@@ -8,7 +8,6 @@ all pass that apply.
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 import types
@@ -17,7 +16,7 @@ import uuid
 import pytest
 from google.adk import sessions
 from google.adk.sessions import sqlite_session_service
-from judging import Coroutines, in_place, judge
+from judging import WithReasons, in_place, judge
 
 from director_db_integrations import adk_records
 from director_db_integrations.google_adk import DirectorSessionService
@@ -55,11 +54,8 @@ class InItsPlace(DirectorSessionService):
         await self.close()
 
 
-class Judge(Coroutines):
+class Judge(WithReasons):
     """A plugin of pytest that does without the clone's own, and counts."""
-
-    def __init__(self):
-        self.outcomes = {}
 
     @staticmethod
     def pytest_runtest_setup():
@@ -82,15 +78,6 @@ class Judge(Coroutines):
     def pytest_collection_modifyitems(items):
         items[:] = [item for item in items if _is_for_a_database(item)]
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item, call):
-        report = yield
-        if report.when == "call" or report.failed:
-            source = inspect.getsource(item.obj)
-            reason = next((NOT_OURS[part] for part in NOT_OURS if part in source), "")
-            self.outcomes[item.nodeid] = (report.outcome, reason)
-        return report
-
 
 def _is_for_a_database(item):
     """Return whether a test is for any service, or runs with that one of ADK's that ours is for."""
@@ -108,12 +95,8 @@ def main(folder):
     sys.modules["sqlalchemy"] = types.ModuleType("sqlalchemy")
     sys.modules["sqlalchemy"].delete = None
     os.chdir(folder)
-    return judge(["--tb=short", TESTS], Judge(), _kind_and_reason)
-
-
-def _kind_and_reason(_test, found):
-    outcome, reason = found
-    return "does not apply" if reason else outcome, reason
+    plugin = Judge(NOT_OURS)
+    return judge(["--tb=short", TESTS], plugin, plugin.kind_and_reason)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ import types
 import uuid
 from pathlib import Path
 
-import pytest
-from judging import Coroutines, in_place, judge
+from judging import WithReasons, in_place, judge
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.memory import chat_memory_buffer, memory
 from llama_index.core.storage import chat_store
@@ -92,22 +91,6 @@ def in_a_group(cls):
     return InItsPlace
 
 
-class Judge(Coroutines):
-    """A plugin of pytest that does without the clone's own, and counts."""
-
-    def __init__(self):
-        self.outcomes = {}
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item, call):
-        report = yield
-        if report.when == "call" or report.failed:
-            source = inspect.getsource(item.obj)
-            reason = next((NOT_OURS[part] for part in NOT_OURS if part in source), "")
-            self.outcomes[item.nodeid] = (report.outcome, reason)
-        return report
-
-
 def main(folder):
     chats, memories = in_a_group(DirectorChatStore), in_a_group(DirectorMemoryStore)
     chat_store.SimpleChatStore = chat_memory_buffer.SimpleChatStore = chats
@@ -118,13 +101,9 @@ def main(folder):
     for parent in ("llama_index.storage", "llama_index.storage.chat_store"):
         sys.modules.setdefault(parent, types.ModuleType(parent))
     os.chdir(folder)
+    plugin = WithReasons(NOT_OURS)
     tests = [test for test in TESTS if Path(test).exists()]
-    return judge(["--tb=short", "--import-mode=importlib", *tests], Judge(), _kind_and_reason)
-
-
-def _kind_and_reason(_test, found):
-    outcome, reason = found
-    return "does not apply" if reason else outcome, reason
+    return judge(["--tb=short", "--import-mode=importlib", *tests], plugin, plugin.kind_and_reason)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,28 @@ class Counting(Coroutines):
             self.outcomes[report.nodeid] = report.outcome
 
 
+class WithReasons(Coroutines):
+    """It also keeps the outcome of each test, and why the test's source says it does not apply."""
+
+    def __init__(self, reasons):
+        self.outcomes = {}
+        self._reasons = reasons
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        if report.when == "call" or report.failed:
+            source = inspect.getsource(item.obj)
+            reason = next((self._reasons[part] for part in self._reasons if part in source), "")
+            self.outcomes[item.nodeid] = (report.outcome, reason)
+        return report
+
+    @staticmethod
+    def kind_and_reason(_test, found):
+        outcome, reason = found
+        return "does not apply" if reason else outcome, reason
+
+
 def failing_for(reasons):
     """Return a `kind_and_reason`: what fails and has a reason by its name does not apply."""
 

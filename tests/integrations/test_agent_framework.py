@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import threading
 
 import pytest
 from agent_framework import (
@@ -18,7 +17,7 @@ from agent_framework import (
 )
 
 from director_db import InvalidRecordError, SessionNotFoundError
-from director_db.asyncio import CARRIED_OUT, AsyncDB
+from director_db.asyncio import AsyncDB
 from director_db_integrations.agent_framework import DirectorHistoryProvider
 from director_db_sqlite import SQLiteDB
 
@@ -255,60 +254,29 @@ def test_without_a_session_it_is_the_default_one(db):
     assert 2 == len(db.get_conversations("default"))
 
 
-def test_a_cancelled_call_is_stored_when_it_is_told(tmp_path):
-    begun, go_on = threading.Event(), threading.Event()
+@pytest.mark.parametrize(
+    ("made", "step"), [(True, 1), (True, 2), (False, 1), (False, 2), (False, 3), (False, 4)]
+)
+def test_a_cancelled_save_is_stored_when_it_is_told_and_remembered(
+    made, step, stored_though_cancelled
+):
+    state, providers = {}, []
 
-    class HeldDB(SQLiteDB, db_type="held_back"):
-        def _upsert_messages(self, *args):
-            begun.set()
-            assert go_on.wait(120)
-            return super()._upsert_messages(*args)
+    def saving(db):
+        providers.append(DirectorHistoryProvider(db=db))
+        return providers[0].save_messages("s1", [said("once")], state=state)
 
-    async def main(db):
-        provider = DirectorHistoryProvider(db=db)
-        saving = asyncio.create_task(provider.save_messages("s1", [said("once")]))
-        assert await asyncio.to_thread(begun.wait, 120)
-        for _ in range(2):
-            saving.cancel()
-            await asyncio.sleep(0)
-        assert not saving.done()
-        go_on.set()
-        with pytest.raises(asyncio.CancelledError) as cancelled:
-            await saving
-        assert cancelled.value.__cause__ is None
-        return texts(await provider.get_messages("s1"))
+    def given(db):
+        if made:
+            db.create_session("s1")
 
-    with HeldDB(tmp_path / "director.db") as db:
-        db.create_session("s1")
-        assert ["once"] == asyncio.run(main(db))
-
-
-def test_a_save_that_is_cancelled_in_an_early_step_is_stored_and_remembered(tmp_path):
-    begun, go_on = threading.Event(), threading.Event()
-
-    class HeldDB(SQLiteDB, db_type="held_early"):
-        def _insert_session(self, *args):
-            begun.set()
-            assert go_on.wait(20)
-            return super()._insert_session(*args)
-
-    async def main(db):
-        provider, state = DirectorHistoryProvider(db=db), {}
-        saving = asyncio.create_task(provider.save_messages("s1", [said("once")], state=state))
-        assert await asyncio.to_thread(begun.wait, 20)
-        saving.cancel()
-        await asyncio.sleep(0)
-        go_on.set()
-        with pytest.raises(asyncio.CancelledError) as cancelled:
-            await saving
-        assert [CARRIED_OUT] == cancelled.value.__notes__
-        assert ["once"] == texts(await provider.get_messages("s1"))
+    def then(db):
+        assert ["once"] == texts(asyncio.run(providers[0].get_messages("s1")))
         db.delete_session("s1")
         with pytest.raises(SessionNotFoundError):
-            await provider.save_messages("s1", [said("late")], state=state)
+            asyncio.run(providers[0].save_messages("s1", [said("late")], state=state))
 
-    with HeldDB(tmp_path / "director.db") as db:
-        asyncio.run(main(db))
+    assert 1 == len(stored_though_cancelled(saving, step=step, given=given, then=then))
 
 
 def test_a_load_is_one_round_trip_and_a_save_two(proxied):

@@ -5,7 +5,6 @@ goes on. Both print lines of JSON: how many messages the model was given, and wh
 """
 
 import asyncio
-import json
 import sys
 from typing import Annotated
 
@@ -19,13 +18,9 @@ from agent_framework import (
     Message,
     tool,
 )
+from saying import say
 
 from director_db_integrations.agent_framework import DirectorHistoryProvider
-
-
-def say(value):
-    # In one write: print() has two, and tools of one step say something at once.
-    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 @tool(approval_mode="never_require")

@@ -5,7 +5,6 @@ goes on. Both print lines of JSON.
 """
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from claude_agent_sdk import (
     create_sdk_mcp_server,
     tool,
 )
+from saying import say
 
 from director_db_integrations.claude_agent import DirectorSessionStore
 
@@ -30,11 +30,6 @@ async def multiply(arguments):
         await asyncio.sleep(3600)
     text = str(arguments["one"] * arguments["other"])
     return {"content": [{"type": "text", "text": text}]}
-
-
-def say(value):
-    # In one write: print() has two, and tools of one step say something at once.
-    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 def command():

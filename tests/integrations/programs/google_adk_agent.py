@@ -6,7 +6,6 @@ can, with keys of the states that all writers share. All print lines of JSON.
 """
 
 import asyncio
-import json
 import sys
 
 from google.adk.agents import LlmAgent
@@ -16,6 +15,7 @@ from google.adk.runners import Runner
 from google.adk.tools import ToolContext
 from google.genai import types
 from pydantic import Field
+from saying import say
 
 from director_db_integrations.google_adk import DirectorSessionService
 
@@ -32,11 +32,6 @@ def multiply(one: int, other: int, tool_context: ToolContext) -> int:
     state["last"] = state["app:last"] = state["temp:last"] = one * other
     state["user:count"] = state.get("user:count", 0) + 1
     return one * other
-
-
-def say(value):
-    # In one write: print() has two, and tools of one step say something at once.
-    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 class ScriptedModel(BaseLlm):

@@ -5,7 +5,6 @@ goes on, with coroutines. Both print lines of JSON.
 """
 
 import asyncio
-import json
 import sys
 import warnings
 
@@ -14,6 +13,7 @@ from langchain_core.messages import AIMessage, messages_to_dict
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_core.tools import tool
+from saying import say
 
 from director_db_integrations.langchain import DirectorChatMessageHistory
 
@@ -27,11 +27,6 @@ def multiply(one: int, other: int) -> int:
         say("hanging")
         sys.stdin.read()
     return one * other
-
-
-def say(value):
-    # In one write: print() has two, and tools of one step say something at once.
-    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 def multiplying(call_id, **arguments):

@@ -5,7 +5,6 @@ killed there; ``second`` goes on. Both print lines of JSON.
 """
 
 import asyncio
-import json
 import sys
 from typing import Annotated, TypedDict
 
@@ -14,6 +13,7 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Send
+from saying import say
 
 from director_db_integrations.langgraph import DirectorSaver
 
@@ -22,11 +22,6 @@ CONFIG = {"configurable": {"thread_id": "t1"}}
 
 class State(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
-
-
-def say(value):
-    # In one write: print() has two, and tools of one step say something at once.
-    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 def calling(number, *arguments):

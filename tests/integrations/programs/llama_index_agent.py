@@ -5,7 +5,6 @@ goes on. Both print lines of JSON.
 """
 
 import asyncio
-import json
 import sys
 
 from llama_index.core.agent.workflow import FunctionAgent
@@ -13,6 +12,7 @@ from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.llms import ChatMessage
 from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.core.memory import Memory
+from saying import say
 
 from director_db_integrations.llama_index import DirectorMemoryStore
 
@@ -23,11 +23,6 @@ async def multiply(one: int, other: int) -> int:
         say("hanging")
         await asyncio.sleep(3600)
     return one * other
-
-
-def say(value):
-    # In one write: print() has two, and tools of one step say something at once.
-    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 def multiplying(call_id, **arguments):

@@ -5,12 +5,12 @@ goes on. Both print lines of JSON.
 """
 
 import asyncio
-import json
 import sys
 
 from agents import Agent, Runner, function_tool
 from agents.testing import ScriptedModel, assistant_message, function_call
 from openai.types.responses import ResponseReasoningItem
+from saying import say
 
 from director_db_integrations.openai_agents import DirectorSession
 
@@ -22,11 +22,6 @@ def multiply(one: int, other: int) -> int:
         say("hanging")
         sys.stdin.read()
     return one * other
-
-
-def say(value):
-    # In one write: print() has two, and tools of one step say something at once.
-    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 def multiplying(call_id, **arguments):

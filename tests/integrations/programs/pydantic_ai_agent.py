@@ -7,7 +7,6 @@ processes that save the same conversation.
 """
 
 import asyncio
-import json
 import sys
 
 from pydantic_ai import (
@@ -23,6 +22,7 @@ from pydantic_ai import (
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import ConversationConflict
 from pydantic_ai.models.function import FunctionModel
+from saying import say
 
 from director_db_integrations.pydantic_ai import DirectorConversationStore
 
@@ -36,11 +36,6 @@ SCRIPTS = {
     "second": [TextPart("Paid.")],
 }
 script = SCRIPTS.get(sys.argv[1], [])
-
-
-def say(value):
-    # In one write: print() has two, and tools of one step say something at once.
-    print(json.dumps(value) + "\n", end="", flush=True)
 
 
 def answer(messages, _):
