@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import math
 import random
 import sys
 import tempfile
@@ -175,8 +176,13 @@ async def soak(db, *, coroutines, seconds, disturbances=()):
 
     began = time.monotonic()
     ticking = asyncio.create_task(tick())
-    tasks = [asyncio.create_task(stream.run(db, began + seconds)) for stream in streams]
     victims = chance.sample(range(coroutines), coroutines // 10)
+    # On a busy machine a victim's own end might come before it is cancelled.
+    untils = [math.inf if n in victims else began + seconds for n in range(coroutines)]
+    tasks = [
+        asyncio.create_task(stream.run(db, until))
+        for stream, until in zip(streams, untils, strict=True)
+    ]
     await asyncio.gather(disturb(), *(cancel(streams[n], tasks[n]) for n in victims))
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     took = time.monotonic() - began
