@@ -83,7 +83,7 @@ def test_a_refusal_needs_no_repr_of_what_it_refuses(db, cursor):
 
 
 def test_lists_that_hold_one_another_without_end_are_refused(db):
-    value = ["x"]
+    value = ["x" * 100]
     for _ in range(100):
         value = [value] * 1000
     with pytest.raises(InvalidRecordError, match="64 MiB"):

@@ -153,6 +153,7 @@ class Cluster(ThrowAwayServer):
         """End it at once and remove all that it left; nothing happens in a forked child."""
         if not self._folder.is_ours:
             return
+        self._hang_up()
         if self._process is not None:
             self.thaw()  # A process that is held ends of nothing but SIGKILL.
             self._process.send_signal(signal.SIGQUIT)

@@ -180,6 +180,7 @@ class ContainerServer(ThrowAwayServer):
         """Remove the container and its files; nothing happens in a forked child."""
         if self._process != os.getpid():
             return
+        self._hang_up()
         self._remove()
         self._api.close()
         if self._folder is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple, Self
 
 from director_db_conformance.dsn import parts, replace
@@ -100,6 +101,8 @@ class PostgresServer:
         self._owner_dsn = owner_dsn or dsn
         self._created: set[str] = set()
         self._emptied: list[str] = []
+        self._lock = threading.Lock()
+        self._kept: psycopg.Connection | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
@@ -173,9 +176,9 @@ class PostgresServer:
         import psycopg  # noqa: PLC0415 - an extra
 
         try:
-            self.end_connections(database)
             dsn = replace(self.dsn, dbname=database.name)
             with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
+                connection.execute(_END_CONNECTIONS, (database.name,))
                 connection.execute(_EMPTY)
                 is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         except psycopg.Error:
@@ -191,8 +194,7 @@ class PostgresServer:
 
     def end_connections(self, database: Database) -> None:
         """Do as `cut`, in the plainest way, and return when they have ended."""
-        with self.connect() as connection:
-            connection.execute(_END_CONNECTIONS, (database.name,))
+        self._execute(_END_CONNECTIONS, (database.name,))
 
     def stop(self) -> None:
         """Stop it in order: no new connections, transactions in progress rolled back."""
@@ -223,20 +225,44 @@ class PostgresServer:
         """Give it up: drop the databases that are left and whatever was made for the tests."""
         for name in list(self._created):
             self.drop_database(Database(name, ""))
+        self._hang_up()
 
     def connect(self) -> psycopg.Connection:
         """Connect as the account that may create databases, in autocommit mode."""
         import psycopg  # noqa: PLC0415 - an extra
 
-        # A connection for each task: one that is kept would not survive the restarts.
         return psycopg.connect(self.dsn, autocommit=True, connect_timeout=10)
 
     def _administer(self, statement: LiteralString, **names: str) -> None:
         from psycopg import sql  # noqa: PLC0415 - an extra
 
         identifiers = {key: sql.Identifier(value) for key, value in names.items()}
-        with self.connect() as connection:
-            connection.execute(sql.SQL(statement).format(**identifiers))
+        self._execute(sql.SQL(statement).format(**identifiers))
+
+    def _execute(
+        self, statement: LiteralString | psycopg.sql.Composed, parameters: tuple[str, ...] = ()
+    ) -> None:
+        """Run a statement on a connection that is kept; a new one costs more than most of them."""
+        import psycopg  # noqa: PLC0415 - an extra
+
+        with self._lock:
+            if self._kept is not None:
+                try:
+                    self._kept.execute(statement, parameters)
+                except psycopg.OperationalError:
+                    if not self._kept.broken:
+                        raise
+                else:
+                    return
+            # The first one, or a restart has ended the last.
+            self._kept = self.connect()
+            self._kept.execute(statement, parameters)
+
+    def _hang_up(self) -> None:
+        """Close the connection that is kept."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _immovable(self) -> RuntimeError:
         return RuntimeError(
