@@ -13,7 +13,8 @@ READY := $(VENV)/.ready
 DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrations
 
 # The frameworks of integrations/ are 600 MB, and bound versions of what the others use: they have an
-# environment of their own. Their own stores in SQL, which are imported, need SQLAlchemy.
+# environment of their own. Their own stores in SQL, which are imported, need SQLAlchemy, and
+# LangChain's is a package of its own.
 INTEGRATIONS_VENV := .venv-integrations
 INTEGRATIONS_BIN := $(INTEGRATIONS_VENV)/bin
 INTEGRATIONS_READY := $(INTEGRATIONS_VENV)/.ready
@@ -130,7 +131,7 @@ $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 	$(INTEGRATIONS_BIN)/python $(NEW_PIP)
 	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) \
 		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist \
-		aiosqlite "sqlalchemy[asyncio]" $(DISTS)[all]
+		aiosqlite "sqlalchemy[asyncio]" langchain-community $(DISTS)[all]
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.

@@ -83,9 +83,15 @@ def test_another_package_may_bring_a_source(director_db, environment, tmp_path):
 def test_what_is_missing_is_said(director_db, monkeypatch, capsys, tmp_path):
     done = director_db("import", "--from", "other", "sqlite:///old.db")
     assert (2, "") == (done.returncode, done.stdout)
-    assert done.stderr.startswith(
-        "Error: There is no source other; there are google-adk, openai-ag"
-    )
+    assert (
+        "Error: There is no source other; there are google-adk, langchain, llama-index, "
+        "openai-agents.\n"
+    ) == done.stderr
+    for name in ("langchain", "llama-index"):  # What is in their tables, only they can read.
+        done = director_db("import", "--from", name, "sqlite:///old.db")
+        assert (2, "") == (done.returncode, done.stdout)
+        assert done.stderr.startswith(f"Error: The source {name} cannot be loaded: ")
+        assert f'pip install "director-db-integrations[{name}]"' in done.stderr
     done = director_db("import", "sqlite:///old.db")
     assert "Error: Missing option '--from'. See: director-db import --help\n" == done.stderr
     monkeypatch.setattr(metadata, "entry_points", lambda **_: [])

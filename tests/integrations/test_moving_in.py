@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import warnings
 from contextlib import closing
+from operator import methodcaller
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -27,14 +29,26 @@ from google.adk.sessions import DatabaseSessionService
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.sessions.schemas import v0
 from google.genai import types
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, ToolMessage
+from llama_index.core.base.llms.types import ImageBlock, TextBlock, ThinkingBlock, ToolCallBlock
+from llama_index.core.llms import ChatMessage as IndexMessage
+from llama_index.core.storage.chat_store.base_db import MessageStatus
+from llama_index.core.storage.chat_store.sql import SQLAlchemyChatStore
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from director_db import BackendUnavailableError, load_db
 from director_db.cli import main
 from director_db_integrations.google_adk import DirectorSessionService
+from director_db_integrations.langchain import DirectorChatMessageHistory
+from director_db_integrations.llama_index import DirectorMemoryStore
 from director_db_integrations.moving_in.old_tables import old_tables
 from director_db_integrations.openai_agents import DirectorSession
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # It says that it is not maintained.
+    from langchain_community.chat_message_histories import SQLChatMessageHistory
 
 PROGRAMS = Path(__file__).parent / "programs"
 COMMAND = Path(sys.executable).with_name("director-db")
@@ -143,19 +157,208 @@ def got(name, db=None):
     return asyncio.run(DirectorSession(name, db).get_items())
 
 
-def test_items_of_sqlalchemy_sessions_are_read_as_they_were(old, db, run):
-    first = asyncio.run(alchemy_session(old, "s1", *ITEMS))
-    second = asyncio.run(alchemy_session(old, "s/2 ü", said("other")))
-    asyncio.run(alchemy_session(old, "s1", said("later")))
-    assert (0, counts(2, 8, 8), []) == run("openai-agents", old)
-    assert json.dumps([*first, said("later")]) == json.dumps(got("s1"))
-    assert second == got("s/2 ü")
-    assert {"framework": "openai-agents"} == db.get_session("s1")["metadata"]
+class OpenAIAgents:
+    """A framework's own store whose messages have a row each, and ours.
+
+    Attributes:
+        source: its name.
+        table: the table of the messages.
+        column: that of their texts.
+        messages: some, in their variety.
+        wrong: texts that are none of its messages, and how it is said.
+    """
+
+    source = "openai-agents"
+    table, column = "agent_messages", "message_data"
+    messages = ITEMS
+    wrong = (
+        ('{"role": "user", "content": NaN}', "content.content: nan has no form in JSON"),
+        ("[1]", "message_data: a dict, as the SDK's items are, not list"),
+    )
+
+    said = staticmethod(said)
+    got = staticmethod(got)
+
+    def named(self, message):
+        """Return the id that the framework has given a message."""
+        return message.get("id", "")
+
+    def made(self, old, name, *messages):
+        """Store messages as the framework does, and return what it reads."""
+        return asyncio.run(alchemy_session(old, name, *messages))
+
+    def add(self, name, *messages):
+        """Store messages in director-db."""
+        asyncio.run(DirectorSession(name).add_items([*messages]))
+
+
+class LangChain:
+    """The same of LangChain."""
+
+    source = "langchain"
+    table = "message_store"
+    column = "message"
+    messages = (
+        HumanMessage(["Grüße \ud83d \x00", {"type": "image_url", "image_url": {"url": "data:"}}]),
+        AIMessage(
+            [
+                {"type": "thinking", "thinking": "…", "signature": "é=="},
+                {"type": "text", "text": ""},
+            ],
+            id="run-1",
+            tool_calls=[{"name": "f", "args": {"b": 1, "a": 2.0}, "id": "c", "type": "tool_call"}],
+            usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
+            additional_kwargs={"z": [1, 1.0, -0.0, 1e16, None, True], "a": {}},
+        ),
+        ToolMessage("2", tool_call_id="c", status="error", artifact={"rows": [1]}),
+        ChatMessage("no", role="critic", id="msg_1"),
+        ChatMessage("no", role="critic", id="msg_1"),
+    )
+    wrong = (
+        (
+            '{"type": "human", "data": {"content": [{"a": NaN}], "type": "human"}}',
+            "content.data.content[0].a: nan has no form in JSON",
+        ),
+        (
+            '{"type": "robot", "data": {}}',
+            "message: LangChain cannot read it: ValueError('Got unexpected message type: robot')",
+        ),
+        ('{"type": "human"}', "message: LangChain cannot read it: KeyError('data')"),
+        ("[1]", "message: LangChain cannot read it: TypeError("),
+        ('{"type": "ai", "data": {"content": 1}}', "message: LangChain cannot read it: 2 valid"),
+    )
+
+    said = HumanMessage
+
+    def named(self, message):
+        return message.id or ""
+
+    def made(self, old, name, *messages):
+        engine = create_engine(old.alchemy.replace("+aiosqlite", ""))
+        history = SQLChatMessageHistory(name, connection=engine)
+        history.add_messages(messages)
+        found = history.messages
+        engine.dispose()
+        return found
+
+    def add(self, name, *messages):
+        DirectorChatMessageHistory(name).add_messages(messages)
+
+    def got(self, name):
+        return DirectorChatMessageHistory(name).messages
+
+
+class LlamaIndex:
+    """The same of LlamaIndex."""
+
+    source = "llama-index"
+    table = "llama_index_memory"
+    column = "data"
+    messages = (
+        IndexMessage("Grüße \ud83d \x00", role="system"),
+        IndexMessage(role="user", blocks=[ImageBlock(image=b"\x89PNG\r\n\x1a\n00")]),
+        IndexMessage(
+            role="assistant",
+            blocks=[
+                ThinkingBlock(content="…", additional_information={"signature": "é=="}),
+                TextBlock(text="x"),
+                ToolCallBlock(tool_call_id="c", tool_name="f", tool_kwargs={"b": 1, "a": 2.0}),
+            ],
+            additional_kwargs={"z": [1, 1.0, -0.0, 1e16, None, True], "a": {}},
+        ),
+        IndexMessage("2", role="tool", additional_kwargs={"tool_call_id": "c"}),
+        IndexMessage("2", role="tool", additional_kwargs={"tool_call_id": "c"}),
+    )
+    wrong = (
+        (
+            '{"role": "user", "additional_kwargs": {"a": NaN}, "blocks": []}',
+            "content.additional_kwargs.a: nan has no form in JSON",
+        ),
+        ('{"role": "robot", "blocks": []}', "data: LlamaIndex cannot read it: 1 validation error"),
+        # What such a column of SQLite makes a number of.
+        ("5", "data: a text of JSON, not int"),
+        ("[1]", "data: LlamaIndex cannot read it: 1 validation error for ChatMessage Input should"),
+    )
+
+    said = IndexMessage
+
+    def named(self, _message):
+        return ""
+
+    def made(self, old, name, *messages):
+        async def add(store):
+            if messages:
+                await store.add_messages(name, messages)
+
+        return asyncio.run(chat_store(old, add, name))
+
+    def add(self, name, *messages):
+        asyncio.run(DirectorMemoryStore().add_messages(name, messages))
+
+    def got(self, name):
+        return asyncio.run(DirectorMemoryStore().get_messages(name))
+
+
+async def chat_store(old, call, key, status=MessageStatus.ACTIVE):
+    engine = create_async_engine(old.alchemy)
+    store = SQLAlchemyChatStore(LlamaIndex.table, async_engine=engine)
+    await call(store)
+    found = await store.get_messages(key, status)
+    await engine.dispose()
+    return found
+
+
+KINDS = {kind.source: kind() for kind in (OpenAIAgents, LangChain, LlamaIndex)}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    """A framework whose messages have a row each."""
+    return KINDS[request.param]
+
+
+# Where processes are started: not all with all.
+in_processes = pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("openai-agents", "sqlite"),
+        ("openai-agents", "postgres"),
+        ("langchain", "postgres"),
+        ("llama-index", "sqlite"),
+    ],
+    indirect=True,
+)
+
+
+def rows(db, name):
+    """What a session has from outside, but for the ids and the times."""
+    own = {"session_id", "msg_id", "created_at", "updated_at"}
+    return [
+        {key: value for key, value in row.items() if key not in own}
+        for row in db.get_conversations(name)
+    ]
+
+
+def test_messages_are_read_as_they_were(kind, old, db, run):
+    first = kind.made(old, "s1", *kind.messages)
+    second = kind.made(old, "s/2 ü", kind.said("other"))
+    kind.made(old, "s1", kind.said("later"))
+    number = len(kind.messages) + 2
+    assert (0, counts(2, number, number), []) == run(kind.source, old)
+    expected = [*first, kind.said("later")]
+    assert expected == kind.got("s1")
+    # The keys of dicts and the types of numbers too.
+    assert repr(expected) == repr(kind.got("s1"))
+    assert second == kind.got("s/2 ü")
+    # From outside they are what the integration would have stored.
+    assert {"framework": kind.source} == db.get_session("s1")["metadata"]
     names = [row["msg_id"].rpartition(":")[0] for row in db.get_conversations("s1")]
-    assert ["", "rs_1", "", "", "msg_1", "msg_1", ""] == names
+    assert [kind.named(message) for message in expected] == names
+    kind.add("stored here", *expected)
+    assert rows(db, "stored here") == rows(db, "s1")
     # And the application goes on.
-    asyncio.run(DirectorSession("s1").add_items([said("on")]))
-    assert [*first, said("later"), said("on")] == got("s1")
+    kind.add("s1", kind.said("on"))
+    assert [*expected, kind.said("on")] == kind.got("s1")
 
 
 def test_items_of_sqlite_sessions_are_read_as_they_were(old_file, db, run):
@@ -214,57 +417,59 @@ def test_times_of_a_server_elsewhere_are_kept(old_postgres, settings, db, run):
     assert before <= db.get_session("s1")["created_at"] <= after
 
 
-def test_again_it_stores_what_is_new_and_leaves_what_is_there(old, db, run):
-    asyncio.run(alchemy_session(old, "s1", *ITEMS))
-    assert (0, counts(1, 6, 6), []) == run("openai-agents", old)
-    first = db.get_conversations("s1")[0]
-    db.add_or_update_msgs_to_conv("s1", [first | {"content": "written since"}])
+def test_again_it_stores_what_is_new_and_leaves_what_is_there(kind, old, db, run):
+    first = kind.made(old, "s1", *kind.messages)
+    number = len(first)
+    assert (0, counts(1, number, number), []) == run(kind.source, old)
+    changed = {"status": "written since", "revision": None}
+    db.add_or_update_msgs_to_conv("s1", [db.get_conversations("s1")[0] | changed])
     db.update_session("s1", metadata={"mine": 1}, updated_at=5)
-    asyncio.run(DirectorSession("s1").add_items([said("new here")]))
+    kind.add("s1", kind.said("new here"))
     stored = db.get_session("s1"), db.get_conversations("s1")
-    assert (0, counts(1, 6, 0, 6), []) == run("openai-agents", old)
+    assert "written since" == stored[1][0]["status"]
+    assert (0, counts(1, number, 0, number), []) == run(kind.source, old)
     assert stored == (db.get_session("s1"), db.get_conversations("s1"))
-    asyncio.run(alchemy_session(old, "s1", said("new there")))
-    assert (0, counts(1, 7, 1, 6), []) == run("openai-agents", old)
-    assert [*stored[1], said("new there")] == [
-        *db.get_conversations("s1")[:-1],
-        db.get_conversations("s1")[-1]["content"],
-    ]
+    kind.made(old, "s1", kind.said("new there"))
+    assert (0, counts(1, number + 1, 1, number), []) == run(kind.source, old)
+    assert stored[1] == db.get_conversations("s1")[:-1]
+    assert [*first, kind.said("new here"), kind.said("new there")] == kind.got("s1")
 
 
-def test_sessions_of_one_id_from_two_databases_lose_nothing(tmp_path, db, run):
+def test_sessions_of_one_id_from_two_databases_lose_nothing(kind, tmp_path, db, run):
     for name in ("a", "b"):
         old = in_file(tmp_path / f"{name}.db")
-        sqlite_session(old, "s1", said(name))
-        assert (0, counts(1, 1, 1), []) == run("openai-agents", old)
-    assert [said("a"), said("b")] == got("s1")
+        kind.made(old, "s1", kind.said(name))
+        assert (0, counts(1, 1, 1), []) == run(kind.source, old)
+    assert [kind.said("a"), kind.said("b")] == kind.got("s1")
 
 
 @pytest.fixture
-def long(old_file):
-    """Two sessions of 2,500 items."""
-    items = [said(f"{number}") for number in range(2500)]
+def long(kind, old_file):
+    """Two sessions of 2,500 messages."""
+    messages = [kind.said(f"{number}") for number in range(2500)]
     for name in ("s1", "s2"):
-        sqlite_session(old_file, name, *items)
-    return items
+        kind.made(old_file, name, *messages)
+    return messages
 
 
-def test_killed_in_the_middle_it_goes_on(old_file, long, settings, db, run):
+@in_processes
+def test_killed_in_the_middle_it_goes_on(kind, old_file, long, settings, db, run):
     killed = subprocess.run(
-        [sys.executable, PROGRAMS / "killed_import.py", "--from", "openai-agents", old_file.url],
+        [sys.executable, PROGRAMS / "killed_import.py", "--from", kind.source, old_file.url],
         env=os.environ | settings,
         check=False,
     )
     assert -9 == killed.returncode
-    assert long[:1500] == got("s1")
-    assert (0, counts(2, 5000, 3500, 1500), []) == run("openai-agents", old_file)
-    assert long == got("s1") == got("s2")
+    assert long[:1500] == kind.got("s1")
+    assert (0, counts(2, 5000, 3500, 1500), []) == run(kind.source, old_file)
+    assert long == kind.got("s1") == kind.got("s2")
 
 
-def test_two_at_once_store_each_message_once(old_file, long, settings, db):
+@in_processes
+def test_two_at_once_store_each_message_once(kind, old_file, long, settings, db):
     both = [
         subprocess.Popen(
-            [COMMAND, "import", "--from", "openai-agents", old_file.url],
+            [COMMAND, "import", "--from", kind.source, old_file.url],
             env=os.environ | settings,
             stdout=subprocess.PIPE,
             text=True,
@@ -280,33 +485,37 @@ def test_two_at_once_store_each_message_once(old_file, long, settings, db):
         if "stored" in line
     ]
     assert 5000 == sum(stored)
-    assert long == got("s1") == got("s2")
+    assert long == kind.got("s1") == kind.got("s2")
 
 
-def test_what_cannot_be_imported_is_named_and_the_rest_is(old_file, db, run):
-    sqlite_session(old_file, "s1", *[said(f"{number}") for number in range(8)])
-    sqlite_session(old_file, "x" * 256, said("nowhere"))
-    for number, data in enumerate(
-        ["not JSON", '{"role": "user", "content": NaN}', "[1]", b"\xff\xfe", "[" * 100_000], 2
-    ):
-        old_file.execute(f"UPDATE agent_messages SET message_data = ? WHERE id = {number}", data)
-    status, found, lines = run("openai-agents", old_file)
-    assert (1, counts(2, 9, 3, 0, 7)) == (status, found)
-    assert [said("0"), said("6"), said("7")] == got("s1")
-    parts = [line.partition(" of session 's1': ") for line in lines if "'s1'" in line]
-    named = {place: reason for place, _, reason in parts}
-    reasons = [named[f"Refused: agent_messages id={number}"] for number in range(2, 7)]
-    assert reasons[0].startswith("message_data: not JSON (Expecting value")
-    assert reasons[1].startswith("content.content: ")
-    assert reasons[2] == "message_data: a dict, as the SDK's items are, not list"
-    assert reasons[3] == "message_data: not UTF-8"
-    assert reasons[4].startswith("message_data: not JSON (")
-    # The session, and its message.
+def test_what_cannot_be_imported_is_named_and_the_rest_is(kind, old_file, db, run):
+    wrong = [
+        ("not JSON", f"{kind.column}: not JSON (Expecting value"),
+        (b"\xff\xfe", f"{kind.column}: not UTF-8"),
+        ("[" * 100_000, f"{kind.column}: not JSON ("),
+        *kind.wrong,
+    ]
+    right = [kind.said("first"), kind.said("last"), kind.said("of all")]
+    kind.made(old_file, "s1", right[0], *[kind.said("")] * len(wrong), *right[1:])
+    kind.made(old_file, "x" * 256, kind.said("nowhere"))
+    for number, (text, _) in enumerate(wrong, 2):
+        old_file.execute(f"UPDATE {kind.table} SET {kind.column} = ? WHERE id = {number}", text)
+    status, found, lines = run(kind.source, old_file)
+    # The session whose id is none, and its message.
+    refused = len(wrong) + 2
+    assert (1, counts(2, refused + 2, 3, 0, refused)) == (status, found)
+    assert refused == len(lines)
+    assert right == kind.got("s1")
+    for number, (_, reason) in enumerate(wrong, 2):
+        place = f"Refused: {kind.table} id={number} of session 's1': "
+        assert 1 == sum(line.startswith(f"{place}{reason}") for line in lines), place
     assert 2 == sum("xxx" in line and "session_id: " in line for line in lines)
     # The same with nothing written.
-    dry = run("openai-agents", old_file, "--dry-run", "--db", "sqlite:///none.db")
-    assert (1, lines) == (dry[0], dry[2])
-    assert {"sessions": 2, "messages read": 9, "that can be stored": 3, "rows refused": 7} == dry[1]
+    dry = run(kind.source, old_file, "--dry-run", "--db", "sqlite:///none.db")
+    assert (1, sorted(lines)) == (dry[0], sorted(dry[2]))
+    del found["already there"]
+    found["that can be stored"] = found.pop("stored")
+    assert found == dry[1]
     assert not Path("none.db").exists()
 
 
@@ -327,55 +536,58 @@ def digest(folder):
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
-def test_the_old_file_is_untouched(tmp_path, db, run):
+def test_the_old_file_is_untouched(kind, tmp_path, db, run):
     folder = tmp_path / "old"
     folder.mkdir()
     old = in_file(folder / "old.db")
-    sqlite_session(old, "s1", *ITEMS)
+    kind.made(old, "s1", *kind.messages)
+    old.execute("PRAGMA journal_mode = WAL")
+    number = len(kind.messages)
     # What its application has not yet brought into the file is read as well, and left there.
     with closing(sqlite3.connect(folder / "old.db")) as alive:
-        alive.execute("INSERT INTO agent_messages (session_id, message_data) VALUES ('s1', '{}')")
+        alive.execute(f"DELETE FROM {kind.table} WHERE id = {number}")
         alive.commit()
         before = digest(folder)
         assert {"old.db", "old.db-wal"} == before.keys()
-        assert (0, counts(1, 7, 7), []) == run("openai-agents", old)
+        assert (0, counts(1, number - 1, number - 1), []) == run(kind.source, old)
         assert before == digest(folder)
     with (
         old_tables(old.url, {}) as tables,
         pytest.raises(BackendUnavailableError, match="readonly"),
     ):
-        [*tables.rows("DELETE FROM agent_messages RETURNING id")]
+        [*tables.rows(f"DELETE FROM {kind.table} RETURNING id")]
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
-def test_the_old_tables_of_a_server_are_untouched(old_postgres, db, run):
-    asyncio.run(alchemy_session(old_postgres, "s1", *ITEMS))
-    asking = "SELECT xmin::text, m.* FROM agent_messages m ORDER BY id"
+def test_the_old_tables_of_a_server_are_untouched(kind, old_postgres, db, run):
+    kind.made(old_postgres, "s1", *kind.messages)
+    asking = f"SELECT xmin::text, m::text FROM {kind.table} m ORDER BY id"
     before = old_postgres.execute(asking)
-    assert 0 == run("openai-agents", old_postgres)[0]
+    assert len(kind.messages) == len(before)
+    assert 0 == run(kind.source, old_postgres)[0]
     assert before == old_postgres.execute(asking)
     with (
         pytest.raises(BackendUnavailableError, match="read-only transaction"),
         old_tables(old_postgres.url, {}) as tables,
     ):
-        tables._connection.execute("DELETE FROM agent_messages")
+        tables._connection.execute(f"DELETE FROM {kind.table}")
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
-def test_the_old_tables_may_be_in_the_same_file(tmp_path, db, run):
+def test_the_old_tables_may_be_in_the_same_file(kind, tmp_path, db, run):
     old = in_file(tmp_path / "director.db")
-    first = sqlite_session(old, "s1", *[said(f"{number}") for number in range(500)])
-    old.execute("PRAGMA journal_mode = DELETE")  # To change that, nobody else may be reading.
-    assert (0, counts(1, 500, 500), []) == run("openai-agents", old)
-    assert first == got("s1") == sqlite_session(old, "s1")
+    first = kind.made(old, "s1", *[kind.said(f"{number}") for number in range(500)])
+    assert (0, counts(1, 500, 500), []) == run(kind.source, old)
+    assert first == kind.got("s1") == kind.made(old, "s1")
 
 
-def test_tables_may_have_other_names(old, db, run):
-    asyncio.run(alchemy_session(old, "s1", *ITEMS))
-    old.execute('ALTER TABLE agent_messages RENAME TO "my ""items"""')
-    names = ("--table", 'agent_messages=my "items"')
-    assert (0, counts(1, 6, 6), []) == run("openai-agents", old, *names)
-    assert 6 == len(got("s1"))
+def test_tables_may_have_other_names(kind, old, db, run):
+    kind.made(old, "s1", *kind.messages)
+    old.execute(f'ALTER TABLE {kind.table} RENAME TO "my ""items"""')
+    names = ("--table", f'{kind.table}=my "items"')
+    number = len(kind.messages)
+    assert (0, counts(1, number, number), []) == run(kind.source, old, *names)
+    assert number == len(kind.got("s1"))
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
@@ -387,6 +599,12 @@ def test_what_is_wrong_is_said_and_nothing_is_written(old_file, old_postgres, tm
         (("other", old_file.url), "There is no source other; there are .*openai-agents"),
         (("google-adk", old_file.url), "has no table sessions. It has: agent_messages, agent_ses"),
         (("google-adk", old_postgres.url), "has no table sessions. It has: none"),
+        (("langchain", old_file.url), "has no table message_store. .* --table message_store=NAME"),
+        (("llama-index", old_file.url), "has no table llama_index_memory. It has: agent_messages"),
+        (
+            ("llama-index", old_file.url, "--table", "llama_index_memory=agent_messages"),
+            "agent_messages .* has no column key, timestamp, status, data",
+        ),
         (
             (*url, "--table", "agent_messages=agent_sessions"),
             "agent_sessions .* has no column id, m",
@@ -431,6 +649,43 @@ def test_memory_is_bounded(old_file, run):
         tracemalloc.stop()
     assert 2001 == found["that can be stored"]
     assert peak < 60_000_000  # Of more than 100 MB.
+
+
+def test_messages_of_llama_index_keep_their_status_and_times(old, db, run):
+    async def moved():
+        store = DirectorMemoryStore()
+        return [await store.get_messages("k1", status) for status in (*MessageStatus, None)]
+
+    def archived(number, status=None):
+        archive = methodcaller("archive_oldest_messages", "k1", number)
+        return asyncio.run(chat_store(old, archive, "k1", status))
+
+    kind = KINDS["llama-index"]
+    kind.made(old, "k1", *[kind.said(f"{number}") for number in range(4)])
+    kind.made(old, "k2", kind.said("of another status"))
+    archived(2)
+    # Not the order of the ids, but that of the times; they are in nanoseconds.
+    later = "(9 - id) * CAST(1500000000 AS bigint)"
+    old.execute(f"UPDATE {kind.table} SET timestamp = 1735787041000000000 + {later}")
+    expected = [archived(0, status) for status in (*MessageStatus, None)]
+    assert [2, 2, 4] == [len(messages) for messages in expected]
+    old.execute(f"UPDATE {kind.table} SET status = 'robot' WHERE key = 'k2'")
+    status, found, (line,) = run("llama-index", old)
+    assert (1, counts(2, 5, 4, 0, 1)) == (status, found)
+    assert (
+        "Refused: llama_index_memory id=5 of session 'k2': status: LlamaIndex cannot read it: "
+        "ValueError(\"'robot' is not a valid MessageStatus\")"
+    ) == line
+    assert expected == asyncio.run(moved())
+    times = [1735787041 + each for each in (7, 9, 10, 12)]
+    stored = db.get_conversations("k1")
+    assert times == [row["created_at"] for row in stored] == [row["updated_at"] for row in stored]
+    session = db.get_session("k1")
+    assert [times[0], times[-1]] == [session["created_at"], session["updated_at"]]
+    # What it has archived since is left as it is here.
+    archived(1)
+    assert counts(2, 5, 0, 4, 1) == run("llama-index", old)[1]
+    assert expected == asyncio.run(moved())
 
 
 def said_to_adk(number, **delta):

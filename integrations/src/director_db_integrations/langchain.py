@@ -146,20 +146,33 @@ class DirectorChatMessageHistory(BaseChatMessageHistory):
         return [_restored(each) for each in stored]
 
     def _add(self, messages: Sequence[BaseMessage]) -> Steps:
-        rows = [_row(message, f"messages[{number}]") for number, message in enumerate(messages)]
+        rows = [
+            message_row(message, f"messages[{number}]") for number, message in enumerate(messages)
+        ]
         if rows:
             yield from store(self.session_id, rows, METADATA, known=self._known)
             self._known = True
 
 
-def _row(message: BaseMessage, path: str) -> dict[str, Any]:
+def message_row(message: BaseMessage, path: str, of: str | None = None) -> dict[str, Any]:
+    """Return the message that one of LangChain is stored as.
+
+    Args:
+        message: LangChain's.
+        path: where it is, for the error.
+        of: what gives it the same id each time; None is for a new one.
+
+    Raises:
+        InvalidRecordError: it is of a class that is not LangChain's own.
+    """
     kind = getattr(message, "type", None)
     if not isinstance(kind, str) or type(message) is not CLASSES.get(kind):
         wanted = f"a message of LangChain's own classes, not {type(message).__name__}"
         raise InvalidRecordError(path, wanted)
     # Not `model_dump()`: it makes a dict of any model within, which comes back as a dict then.
     data = dict(message)
-    stored = row(unique_id(message.id), kind, {"type": kind, "data": data}) | {"conv_id": CONV_ID}
+    stored = row(unique_id(message.id, of), kind, {"type": kind, "data": data})
+    stored["conv_id"] = CONV_ID
     artifact: Any = data.get("artifact")
     if type(artifact) is Document:
         data["artifact"] = dict(artifact)

@@ -304,7 +304,7 @@ class _Keys:
         *,
         replacing: bool = False,
     ) -> Steps:
-        rows = [_row(message, status, f"messages[{at}]") for at, message in enumerate(messages)]
+        rows = [message_row(each, status, f"messages[{at}]") for at, each in enumerate(messages)]
         known = key in self._found
         try:
             yield from store(key, rows, METADATA, known=known, replacing=replacing)
@@ -327,7 +327,20 @@ class _Keys:
             self._found.popitem(last=False)
 
 
-def _row(message: ChatMessage, status: MessageStatus, path: str) -> dict[str, Any]:
+def message_row(
+    message: ChatMessage, status: MessageStatus, path: str, of: str | None = None
+) -> dict[str, Any]:
+    """Return the message that one of LlamaIndex is stored as.
+
+    Args:
+        message: LlamaIndex's.
+        status: whether it is archived.
+        path: where it is, for the error.
+        of: what gives it the same id each time; None is for a new one.
+
+    Raises:
+        InvalidRecordError: it would not come back as LlamaIndex writes it.
+    """
     if type(message) is not ChatMessage:
         wanted = f"a ChatMessage of LlamaIndex, not {type(message).__name__}"
         raise InvalidRecordError(path, wanted)
@@ -343,7 +356,7 @@ def _row(message: ChatMessage, status: MessageStatus, path: str) -> dict[str, An
         raise InvalidRecordError(path, f"LlamaIndex cannot write and read it: {error}") from error
     if not is_equal:
         raise InvalidRecordError(f"{path}.blocks", "LlamaIndex would read what it writes otherwise")
-    written = row(unique_id(), message.role.value, content)
+    written = row(unique_id(of=of), message.role.value, content)
     return written | {"conv_id": CONV_IDS[status], "revision": STORED}
 
 

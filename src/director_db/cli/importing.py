@@ -61,7 +61,7 @@ def _table_names(
     "source",
     required=True,
     metavar="SOURCE",
-    help="Whose tables: openai-agents or google-adk.",
+    help="Whose tables: openai-agents, google-adk, langchain or llama-index.",
 )
 @click.argument("url")
 @database_option
@@ -88,6 +88,8 @@ def import_(source: str, url: str, db: str | None, *, tables: dict[str, str], dr
     \b
       openai-agents  SQLiteSession, SQLAlchemySession
       google-adk     DatabaseSessionService
+      langchain      SQLChatMessageHistory; needs LangChain
+      llama-index    SQLAlchemyChatStore, also that of Memory; needs LlamaIndex
 
     Stop the old application first. Running it again, also after it was killed, goes on where it
     ended: a message that is there is left as it is. A row that cannot be imported is named with the

@@ -148,7 +148,7 @@ class _Session:
                 self._ask()
             return
         make = partial(self._message, number, event_id, invocation, time, data)
-        self._to.add(place, make, len(data or ""))
+        self._to.add(place, make, data)
 
     def end(self) -> None:
         self._ask()

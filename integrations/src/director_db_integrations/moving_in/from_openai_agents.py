@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db_integrations.moving_in.importing import Source, decoded, seconds
+from director_db_integrations.moving_in.importing import Source, decoded, move_messages, seconds
 from director_db_integrations.openai_items import FRAMEWORK, item_message
 
 if TYPE_CHECKING:
@@ -21,33 +21,19 @@ def _move(old: OldTables, to: Importing) -> None:
     times = f"{old.clock('s.created_at')}, {old.clock('s.updated_at')}"
     # Both classes make these tables; each reads what it has stored in an order of its own.
     by_time = "m.created_at, " if old.columns(_MESSAGES)["created_at"] else ""
-    session = None
     # Of messages whose session has no row, too: the SDK reads them all the same.
-    for session_id, created, updated, number, data, time in old.rows(
+    with_messages = old.rows(
         f"SELECT m.session_id, {times}, m.id, m.message_data, {old.clock('m.created_at')}"
         f" FROM {messages} m LEFT JOIN {sessions} s ON s.session_id = m.session_id"
         f" ORDER BY m.session_id, {by_time}m.id"
-    ):
-        if session is None or session[0] != session_id:
-            session = (session_id,)
-            _begin(to, session_id, created, updated)
-        make = partial(_message, number, data, time)
-        to.add(f"{_MESSAGES} id={number} of session {session_id!r}", make, len(data or ""))
-    for session_id, created, updated in old.rows(
+    )
+    without = old.rows(
         f"SELECT s.session_id, {times} FROM {sessions} s WHERE NOT EXISTS"
         f" (SELECT 1 FROM {messages} m WHERE m.session_id = s.session_id)"
-    ):
-        _begin(to, session_id, created, updated)
-
-
-def _begin(to: Importing, session_id: Any, created: int | None, updated: int | None) -> None:
-    to.begin(
-        session_id,
-        f"{_SESSIONS} session_id={session_id!r}",
-        created_at=seconds(created),
-        updated_at=seconds(updated if updated is not None else created),
-        metadata={"framework": FRAMEWORK},
     )
+    rows = chain(with_messages, without)
+    metadata = {"framework": FRAMEWORK}
+    move_messages(to, rows, f"{_SESSIONS} session_id", _MESSAGES, metadata, _message)
 
 
 def _message(number: int, data: Any, time: int | None) -> dict[str, Any]:

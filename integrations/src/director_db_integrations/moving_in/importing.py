@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db import ConfigurationError, InvalidRecordError
@@ -12,7 +16,7 @@ from director_db.records import Imported
 from director_db_integrations.moving_in.old_tables import old_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from director_db import BaseDB, Message
     from director_db_integrations.moving_in.old_tables import OldTables
@@ -81,13 +85,13 @@ class Importing:
         """Whether the session that has begun is refused."""
         return self._fault is not None
 
-    def add(self, place: str, make: Callable[[], dict[str, Any]], characters: int = 0) -> None:
+    def add(self, place: str, make: Callable[[], dict[str, Any]], text: object = None) -> None:
         """Store a message in the session that has begun, unless it is there.
 
         Args:
             place: where it is in the old tables.
             make: makes the message, or raises InvalidRecordError.
-            characters: about how long it is.
+            text: what it is made of, which says about how long it is.
         """
         self._read += 1
         try:
@@ -98,7 +102,7 @@ class Importing:
             self._note(place, error)
             return
         self._waiting.append((place, message | {"if_absent": True}))
-        self._characters += characters
+        self._characters += len(text) if isinstance(text, str | bytes) else 0
         if len(self._waiting) >= _MESSAGES or self._characters >= _CHARACTERS:
             self.flush()
 
@@ -191,6 +195,50 @@ class Source:
             importing = Importing(db, refuse)
             self._move(old, importing)
             return importing.done()
+
+
+def move_messages(
+    to: Importing,
+    rows: Iterable[tuple[Any, ...]],
+    session: str,
+    messages: str,
+    metadata: Mapping[str, Any],
+    make: Callable[..., dict[str, Any]],
+) -> None:
+    """Import messages that have a row each.
+
+    Args:
+        to: where they go.
+        rows: the id of the session, when it was created and updated, the number of the message, its
+            text, and whatever else `make` takes; those of a session follow one another. One that
+            ends before the number is a session without messages.
+        session: the table and the column of the ids of sessions, for the places of what is refused.
+        messages: the table of the messages.
+        metadata: of the sessions.
+        make: makes a message of what a row has from the number on.
+    """
+    for (session_id, created, updated), found in groupby(rows, itemgetter(0, 1, 2)):
+        to.begin(
+            session_id,
+            f"{session}={session_id!r}",
+            created_at=seconds(created),
+            updated_at=seconds(updated if updated is not None else created),
+            metadata=metadata,
+        )
+        for _, _, _, *row in found:
+            if row:
+                place = f"{messages} id={row[0]} of session {session_id!r}"
+                to.add(place, partial(make, *row), row[1])
+
+
+@contextmanager
+def reading(framework: str, column: str) -> Iterator[None]:
+    """Refuse what a framework cannot read, whichever of these errors it raises for it."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(f"{framework} cannot read it: {error!r}".split())
+        raise InvalidRecordError(column, reason) from error
 
 
 def decoded(text: object, column: str) -> Any:
