@@ -3,14 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-# For a new environment: the pip that Python 3.11 brings takes a minute to choose among versions.
-NEW_PIP := $(PIP_INSTALL) --upgrade "pip>=25,<27"
+# For a new environment: the pip that Python 3.11 brings takes a minute to choose among versions, and
+# what builds our dists is there once, or each would install it anew.
+NEW_PIP := $(PIP_INSTALL) --upgrade --constraint constraints.txt "pip>=25,<27" hatchling editables
 # Most of what is installed is never imported.
 PIP_INSTALL += --no-compile
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One pip call, so that the dists of this repository find each other and not a registry.
-DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrations
+DISTS := --no-build-isolation -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrations
 
 # The frameworks of integrations/ are 600 MB, and bound versions of what the others use: they have an
 # environment of their own. Their own stores in SQL, which are imported, need SQLAlchemy, and
