@@ -11,7 +11,13 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from director_db import ConflictError, SchemaError
+from director_db import (
+    ConflictError,
+    InvalidRecordError,
+    SchemaError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from director_db_postgres import PostgresDB, sql
 from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.statements import Statements
@@ -147,8 +153,10 @@ PAGES = [
         count,
     )
 ]
-# Sent where something went wrong, to open a database, or for its health.
+# Sent where something went wrong, to open a database, for its health, or to a cluster alone.
 ON_OCCASION = {
+    "claim_session",
+    "release_session",
     "select_holder",
     "select_context_length",
     "select_schema_version",
@@ -207,7 +215,7 @@ def test_no_change_calls_a_function_that_is_not_immutable(tables):
         tables.execute("SELECT proname, max(provolatile::text) FROM pg_proc GROUP BY 1").fetchall()
     )
     changes = [change for text in STATEMENTS.values() for change in _changes(text)]
-    assert 14 == len(changes)
+    assert 15 == len(changes)
     called = {name for change in changes for name in re.findall(r"(\w+)\s*\(", change)}
     assert {"greatest"} <= called
     assert {} == {name: volatility[name] for name in called if volatility.get(name, "i") != "i"}
@@ -287,15 +295,19 @@ def test_a_transaction_has_its_begin_where_a_shard_needs_it(postgres_database, i
         assert [int(is_sharded)] == db._database.read(lambda c: run(c, stored))
 
 
+def shard(place):
+    """Let a server pass for one with Citus, as far as our first look goes."""
+    with place.connect() as admin:
+        admin.execute("UPDATE pg_extension SET extname = 'citus' WHERE extname = 'plpgsql'")
+
+
 @pytest.mark.parametrize("pooler", [False, True])
 @pytest.mark.parametrize("first", [False, True], ids=["opens", "creates"])
 def test_every_connection_knows_that_the_server_is_sharded(place, new_db, first, pooler):
     if not first:
         with PostgresDB(place.dsn) as db:
             db.get_session("s")
-    with place.connect() as admin:
-        # As far as our first look goes, this is the extension.
-        admin.execute("UPDATE pg_extension SET extname = 'citus' WHERE extname = 'plpgsql'")
+    shard(place)
     db = new_db(place.dsn, pool_size=3, pooler=pooler)
     all_three = threading.Barrier(3)
 
@@ -306,6 +318,28 @@ def test_every_connection_knows_that_the_server_is_sharded(place, new_db, first,
     with ThreadPoolExecutor(3) as pool:
         seen = [pool.submit(db._database.read, look) for _ in range(3)]
     assert [True] * 3 == [future.result() for future in seen]
+
+
+def test_a_copy_on_a_cluster_is_refused_for_what_comes_first(place, new_db):
+    """Its id is claimed before the rest is looked at: see CLAIM_SESSION."""
+    shard(place)
+    db = new_db(place.dsn, pool_size=1)
+    db.create_session("s", created_at=5)
+    db.add_or_update_msgs_to_conv("s", [MESSAGE, {**MESSAGE, "msg_id": "b"}])
+    taken = db.create_session("taken", created_at=5, updated_at=5) and db.get_session("taken")
+    for new in ("taken", "new"):
+        with pytest.raises(SessionNotFoundError):
+            db.copy_session("missing", new)
+        with pytest.raises(InvalidRecordError, match="until"):
+            db.copy_session("s", new, until="z")
+    for until in (None, "a"):
+        with pytest.raises(SessionExistsError):
+            db.copy_session("s", "taken", until=until)
+    assert taken == db.get_session("taken")
+    assert {} == db.get_session("new")
+    assert (2, 1) == (db.copy_session("s", "new"), db.copy_session("s", "part", until="a"))
+    assert ["a", "b"] == [message["msg_id"] for message in db.get_conversations("new")]
+    assert db.get_session("new")["created_at"] > 5
 
 
 def test_no_statement_needs_a_session_of_the_server():

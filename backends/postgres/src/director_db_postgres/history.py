@@ -96,13 +96,33 @@ class HistoryStorage(Sending):
                 (self._sql.copy_messages_until, (*both, copy.until)),
             ]
 
+        claim: list[Step] = [
+            (self._sql.claim_session, (copy.to,)),
+            (self._sql.release_session, (copy.to,)),
+        ]
+
         def make(connection: Connection) -> int | CopyRefusal:
+            first = claim if connection.is_sharded else []
             try:
-                locked, made, messages, *_ = connection.run_together(*steps)
+                locked, *results = connection.run_together(steps[0], *first, *steps[1:])
             except psycopg.errors.UniqueViolation:
-                return CopyRefusal.TAKEN
+                return self._refusal(connection, copy) if first else CopyRefusal.TAKEN
+            made, messages, *_ = results[len(first) :]
             if not locked.count:
                 return CopyRefusal.NO_SESSION
             return messages.count if made.count else CopyRefusal.NO_MESSAGE
 
         return self._database.write_once(make, copy.session_id)
+
+    def _refusal(self, connection: Connection, copy: SessionCopy) -> CopyRefusal:
+        """Return what comes first of all that is wrong: the claim was made before the rest."""
+
+        def is_there(statement: bytes, *key: str) -> bool:
+            return bool(connection.run(statement, key).rows())
+
+        if not is_there(self._sql.select_session, copy.session_id):
+            return CopyRefusal.NO_SESSION
+        until = copy.until
+        if until is None or is_there(self._sql.select_message, copy.session_id, until):
+            return CopyRefusal.TAKEN
+        return CopyRefusal.NO_MESSAGE

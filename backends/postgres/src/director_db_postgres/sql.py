@@ -480,6 +480,15 @@ COPY_SESSION_UNTIL: Final = f"""
     )
 """
 
+# Before COPY_SESSION on a cluster. There the rows that it inserts come from another shard, and what
+# Citus says if one is there already is any error (XX000); of this insert it is the database's own.
+CLAIM_SESSION: Final = """
+    INSERT INTO {schema}director_sessions (session_id, created_at, updated_at, metadata, last_seq)
+    VALUES ($1::text, 0, 0, '{{}}', 0)
+"""
+
+RELEASE_SESSION: Final = "DELETE FROM {schema}director_sessions WHERE session_id = $1::text"
+
 COPY_MESSAGES: Final = f"""
     INSERT INTO {{schema}}director_conversations (session_id, seq, {_MESSAGE_FIELDS})
     SELECT $2::text, seq, {_MESSAGE_FIELDS} FROM {{schema}}director_conversations

@@ -68,6 +68,8 @@ class Statements:
     def _compose_history(self) -> None:
         self.pop_message = self.compose(sql.POP_MESSAGE)
         self.pop_message_of_conversation = self.compose(sql.POP_MESSAGE_OF_CONVERSATION)
+        self.claim_session = self.compose(sql.CLAIM_SESSION)
+        self.release_session = self.compose(sql.RELEASE_SESSION)
         self.copy_session = self.compose(sql.COPY_SESSION)
         self.copy_session_until = self.compose(sql.COPY_SESSION_UNTIL)
         self.copy_messages = self.compose(sql.COPY_MESSAGES)
