@@ -293,6 +293,11 @@ def test_clauses_can_be_listed(conformance):
     of_one = conformance("--list", "-k", "MSG-3").stdout.splitlines()
     assert of_one == [line for line in everything if " MSG-3: " in line]
     assert of_one
+    some = conformance("--list", "-k", "(DEL-1 or msg-3) and not once").stdout.splitlines()
+    named = [line for line in everything if " MSG-3: " in line or " DEL-1: " in line]
+    assert some == [line for line in named if "once" not in line]
+    assert 0 < len(some) < len(named)
+    assert "matches no clause" in conformance("--list", "-k", "MSG-3 or").stderr
 
 
 def test_the_clauses_of_a_release_are_those_that_it_was_released_with():
