@@ -11,7 +11,7 @@ PIP_INSTALL += --no-compile
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One pip call, so that the dists of this repository find each other and not a registry.
-DISTS := --no-build-isolation -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrations
+DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrations
 
 # The frameworks of integrations/ are 600 MB, and bound versions of what the others use: they have an
 # environment of their own. Their own stores in SQL, which are imported, need SQLAlchemy, and
@@ -117,7 +117,7 @@ $(READY): $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml) constra
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "director-db needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(NEW_PIP)
-	$(BIN)/python $(PIP_INSTALL) \
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation \
 		--constraint constraints.txt --requirement requirements-dev.txt $(DISTS)
 	@touch $@
 
@@ -130,7 +130,7 @@ $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 	@rm -f $@
 	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
 	$(INTEGRATIONS_BIN)/python $(NEW_PIP)
-	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) \
+	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) --no-build-isolation \
 		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist \
 		aiosqlite "sqlalchemy[asyncio]" langchain-community $(DISTS)[all]
 	@touch $@
@@ -139,7 +139,7 @@ $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 $(PEERS_READY): $(READY) benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_VENV)/bin/python $(NEW_PIP)
-	$(PEERS_VENV)/bin/python $(PIP_INSTALL) \
+	$(PEERS_VENV)/bin/python $(PIP_INSTALL) --no-build-isolation \
 		--constraint constraints.txt --requirement requirements-dev.txt $(DISTS)
 	$(PEERS_VENV)/bin/python $(PIP_INSTALL) \
 		--requirement benchmarks/peers.txt || echo 'The peers could not be installed.'
