@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from benchmarks import machine
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, Case, turns
 from benchmarks.report import markdown, terminal, words
 from benchmarks.results import Report
 from benchmarks.run import run
@@ -32,6 +32,9 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Smaller and shorter: about a minute, more noise.")
+@click.option(
+    "--integrations", is_flag=True, help="The integrations beside the frameworks' own stores."
+)
 @click.option("--only", multiple=True, metavar="CASE", help="Only this case; may be repeated.")
 @click.option("--backends", default="sqlite,postgres", show_default=True, help="Which databases.")
 @click.option("--peers/--no-peers", default=True, help="Measure other libraries, if installed.")
@@ -47,6 +50,7 @@ _PATH = click.Path(path_type=Path)
 def main(
     *,
     quick: bool,
+    integrations: bool,
     only: tuple[str, ...],
     backends: str,
     peers: bool,
@@ -60,7 +64,7 @@ def main(
 ) -> None:
     """Measure our code beside the bare drivers and, where they are installed, our peers."""
     console = _console()
-    cases = _chosen(only, backends.split(","))
+    cases = _chosen(turns.CASES if integrations else CASES, only, backends.split(","))
     if list_cases:
         for case in cases:
             console.print(f"{case.name}: {case.about.splitlines()[0]}")
@@ -93,19 +97,19 @@ def _show(console: Console, news: Case | Row) -> None:
         terminal.show_row(console, news)
 
 
-def _chosen(only: Sequence[str], backends: Sequence[str]) -> list[Case]:
-    known = {case.name for case in CASES}
+def _chosen(cases: Sequence[Case], only: Sequence[str], backends: Sequence[str]) -> list[Case]:
+    known = {case.name for case in cases}
     unknown = [name for name in only if name not in known]
     if unknown:
         message = f"There is no case {unknown[0]!r}. There are: {', '.join(sorted(known))}."
         raise click.BadParameter(message, param_hint="--only")
-    strange = set(backends) - {case.backend for case in CASES}
+    strange = set(backends) - {case.backend for case in cases}
     if strange:
         message = f"There is no backend {min(strange)!r}: sqlite and postgres are measured."
         raise click.BadParameter(message, param_hint="--backends")
     return [
         case
-        for case in CASES
+        for case in cases
         if (not only or case.name in only) and (not case.backend or case.backend in backends)
     ]
 

@@ -23,6 +23,8 @@ class Scale(NamedTuple):
         processes: how many write one file at once.
         fairness_seconds: how long they write, in seconds.
         coroutines: sizes of crowds of coroutines.
+        items: lengths of the sessions that frameworks take turns in.
+        at_once: how many of these sessions have a turn at once.
         durable: whether the Postgres that is started keeps fsync on.
     """
 
@@ -40,6 +42,8 @@ class Scale(NamedTuple):
     processes: int
     fairness_seconds: float
     coroutines: tuple[int, ...] = (1, 8, 32, 100, 1_000)
+    items: tuple[int, ...] = (10, 100, 1_000)
+    at_once: tuple[int, ...] = (1, 100)
     durable: bool = True
 
 
@@ -90,6 +94,8 @@ TINY: Final = Scale(
     processes=2,
     fairness_seconds=0.2,
     coroutines=(1, 3),
+    items=(2, 5),
+    at_once=(1, 3),
     durable=False,
 )
 """For the tests of this package: everything runs, nothing is to be believed."""

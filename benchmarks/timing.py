@@ -57,6 +57,15 @@ class Coroutines(NamedTuple):
     is_peer: bool = False
 
 
+class Passes(NamedTuple):
+    """One way to do the work in passes, each of which does as much and returns its rate."""
+
+    name: str
+    run: Callable[[int], Awaitable[float]]
+    durability: str = ""
+    is_peer: bool = False
+
+
 Timings = dict[str, list[float]]
 """By contender, one figure for each round, the same rounds for all."""
 
@@ -147,6 +156,34 @@ async def interleave_coroutines(
                     rates[crowd.name].append(rate)
                     waits[crowd.name] += waited
     return rates, waits
+
+
+async def interleave_passes(passes: Sequence[Passes], *, seconds: float, least: int) -> Timings:
+    """Run passes in turns, as many of each, as they change what is measured; return their rates.
+
+    Args:
+        passes: what to run; each is given the number of the pass, from 0, and that one does not
+            count.
+        seconds: about how long to go on.
+        least: how many are run even if that takes longer.
+
+    Raises:
+        FailedError: a pass raised.
+    """
+    rates: Timings = {each.name: [] for each in passes}
+    with _quiet_collector():
+        deadline = time.perf_counter() + seconds
+        for number in range(MAX_ROUNDS):
+            for each in in_turn(passes, number):
+                try:
+                    rate = await each.run(number)
+                except Exception as error:
+                    raise FailedError(each.name, error) from error
+                if number:
+                    rates[each.name].append(rate)
+            if number >= least and time.perf_counter() >= deadline:
+                break
+    return rates
 
 
 def in_turn(items: Sequence[Item], number: int) -> list[Item]:

@@ -56,11 +56,12 @@ class _SaverStore:
 
     def _put(self) -> None:
         self._step += 1
-        self._config = self._saver.put(self._config, *_checkpoint(self._step, self._messages))
+        self._config = self._saver.put(self._config, *checkpoint_of(self._step, self._messages))
 
 
-def _checkpoint(step: int, messages: list[dict[str, Any]]) -> tuple[Any, ...]:
-    checkpoint = empty_checkpoint()
+def checkpoint_of(step: int, messages: list[Any]) -> tuple[Any, ...]:
+    """Return the arguments of ``put`` behind the config: a checkpoint of that step."""
+    checkpoint = emptycheckpoint_of()
     checkpoint["id"] = str(uuid6(clock_seq=step))
     checkpoint["channel_values"] = {"messages": messages}
     checkpoint["channel_versions"] = {"messages": step}
@@ -102,15 +103,20 @@ async def sqlite_saver_of_coroutines(place: str, count: int) -> AsyncIterator[Ca
 async def postgres_saver_of_coroutines(place: str, count: int) -> AsyncIterator[Calls]:
     """The same of an ``AsyncPostgresSaver`` with a pool of ten connections, as ours has."""
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver  # noqa: PLC0415 - as above
-    from psycopg.rows import dict_row  # noqa: PLC0415 - with it
-    from psycopg_pool import AsyncConnectionPool  # noqa: PLC0415 - with it
 
-    options = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-    pool: Any = AsyncConnectionPool(place, min_size=10, max_size=10, open=False, kwargs=options)
-    async with pool:
+    async with postgres_pool(place) as pool:
         saver = AsyncPostgresSaver(pool)
         await saver.setup()
         yield _calls(saver, count)
+
+
+def postgres_pool(place: str) -> Any:
+    """Return a pool for an ``AsyncPostgresSaver``, which opens as a context manager."""
+    from psycopg.rows import dict_row  # noqa: PLC0415 - as above
+    from psycopg_pool import AsyncConnectionPool  # noqa: PLC0415 - with it
+
+    options = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    return AsyncConnectionPool(place, min_size=10, max_size=10, open=False, kwargs=options)
 
 
 def _calls(saver: Any, count: int) -> Calls:
@@ -121,7 +127,7 @@ def _calls(saver: Any, count: int) -> Calls:
         async def store() -> None:
             nonlocal config, step
             step += 1
-            config = await saver.aput(config, *_checkpoint(step, [context_message(step)]))
+            config = await saver.aput(config, *checkpoint_of(step, [context_message(step)]))
 
         return store
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from benchmarks.frameworks.sessions import Sessions
+
     StoreFromCoroutines = Callable[
         [str, int], AbstractAsyncContextManager[Sequence[Callable[[], Awaitable[object]]]]
     ]
@@ -42,7 +44,8 @@ class Peer(NamedTuple):
         modules: what must be importable.
         target: ``module:Class`` of the `PeerStore`, built with the place; of `ASYNC_PEERS` a
             function: of the place and a number of coroutines, which each store in a conversation
-            of their own, it gives the call of each.
+            of their own, it gives the call of each. Of the stores of `benchmarks.frameworks` one
+            of the place, which gives its `Sessions`.
         durability: what has happened when a write returns, and what we set to make it equal.
         keeps_all: whether each write stores the whole conversation again.
     """
@@ -66,14 +69,19 @@ class Peer(NamedTuple):
         calls: StoreFromCoroutines = self._load()
         return calls(place, count)
 
+    def sessions(self, place: str) -> AbstractAsyncContextManager[Sessions]:
+        """Open a place for the sessions of a framework."""
+        sessions: AbstractAsyncContextManager[Sessions] = self._load()(place)
+        return sessions
+
     def _load(self) -> Any:
         module, _, name = self.target.partition(":")
         return getattr(importlib.import_module(module), name)
 
 
-_WAL: Final = "WAL (its own choice), synchronous=FULL (SQLite's default)"
-_MADE_WAL: Final = "rollback journal by default; WAL set for this run, synchronous=FULL"
-_SERVER: Final = "synchronous_commit=on, fsync=on"
+WAL: Final = "WAL (its own choice), synchronous=FULL (SQLite's default)"
+MADE_WAL: Final = "rollback journal by default; WAL set for this run, synchronous=FULL"
+SERVER: Final = "synchronous_commit=on, fsync=on"
 
 PEERS: Final = (
     Peer(
@@ -81,21 +89,21 @@ PEERS: Final = (
         "sqlite",
         ("agents",),
         "benchmarks.peers.agents_sdk:SQLiteSessionStore",
-        _WAL,
+        WAL,
     ),
     Peer(
         "Agents SDK SQLAlchemySession",
         "sqlite",
         ("agents", "sqlalchemy", "aiosqlite"),
         "benchmarks.peers.agents_sdk:SQLAlchemySessionStore",
-        _WAL,
+        WAL,
     ),
     Peer(
         "LangGraph SqliteSaver",
         "sqlite",
         ("langgraph.checkpoint.sqlite",),
         "benchmarks.peers.langgraph:SqliteSaverStore",
-        _WAL,
+        WAL,
         keeps_all=True,
     ),
     Peer(
@@ -103,21 +111,21 @@ PEERS: Final = (
         "sqlite",
         ("llama_index.core", "sqlalchemy", "aiosqlite"),
         "benchmarks.peers.llama_index:ChatStoreStore",
-        _MADE_WAL,
+        MADE_WAL,
     ),
     Peer(
         "Agents SDK SQLAlchemySession",
         "postgres",
         ("agents", "sqlalchemy"),
         "benchmarks.peers.agents_sdk:SQLAlchemySessionStore",
-        _SERVER,
+        SERVER,
     ),
     Peer(
         "LangGraph PostgresSaver",
         "postgres",
         ("langgraph.checkpoint.postgres",),
         "benchmarks.peers.langgraph:PostgresSaverStore",
-        _SERVER,
+        SERVER,
         keeps_all=True,
     ),
     Peer(
@@ -125,7 +133,7 @@ PEERS: Final = (
         "postgres",
         ("llama_index.core", "sqlalchemy"),
         "benchmarks.peers.llama_index:ChatStoreStore",
-        _SERVER,
+        SERVER,
     ),
 )
 
@@ -135,28 +143,28 @@ ASYNC_PEERS: Final = (
         "sqlite",
         ("agents", "sqlalchemy", "aiosqlite"),
         "benchmarks.peers.agents_sdk:sessions_of_coroutines",
-        _WAL,
+        WAL,
     ),
     Peer(
         "LangGraph AsyncSqliteSaver",
         "sqlite",
         ("langgraph.checkpoint.sqlite", "aiosqlite"),
         "benchmarks.peers.langgraph:sqlite_saver_of_coroutines",
-        _WAL,
+        WAL,
     ),
     Peer(
         "Agents SDK SQLAlchemySession",
         "postgres",
         ("agents", "sqlalchemy"),
         "benchmarks.peers.agents_sdk:sessions_of_coroutines",
-        _SERVER,
+        SERVER,
     ),
     Peer(
         "LangGraph AsyncPostgresSaver",
         "postgres",
         ("langgraph.checkpoint.postgres",),
         "benchmarks.peers.langgraph:postgres_saver_of_coroutines",
-        _SERVER,
+        SERVER,
     ),
 )
 """Those that have a store for coroutines, which those of one loop share."""

@@ -1,0 +1,5 @@
+"""The frameworks of integrations/, where they are installed: each with its own stores and with ours.
+
+A module for each makes its sessions, adds to them and reads them as the framework does, whatever
+the store; so what is compared differs in nothing but the store.
+"""

@@ -1,0 +1,95 @@
+"""Session services of Google ADK, which append one event at a time.
+
+To append, ADK must have read the session, which opening does without its events. Each session is
+another user's, so that one column tells their rows apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from google.adk.events import Event
+from google.adk.sessions.base_session_service import GetSessionConfig
+from google.adk.sessions.database_session_service import DatabaseSessionService
+from google.adk.sessions.schemas.v1 import StorageEvent
+from google.genai import types
+
+from benchmarks.frameworks.sessions import Sessions, copy_rows
+from benchmarks.payloads import text
+from benchmarks.peers.event_loop import engine_of
+from director_db_integrations.adk_records import HEAD, named
+from director_db_integrations.google_adk import DirectorSessionService
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from director_db import BaseDB
+
+_APP, _SESSION = "app", "session"
+
+
+class _Services(Sessions):
+    async def open(self, name: str) -> Any:
+        service = self._new(name)
+        key = {"app_name": _APP, "user_id": name, "session_id": _SESSION}
+        config = GetSessionConfig(num_recent_events=0)
+        session = await service.get_session(**key, config=config)
+        return service, session or await service.create_session(**key)
+
+    async def add(self, session: Any, numbers: Sequence[int]) -> None:
+        service, read = session
+        for number in numbers:
+            await service.append_event(read, _event(number))
+
+    async def read(self, session: Any) -> Sequence[Any]:
+        service, read = session
+        found = await service.get_session(
+            app_name=read.app_name, user_id=read.user_id, session_id=read.id
+        )
+        events: Sequence[Any] = found.events
+        return events
+
+
+class _TheirServices(_Services):
+    async def add_many(self, session: Any, numbers: Sequence[int]) -> None:
+        service, read = session
+        async with service.database_session_factory() as rows:
+            rows.add_all([StorageEvent.from_event(read, _event(number)) for number in numbers])
+            await rows.commit()
+
+
+@contextlib.asynccontextmanager
+async def ours(db: BaseDB) -> AsyncIterator[Sessions]:
+    """Give sessions in our database."""
+    service = DirectorSessionService(db)
+
+    async def copy(name: str, others: Sequence[str]) -> None:
+        # A session of ADK knows whose it is, so that its copy would be the same one.
+        rows: list[Any] = db.get_conversations(named(_APP, name, _SESSION))
+        (head,) = [row["content"] for row in rows if row["msg_id"] == HEAD]
+        for other in others:
+            head["key"] = key = (_APP, other, _SESSION)
+            session = named(*key)
+            db.create_session(session)
+            copied = [{**row, "session_id": session} for row in rows]
+            db.add_or_update_msgs_to_conv(session, copied)
+
+    yield _Services(lambda _: service, copy)
+
+
+@contextlib.asynccontextmanager
+async def database_session_service(place: str) -> AsyncIterator[Sessions]:
+    """Give sessions of ``DatabaseSessionService``."""
+    engine = engine_of(place)
+    service = DatabaseSessionService(db_engine=engine)
+    try:
+        yield _TheirServices(lambda _: service, copy_rows(engine, "user_id"))
+    finally:
+        await engine.dispose()
+
+
+def _event(number: int) -> Event:
+    role = "user" if number % 2 else "model"
+    content = types.Content(role=role, parts=[types.Part(text=text(number))])
+    return Event(invocation_id="i", author=role, content=content)
