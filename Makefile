@@ -20,6 +20,9 @@ INTEGRATIONS_VENV := .venv-integrations
 INTEGRATIONS_BIN := $(INTEGRATIONS_VENV)/bin
 INTEGRATIONS_READY := $(INTEGRATIONS_VENV)/.ready
 
+# The frameworks' own stores that are no part of them, which bench-integrations measures.
+STORES_READY := $(INTEGRATIONS_VENV)/.stores-ready
+
 # With PEERS=1 the benchmarks also measure the libraries of benchmarks/peers.txt, in an environment
 # that the tests never see.
 PEERS_VENV := .venv-peers
@@ -46,7 +49,7 @@ test test-all test-all-but-integrations test-integrations print-tmpdir: export T
 # The tests start thousands of processes; without bytecode each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-all-but-integrations test-integrations print-tmpdir bench proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
+.PHONY: demo test test-all test-all-but-integrations test-integrations print-tmpdir bench bench-integrations proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo
@@ -72,6 +75,10 @@ print-tmpdir:
 bench: $(if $(PEERS),$(PEERS_READY),$(READY))
 	$(BENCH_PYTHON) -m benchmarks --json $(RESULTS)/latest.json --markdown $(RESULTS)/latest.md \
 		--plots $(RESULTS) $(BENCH)
+
+bench-integrations: $(STORES_READY)
+	$(INTEGRATIONS_BIN)/python -m benchmarks --integrations --json $(RESULTS)/integrations.json \
+		--markdown $(RESULTS)/integrations.md $(BENCH)
 
 proven: $(READY)
 	mkdir -p build
@@ -133,6 +140,11 @@ $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) --no-build-isolation \
 		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist \
 		aiosqlite "sqlalchemy[asyncio]" langchain-community $(DISTS)[all]
+	@touch $@
+
+$(STORES_READY): $(INTEGRATIONS_READY) benchmarks/frameworks.txt
+	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) --constraint integrations/constraints.txt \
+		--requirement benchmarks/frameworks.txt || echo 'The stores could not be installed.'
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from benchmarks.results import Row
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+TURNS = ROOT / "docs/integrations/speed.md"
 
 _WIDEST = 150
 _PIPE_WIDTH = 140
@@ -43,7 +45,10 @@ _PATH = click.Path(path_type=Path)
 @click.option("--markdown", "markdown_path", type=_PATH, help="Write a page to this file.")
 @click.option("--plots", type=_PATH, help="Draw pictures into this folder.")
 @click.option(
-    "--readme", type=_PATH, metavar="JSON", help="Measure nothing: put the table into the README."
+    "--readme",
+    type=_PATH,
+    metavar="JSON",
+    help="Measure nothing: put the table into the README, that of the integrations into its page.",
 )
 @click.option("--show", type=_PATH, metavar="JSON", help="Measure nothing: show an earlier run.")
 @click.option("--list", "list_cases", is_flag=True, help="Measure nothing: name the cases.")
@@ -70,8 +75,9 @@ def main(
             console.print(f"{case.name}: {case.about.splitlines()[0]}")
         return
     if readme is not None:
-        text = markdown.into_readme(README.read_text(encoding="utf-8"), Report.load(readme))
-        README.write_text(text, encoding="utf-8")
+        page, into = (TURNS, markdown.into_turns) if integrations else (README, markdown.into_readme)
+        text = into(page.read_text(encoding="utf-8"), Report.load(readme))
+        page.write_text(text, encoding="utf-8")
         return
     if show is not None:
         report = Report.load(show)

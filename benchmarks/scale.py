@@ -24,6 +24,7 @@ class Scale(NamedTuple):
         fairness_seconds: how long they write, in seconds.
         coroutines: sizes of crowds of coroutines.
         items: lengths of the sessions that frameworks take turns in.
+        items_of_all: about how many these sessions have together, those of one length.
         at_once: how many of these sessions have a turn at once.
         durable: whether the Postgres that is started keeps fsync on.
     """
@@ -43,6 +44,7 @@ class Scale(NamedTuple):
     fairness_seconds: float
     coroutines: tuple[int, ...] = (1, 8, 32, 100, 1_000)
     items: tuple[int, ...] = (10, 100, 1_000)
+    items_of_all: int = 20_000
     at_once: tuple[int, ...] = (1, 100)
     durable: bool = True
 
@@ -95,6 +97,7 @@ TINY: Final = Scale(
     fairness_seconds=0.2,
     coroutines=(1, 3),
     items=(2, 5),
+    items_of_all=10,
     at_once=(1, 3),
     durable=False,
 )

@@ -158,19 +158,22 @@ async def interleave_coroutines(
     return rates, waits
 
 
-async def interleave_passes(passes: Sequence[Passes], *, seconds: float, least: int) -> Timings:
+async def interleave_passes(
+    passes: Sequence[Passes], *, seconds: float, least: int, warm_up: bool
+) -> Timings:
     """Run passes in turns, as many of each, as they change what is measured; return their rates.
 
     Args:
-        passes: what to run; each is given the number of the pass, from 0, and that one does not
-            count.
+        passes: what to run; each is given the number of the pass, from 0.
         seconds: about how long to go on.
         least: how many are run even if that takes longer.
+        warm_up: whether the first one does not count.
 
     Raises:
         FailedError: a pass raised.
     """
     rates: Timings = {each.name: [] for each in passes}
+    least += warm_up
     with _quiet_collector():
         deadline = time.perf_counter() + seconds
         for number in range(MAX_ROUNDS):
@@ -179,9 +182,9 @@ async def interleave_passes(passes: Sequence[Passes], *, seconds: float, least: 
                     rate = await each.run(number)
                 except Exception as error:
                     raise FailedError(each.name, error) from error
-                if number:
+                if number or not warm_up:
                     rates[each.name].append(rate)
-            if number >= least and time.perf_counter() >= deadline:
+            if number + 1 >= least and time.perf_counter() >= deadline:
                 break
     return rates
 

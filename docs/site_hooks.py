@@ -39,6 +39,7 @@ ELSEWHERE: Final = {
     "LICENSE": "license.md",
     "conformance/README.md": "conformance.md",
     "benchmarks/results/latest.md": "measurements.md",
+    "benchmarks/results/integrations.md": "measurements-of-integrations.md",
 }
 SOURCES: Final = {page: name for name, page in ELSEWHERE.items()}
 PICTURES: Final = "benchmarks/results/"
@@ -121,7 +122,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / name).read_text(encoding="utf-8")
         if name == "LICENSE":
             text = f"# License\n\n```text\n{text}```\n"
-        elif page == "measurements.md":
+        elif page.startswith("measurements"):
             text = f"---\nhide: [toc]\n---\n{text}"  # Its tables are wide.
         files.append(File.generated(config, page, content=text))
     for picture in sorted((ROOT / PICTURES).glob("*.svg")):

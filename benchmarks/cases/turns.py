@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from benchmarks.frameworks.sessions import Sessions
 
 _ADDED: Final = 3
-_LEAST: Final = 3  # Passes, of which one of a hundred long sessions takes seconds.
+_LEAST: Final = 2  # Passes, of which one of a hundred long sessions takes seconds.
 
-# So many sessions of each length that a turn rarely finds what another has added.
+# Enough that a turn rarely finds what another has added; each turn makes a session longer.
 _MOST_SESSIONS: Final = 600
-_MOST_ITEMS: Final = 20_000
 
 
 class _Contender(NamedTuple):
@@ -104,7 +103,8 @@ class _Comparison:
 
     async def fill(self, items: int) -> list[str]:
         """Make the sessions of a length in all stores, and return their names."""
-        count = max(*self._bench.scale.at_once, min(_MOST_SESSIONS, _MOST_ITEMS // items))
+        scale = self._bench.scale
+        count = max(*scale.at_once, min(_MOST_SESSIONS, scale.items_of_all // items))
         names = [f"{items}-{number}" for number in range(count)]
         for each in self._contenders:
             await each.sessions.fill(names, items)
@@ -119,10 +119,13 @@ class _Comparison:
                 Passes(each.name, _passes(each, names, at_once), each.durability, each.name != OURS)
                 for each in measured
             ]
+            warmed = self._bench.scale.items[0]  # The same connections serve all lengths.
             sessions = f"{at_once:,} session{'s' if at_once > 1 else ''}"
             try:
                 seconds = self._bench.scale.seconds / 4
-                timings = await interleave_passes(passes, seconds=seconds, least=_LEAST)
+                timings = await interleave_passes(
+                    passes, seconds=seconds, least=_LEAST, warm_up=items == warmed
+                )
             except FailedError as failed:
                 if failed.name == OURS:
                     raise

@@ -18,7 +18,7 @@ from google.genai import types
 from benchmarks.frameworks.sessions import Sessions, copy_rows
 from benchmarks.payloads import text
 from benchmarks.peers.event_loop import engine_of
-from director_db_integrations.adk_records import HEAD, named
+from director_db_integrations.adk_records import HEAD, event_message, named
 from director_db_integrations.google_adk import DirectorSessionService
 
 if TYPE_CHECKING:
@@ -51,6 +51,36 @@ class _Services(Sessions):
         return events
 
 
+class _OurServices(_Services):
+    def __init__(self, db: BaseDB) -> None:
+        service = DirectorSessionService(db)
+        super().__init__(lambda _: service, self._copy_all)
+        self._db = db
+
+    async def add_many(self, session: Any, numbers: Sequence[int]) -> None:
+        _, read = session
+        name = named(_APP, read.user_id, _SESSION)
+        head: Any = self._db.get_message(name, HEAD)
+        start = head["revision"] + 1
+        events = [
+            event_message(start + at, 0.0, _event(number).model_dump(mode="json", exclude_none=True))
+            for at, number in enumerate(numbers)
+        ]
+        head["revision"] = head["content"]["number"] = start + len(events) - 1
+        self._db.add_or_update_msgs_to_conv(name, [head, *events])
+
+    async def _copy_all(self, name: str, others: Sequence[str]) -> None:
+        # A session of ADK knows whose it is, so that a copy of it would be the same one.
+        rows: list[Any] = self._db.get_conversations(named(_APP, name, _SESSION))
+        (head,) = [row["content"] for row in rows if row["msg_id"] == HEAD]
+        for other in others:
+            head["key"] = key = (_APP, other, _SESSION)
+            session = named(*key)
+            self._db.create_session(session)
+            copied = [{**row, "session_id": session} for row in rows]
+            self._db.add_or_update_msgs_to_conv(session, copied)
+
+
 class _TheirServices(_Services):
     async def add_many(self, session: Any, numbers: Sequence[int]) -> None:
         service, read = session
@@ -62,20 +92,7 @@ class _TheirServices(_Services):
 @contextlib.asynccontextmanager
 async def ours(db: BaseDB) -> AsyncIterator[Sessions]:
     """Give sessions in our database."""
-    service = DirectorSessionService(db)
-
-    async def copy(name: str, others: Sequence[str]) -> None:
-        # A session of ADK knows whose it is, so that its copy would be the same one.
-        rows: list[Any] = db.get_conversations(named(_APP, name, _SESSION))
-        (head,) = [row["content"] for row in rows if row["msg_id"] == HEAD]
-        for other in others:
-            head["key"] = key = (_APP, other, _SESSION)
-            session = named(*key)
-            db.create_session(session)
-            copied = [{**row, "session_id": session} for row in rows]
-            db.add_or_update_msgs_to_conv(session, copied)
-
-    yield _Services(lambda _: service, copy)
+    yield _OurServices(db)
 
 
 @contextlib.asynccontextmanager

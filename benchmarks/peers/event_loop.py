@@ -63,8 +63,9 @@ def engine_of(place: str) -> AsyncEngine:
             database=known["dbname"],
         )
         return create_async_engine(url)
-    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=place))
-
+    url = URL.create("sqlite+aiosqlite", database=place)
+    # Of a hundred writers some wait for longer than the 5 s that it has by default.
+    engine = create_async_engine(url, connect_args={"timeout": 60})
     event.listen(engine.sync_engine, "connect", _make_equally_durable)
     return engine
 

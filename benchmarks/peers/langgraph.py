@@ -61,7 +61,7 @@ class _SaverStore:
 
 def checkpoint_of(step: int, messages: list[Any]) -> tuple[Any, ...]:
     """Return the arguments of ``put`` behind the config: a checkpoint of that step."""
-    checkpoint = emptycheckpoint_of()
+    checkpoint = empty_checkpoint()
     checkpoint["id"] = str(uuid6(clock_seq=step))
     checkpoint["channel_values"] = {"messages": messages}
     checkpoint["channel_versions"] = {"messages": step}

@@ -173,7 +173,10 @@ PACKAGES: Final = (
     "openai-agents",
     "langgraph-checkpoint-sqlite",
     "langgraph-checkpoint-postgres",
+    "google-adk",
+    "langchain-community",
     "llama-index-core",
+    "agent-framework-core",
     "SQLAlchemy",
 )
 """The distributions whose versions a report names."""

@@ -77,6 +77,14 @@ def peer(row: Row, found: Figure) -> str:
     return f"{found.name} {amount(theirs, row.unit)} ({_two_digits(ratio)} x)"
 
 
+def times(row: Row) -> str:
+    """Write how many times a peer's rate ours is, and what is not proven to be faster."""
+    if row.measured is None:
+        return ABSENT
+    text = f"{_two_digits(row.measured.median)} x"
+    return {Verdict.BELOW: f"**{text}**", Verdict.UNCLEAR: f"{text} ?"}.get(row.verdict, text)
+
+
 def nearest_peer(row: Row) -> str:
     """Write what the fastest peer took; a dash where none took part."""
     peers = [each for each in row.figures if each.is_peer]
