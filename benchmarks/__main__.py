@@ -75,7 +75,9 @@ def main(
             console.print(f"{case.name}: {case.about.splitlines()[0]}")
         return
     if readme is not None:
-        page, into = (TURNS, markdown.into_turns) if integrations else (README, markdown.into_readme)
+        page, into = (
+            (TURNS, markdown.into_turns) if integrations else (README, markdown.into_readme)
+        )
         text = into(page.read_text(encoding="utf-8"), Report.load(readme))
         page.write_text(text, encoding="utf-8")
         return

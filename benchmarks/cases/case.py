@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.peers import PeerStore
-    from benchmarks.timing import Coroutines, Crowd, Timings
+    from benchmarks.timing import Coroutines, Crowd, Passes, Timings
 
 OURS: Final = "ours"
 RAW: Final = "raw"
@@ -81,7 +81,9 @@ def compared(
     )
 
 
-def figures(contenders: Sequence[Contender | Crowd | Coroutines], timings: Timings) -> list[Figure]:
+def figures(
+    contenders: Sequence[Contender | Crowd | Coroutines | Passes], timings: Timings
+) -> list[Figure]:
     """Summarise what each contender took."""
     return [
         Figure(each.name, Spread.of(timings[each.name]), each.durability, each.is_peer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 from pathlib import Path
@@ -47,6 +48,9 @@ async def file_history_provider(place: str) -> AsyncIterator[Sessions]:
     provider = FileHistoryProvider(folder)
 
     async def copy(name: str, others: Sequence[str]) -> None:
+        await asyncio.to_thread(copy_all, name, others)
+
+    def copy_all(name: str, others: Sequence[str]) -> None:
         (file,) = folder.glob(f"{name}.*")
         for other in others:
             shutil.copy(file, file.with_stem(other))

@@ -63,7 +63,9 @@ class _OurServices(_Services):
         head: Any = self._db.get_message(name, HEAD)
         start = head["revision"] + 1
         events = [
-            event_message(start + at, 0.0, _event(number).model_dump(mode="json", exclude_none=True))
+            event_message(
+                start + at, 0.0, _event(number).model_dump(mode="json", exclude_none=True)
+            )
             for at, number in enumerate(numbers)
         ]
         head["revision"] = head["content"]["number"] = start + len(events) - 1

@@ -92,9 +92,7 @@ def copy_rows(engine: AsyncEngine, column: str) -> Copy:
 
 def _copied(table: Table, column: str, name: str, other: str) -> Any:
     # The numbers of the rows are the table's to give, in their order.
-    kept = [
-        each for each in table.c if each.name != "id" or not isinstance(each.type, Integer)
-    ]
+    kept = [each for each in table.c if each.name != "id" or not isinstance(each.type, Integer)]
     values = [literal(other) if each.name == column else each for each in kept]
     rows = select(*values).where(table.c[column] == name).order_by(*table.primary_key)
     return insert(table).from_select([each.name for each in kept], rows)

@@ -82,7 +82,9 @@ def times(row: Row) -> str:
     if row.measured is None:
         return ABSENT
     text = f"{_two_digits(row.measured.median)} x"
-    return {Verdict.BELOW: f"**{text}**", Verdict.UNCLEAR: f"{text} ?"}.get(row.verdict, text)
+    if row.verdict is Verdict.BELOW:
+        return f"**{text}**"
+    return f"{text} ?" if row.verdict is Verdict.UNCLEAR else text
 
 
 def nearest_peer(row: Row) -> str:

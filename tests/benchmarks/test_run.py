@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from benchmarks.__main__ import main
-from benchmarks.cases import CASES
+from benchmarks.cases import CASES, turns
 from benchmarks.cases.start import import_row
 from benchmarks.report import markdown, words
 from benchmarks.report.plots import draw
@@ -73,8 +73,9 @@ def test_every_case_that_can_run_gives_rows(report):
 
 
 def test_every_case_says_what_it_compares():
-    assert [] == [case.name for case in CASES if len(case.about) < 40]
-    assert len(CASES) == len({case.name for case in CASES})
+    cases = [*CASES, *turns.CASES]
+    assert [] == [case.name for case in cases if len(case.about) < 40]
+    assert len(cases) == len({case.name for case in cases})
 
 
 def test_a_ratio_is_that_of_the_figures(report):
@@ -165,6 +166,43 @@ def test_the_readme_gets_few_rows_beside_the_limit_and_the_fastest_peer():
     expected = "| SQLite: upsert, 1 thread | 2 ms | 1 ms | Fast peer 3 ms (1.5 x) |"
     assert [expected] == [line for line in changed.splitlines() if line.startswith("| SQLite")]
     assert changed == markdown.into_readme(changed, report)
+
+
+def test_the_page_of_the_integrations_gets_a_line_for_each_store_and_a_column_for_each_size():
+    def turn(items, sessions, ratios, store="Store"):
+        figures = [
+            Figure("ours", Spread.exactly(200)),
+            Figure(store, Spread.exactly(100), is_peer=True),
+        ]
+        work, goal = f"SQLite: Kit, {items} items, {sessions}", Goal(1, f"x {store}", at_least=True)
+        return Row("kit-sqlite", work, "/s", figures, Spread.of(ratios), goal)
+
+    report = small_report(
+        turn("10", "1 session", [2.04] * 9),
+        turn("10", "1 session", [0.5] * 9, "Other"),
+        turn("10", "100 sessions", [0.5, 1.1, 3]),
+        turn("1,000", "1 session", [12.3] * 9),
+    )
+    text = f"above\n{markdown.BEGIN_TURNS}\nold\n{markdown.END_TURNS}\nbelow\n"
+    changed = markdown.into_turns(text, report)
+    assert [
+        "| beside | 1 session, 10 items | 1 session, 1,000 items | 100 sessions, 10 items |",
+        "|---|--:|--:|--:|",
+        "| SQLite: Kit, Store | 2 x | 12 x | 1.1 x ? |",
+        "| SQLite: Kit, Other | **0.5 x** | - | - |",
+    ] == [line for line in changed.splitlines() if line.startswith("|")]
+    assert changed == markdown.into_turns(changed, report)
+
+
+def test_without_the_frameworks_nothing_of_them_is_measured_and_the_report_says_so(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(turns, "installed_peers", lambda *_: iter(()))
+    cases = [case for case in turns.CASES if case.backend == "sqlite"]
+    report = run(cases, TINY, folder=tmp_path)
+    assert [] == report.rows
+    assert "OpenAI Agents SDK, SQLiteSession (sqlite) is not installed." in report.notes
+    assert "Agent Framework, FileHistoryProvider (sqlite) is not installed." in report.notes
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("tmpfs", 1), ("ext4", 0)])

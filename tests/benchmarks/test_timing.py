@@ -13,8 +13,10 @@ from benchmarks.timing import (
     Coroutines,
     Crowd,
     FailedError,
+    Passes,
     interleave,
     interleave_coroutines,
+    interleave_passes,
 )
 from benchmarks.timing import interleave_crowds as race
 
@@ -96,3 +98,32 @@ def test_a_coroutine_that_fails_is_told():
 
     with pytest.raises(FailedError, match="crowd: ValueError: locked"):
         asyncio.run(interleave_coroutines([Coroutines("crowd", [fail])], window=0.01, rounds=1))
+
+
+@pytest.mark.parametrize(("warm_up", "counted"), [(False, [0, 1]), (True, [1, 2])])
+def test_passes_take_turns_and_a_warm_up_does_not_count(warm_up, counted):
+    order = []
+
+    def passing(name):
+        async def run(number):
+            order.append((number, name))
+            return float(number)
+
+        return Passes(name, run)
+
+    passes = [passing("a"), passing("b")]
+    rates = asyncio.run(interleave_passes(passes, seconds=0, least=2, warm_up=warm_up))
+    assert {"a": counted, "b": counted} == rates
+    numbers = range(counted[-1] + 1)
+    assert [[(each, "a"), (each, "b")] for each in numbers] == [
+        sorted(order[2 * each : 2 * each + 2]) for each in numbers
+    ]
+    assert ["a", "b", "b", "a"] == [name for _, name in order[:4]]
+
+
+def test_a_pass_that_fails_is_told():
+    async def fail(_):
+        raise ValueError("locked")
+
+    with pytest.raises(FailedError, match="mine: ValueError: locked"):
+        asyncio.run(interleave_passes([Passes("mine", fail)], seconds=0, least=1, warm_up=False))

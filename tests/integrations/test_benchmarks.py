@@ -32,9 +32,11 @@ def test_every_store_that_is_installed_is_measured_at_every_size(tmp_path):
     expected, missing = {}, []
     for framework in FRAMEWORKS:
         there = [*installed_peers("sqlite", framework.stores)]
-        for store in framework.stores:
-            if store.backend == "sqlite" and store not in there:
-                missing.append(f"{framework.name}, {store.name} (sqlite) is not installed.")
+        missing += [
+            f"{framework.name}, {store.name} (sqlite) is not installed."
+            for store in framework.stores
+            if store.backend == "sqlite" and store not in there
+        ]
         for items in TINY.items:
             for sessions in ("1 session", "3 sessions"):
                 for store in there:

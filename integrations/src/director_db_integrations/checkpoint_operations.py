@@ -80,7 +80,7 @@ class Operations:
         place, parent, name = place_of(config), get_checkpoint_id(config), checkpoint["id"]
         values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
         small = {c: v for c, v in values.items() if c not in versions or is_small(v)}
-        messages = [_anchor(place, name)]
+        messages = []
         if place.ns:
             key = place.key(NAMESPACE)
             messages.append(place.message(NAMESPACE, key, {"ns": place.ns}, if_absent=True))
@@ -111,7 +111,12 @@ class Operations:
     ) -> Steps:
         """Store what a task wrote."""
         place, checkpoint = place_of(config), config["configurable"]["checkpoint_id"]
-        messages = [_anchor(place, checkpoint)]
+        anchor = place.key(WRITES, checkpoint)
+        messages = [
+            place.message(
+                WRITES, anchor, {"checkpoint": checkpoint}, conv_id=anchor, if_absent=True
+            )
+        ]
         for number, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, number)
             content = {"checkpoint": checkpoint, "task": task, "path": path, "index": index}
@@ -122,7 +127,7 @@ class Operations:
                     WRITE,
                     key,
                     content,
-                    conv_id=place.key(WRITES, checkpoint),
+                    conv_id=anchor,
                     if_absent=index >= 0,
                 )
             )
@@ -350,9 +355,3 @@ def _sorted(writes: Mapping[str, Row]) -> Rows:
     """Return writes of one checkpoint in the order in which LangGraph applies them."""
     contents = [write["content"] for write in writes.values()]
     return sorted(contents, key=lambda at: writes_sort_key(at["path"], at["task"], at["index"]))
-
-
-def _anchor(place: Place, checkpoint: str) -> Row:
-    key = place.key(WRITES, checkpoint)
-    content = {"checkpoint": checkpoint}
-    return place.message(WRITES, key, content, conv_id=key, if_absent=True)

@@ -15,7 +15,8 @@ CHANNEL: Final = "channel"
 """The value of a channel in one version, for all checkpoints that have it."""
 WRITE: Final = "write"
 WRITES: Final = "writes"
-"""Stands before all writes of a checkpoint, which may be stored before the checkpoint is."""
+"""Stands before all writes of a checkpoint, which may be stored before the checkpoint is; without
+writes there is none, so that nobody looks for them."""
 NAMESPACE: Final = "namespace"
 """Says that a subgraph has checkpoints: no index would tell that there are none."""
 
