@@ -320,11 +320,9 @@ def test_the_speed_is_that_of_the_latest_run():
     assert text_of("README.md") == markdown.into_readme(text_of("README.md"), latest)
     assert len(markdown.README_ROWS) <= 8
     assert set() == {*markdown.README_ROWS} - {row.work for row in latest.rows}
-    turns, page = (
-        Report.load(ROOT / "benchmarks/results/integrations.json"),
-        "docs/integrations/speed.md",
-    )
-    assert text_of(page) == markdown.into_turns(text_of(page), turns)
+    turns = Report.load(ROOT / "benchmarks/results/integrations.json")
+    page = text_of("docs/integrations/speed.md")
+    assert page == markdown.into_turns(page, turns)
 
 
 # --- Settings -----------------------------------------------------------------------------------

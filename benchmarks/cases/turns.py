@@ -106,8 +106,14 @@ class _Comparison:
         scale = self._bench.scale
         count = max(*scale.at_once, min(_MOST_SESSIONS, scale.items_of_all // items))
         names = [f"{items}-{number}" for number in range(count)]
-        for each in self._contenders:
-            await each.sessions.fill(names, items)
+        for each in [*self._contenders]:
+            try:
+                await each.sessions.fill(names, items)
+            except Exception as error:
+                if each.name == OURS:
+                    raise
+                self._leave_out(each.name, error)
+                self._contenders.remove(each)
             large.settle(self._backend, [each.place], self._bench.server)
         return names
 

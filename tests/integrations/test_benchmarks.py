@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
+from agents.extensions.memory import SQLAlchemySession
 
 from benchmarks.bench import LABELS, Bench, open_ours
 from benchmarks.cases import turns
@@ -49,6 +50,38 @@ def test_every_store_that_is_installed_is_measured_at_every_size(tmp_path):
     assert expected == measured
     assert 2 * 2 * 2 < len(measured)  # More than one framework has to be there.
     assert all(figure.durability for row in report.rows for figure in row.figures)
+
+
+@pytest.mark.parametrize(
+    ("method", "noted"),
+    [
+        ("add_items", ["SQLAlchemySession"]),
+        (
+            "get_items",
+            [
+                f"SQLAlchemySession with {items} items and {sessions}"
+                for items in TINY.items
+                for sessions in ("1 session", "3 sessions")
+            ],
+        ),
+    ],
+)
+def test_a_store_that_fails_is_left_out_and_noted(method, noted, tmp_path, monkeypatch):
+    do = getattr(SQLAlchemySession, method)
+
+    async def fail(session, *args):
+        if session.session_id:
+            raise TimeoutError("locked")
+        return await do(session, *args)
+
+    monkeypatch.setattr(SQLAlchemySession, method, fail)
+    (case,) = [each for each in turns.CASES if each.name == "openai-agents-sqlite"]
+    report = run([case], TINY, folder=tmp_path)
+    assert [
+        f"OpenAI Agents SDK, {each} (sqlite) was not measured: TimeoutError: locked"
+        for each in noted
+    ] == report.notes
+    assert ["SQLiteSession"] * 4 == [row.figures[1].name for row in report.rows]
 
 
 @pytest.mark.parametrize(("framework", "backend"), INSTALLED)
