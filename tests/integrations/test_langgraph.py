@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
 import json
 import math
@@ -136,6 +137,35 @@ def test_values_come_back_as_what_they_are(db):
 
 def sorted_as(model, values):
     return [(key, values[key]) for key in model]
+
+
+@pytest.mark.parametrize(
+    ("data", "form"),
+    [
+        (b"", "latin1"),
+        ('said, as text in any language of the west: \xe9, "\\'.encode(), "latin1"),
+        ((b"\0" + 15 * b"a") * 64, "latin1"),
+        ((b"\0" + 15 * b"a") * 64 + b"\0", "base64"),
+        (bytes(range(256)), "base64"),
+        ("\u6587\u5b57".encode() * 9, "base64"),
+    ],
+)
+def test_bytes_are_a_text_where_that_is_no_longer_than_base64(db, data, form):
+    saver = DirectorSaver(db)
+    put(saver, at(), {"data": data})
+    (stored,) = db.get_conversations("t1", msg_type="channel")
+    value = stored["content"]["value"]
+    assert {"type", form} == value.keys()
+    assert data == saver.get_tuple(at()).checkpoint["channel_values"]["data"]
+    in_base64 = base64.b64encode(data).decode()
+    assert form == "base64" or len(json.dumps(value[form], ensure_ascii=False)) <= 2 + len(
+        in_base64
+    )
+    # As all of them were stored once.
+    value.pop(form)
+    stored["content"]["value"] = value | {"base64": in_base64}
+    db.add_or_update_msgs_to_conv("t1", [stored])
+    assert data == saver.get_tuple(at()).checkpoint["channel_values"]["data"]
 
 
 def test_what_json_cannot_nest_comes_back(lite):

@@ -28,6 +28,7 @@ from director_db_integrations.checkpoints import (
     Place,
     is_json,
     is_small,
+    is_text,
 )
 from director_db_integrations.extras import extra
 
@@ -62,12 +63,16 @@ class Operations:
         if type(self.serde) is JsonPlusSerializer and is_json(value):
             return {"json": value}
         kind, data = self.serde.dumps_typed(value)
+        if is_text(data):
+            return {"type": kind, "latin1": data.decode("latin-1")}
         return {"type": kind, "base64": base64.b64encode(data).decode()}
 
     def _load(self, stored: Row) -> Any:
         if "json" in stored:
             return stored["json"]
-        return self.serde.loads_typed((stored["type"], base64.b64decode(stored["base64"])))
+        text = stored.get("latin1")
+        data = base64.b64decode(stored["base64"]) if text is None else text.encode("latin-1")
+        return self.serde.loads_typed((stored["type"], data))
 
     def put(
         self,
