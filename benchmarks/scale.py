@@ -79,6 +79,7 @@ QUICK: Final = Scale(
     starts=8,
     processes=16,
     fairness_seconds=10.0,
+    items=(10, 100),
 )
 
 TINY: Final = Scale(
