@@ -14,14 +14,11 @@ READY := $(VENV)/.ready
 DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrations
 
 # The frameworks of integrations/ are 600 MB, and bound versions of what the others use: they have an
-# environment of their own. Their own stores in SQL, which are imported, need SQLAlchemy, and
-# LangChain's is a package of its own.
+# environment of their own. Their own stores in SQL, which are imported and measured, need SQLAlchemy, and
+# those of LangChain and LangGraph are packages of their own.
 INTEGRATIONS_VENV := .venv-integrations
 INTEGRATIONS_BIN := $(INTEGRATIONS_VENV)/bin
 INTEGRATIONS_READY := $(INTEGRATIONS_VENV)/.ready
-
-# The frameworks' own stores that are no part of them, which bench-integrations measures.
-STORES_READY := $(INTEGRATIONS_VENV)/.stores-ready
 
 # With PEERS=1 the benchmarks also measure the libraries of benchmarks/peers.txt, in an environment
 # that the tests never see.
@@ -76,7 +73,7 @@ bench: $(if $(PEERS),$(PEERS_READY),$(READY))
 	$(BENCH_PYTHON) -m benchmarks --json $(RESULTS)/latest.json --markdown $(RESULTS)/latest.md \
 		--plots $(RESULTS) $(BENCH)
 
-bench-integrations: $(STORES_READY)
+bench-integrations: $(INTEGRATIONS_READY)
 	$(INTEGRATIONS_BIN)/python -m benchmarks --integrations --json $(RESULTS)/integrations.json \
 		--markdown $(RESULTS)/integrations.md $(BENCH)
 
@@ -139,12 +136,8 @@ $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 	$(INTEGRATIONS_BIN)/python $(NEW_PIP)
 	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) --no-build-isolation \
 		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist \
-		aiosqlite "sqlalchemy[asyncio]" langchain-community $(DISTS)[all]
-	@touch $@
-
-$(STORES_READY): $(INTEGRATIONS_READY) benchmarks/frameworks.txt
-	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) --constraint integrations/constraints.txt \
-		--requirement benchmarks/frameworks.txt || echo 'The stores could not be installed.'
+		aiosqlite "sqlalchemy[asyncio]" langchain-community \
+		langgraph-checkpoint-postgres langgraph-checkpoint-sqlite $(DISTS)[all]
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.
