@@ -40,15 +40,16 @@ class _Contender(NamedTuple):
 
     async def take_turns(self, names: Sequence[str], number: int) -> float:
         """Have a turn in each of these sessions at once; return how many turns a second."""
-        opened = [await self.sessions.open(name) for name in names]
-        start = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for session in opened:
-                group.create_task(self._take_turn(session, number))
-        seconds = time.perf_counter() - start
-        for session in opened:
-            await self.sessions.close(session)
-        return len(names) / seconds
+        async with contextlib.AsyncExitStack() as stack:
+            opened = []
+            for name in names:
+                opened.append(await self.sessions.open(name))
+                stack.push_async_callback(self.sessions.close, opened[-1])
+            start = time.perf_counter()
+            async with asyncio.TaskGroup() as group:
+                for session in opened:
+                    group.create_task(self._take_turn(session, number))
+            return len(names) / (time.perf_counter() - start)
 
     async def _take_turn(self, session: object, number: int) -> None:
         await self.sessions.add(session, range(number * _ADDED, (number + 1) * _ADDED))
@@ -71,6 +72,8 @@ class _Comparison:
         self._backend = backend
         self._stack = contextlib.AsyncExitStack()
         self._contenders: list[_Contender] = []
+        self._names: list[str] = []
+        self._fills = 0
 
     async def open(self) -> None:
         """Open those that are installed, ours first; without any there is nothing to compare."""
@@ -101,11 +104,12 @@ class _Comparison:
     async def close(self) -> None:
         await self._stack.aclose()
 
-    async def fill(self, items: int) -> list[str]:
-        """Make the sessions of a length in all stores, and return their names."""
+    async def fill(self, items: int) -> None:
+        """Make new sessions of a length in all stores."""
         scale = self._bench.scale
         count = max(*scale.at_once, min(_MOST_SESSIONS, scale.items_of_all // items))
-        names = [f"{items}-{number}" for number in range(count)]
+        self._fills += 1
+        names = self._names = [f"{self._fills}-{number}" for number in range(count)]
         for each in [*self._contenders]:
             try:
                 await each.sessions.fill(names, items)
@@ -115,12 +119,15 @@ class _Comparison:
                 self._leave_out(each.name, error)
                 self._contenders.remove(each)
             large.settle(self._backend, [each.place], self._bench.server)
-        return names
 
-    async def measure(self, names: Sequence[str], items: int, at_once: int) -> list[Row]:
+    async def measure(self, items: int, at_once: int) -> list[Row]:
         """Measure turns in some of these sessions at once; a row for each store of theirs."""
-        measured = self._contenders
-        while len(measured) > 1:
+        failed_here: set[str] = set()
+        while True:
+            names = self._names
+            measured = [each for each in self._contenders if each.name not in failed_here]
+            if len(measured) < 2:  # noqa: PLR2004 - ours alone
+                return []
             passes = [
                 Passes(each.name, _passes(each, names, at_once), each.durability, each.name != OURS)
                 for each in measured
@@ -136,10 +143,13 @@ class _Comparison:
                 if failed.name == OURS:
                     raise
                 self._leave_out(f"{failed.name} with {items:,} items and {sessions}", failed)
-                measured = [each for each in measured if each.name != failed.name]
+                failed_here.add(failed.name)
+                await self.fill(items)  # The others may have had a turn more by then.
                 continue
             lengths = {await each.length(names[0]) for each in measured}
             assert len(lengths) == 1, lengths  # noqa: S101 - else they did not do the same
+            if failed_here:
+                await self.fill(items)  # Who failed has its turn again with more or fewer.
             return [
                 Row(
                     _case_name(self._framework, self._backend),
@@ -151,7 +161,6 @@ class _Comparison:
                 )
                 for theirs in passes[1:]
             ]
-        return []
 
     def _leave_out(self, what: str, error: BaseException) -> None:
         while error.__cause__ is not None and isinstance(error, FailedError):
@@ -178,9 +187,9 @@ def _turns(bench: Bench, framework: Framework, backend: str) -> Iterator[Row | C
         try:
             runner.run(comparison.open())
             for items in bench.scale.items:
-                names = runner.run(comparison.fill(items))
+                runner.run(comparison.fill(items))
                 for at_once in bench.scale.at_once:
-                    yield from runner.run(comparison.measure(names, items, at_once))
+                    yield from runner.run(comparison.measure(items, at_once))
         finally:
             runner.run(comparison.close())
 

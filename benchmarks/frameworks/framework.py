@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from benchmarks.frameworks.sessions import Sessions
     from director_db import BaseDB
 
+_SHARED: Final = "sqlalchemy"  # What all sessions are made with imports it.
+
 UNSYNCED: Final = "waits for no disk: survives a kill, not a power cut"
 
 
@@ -42,7 +44,7 @@ class Framework(NamedTuple):
 
 def _on_sqlalchemy(name: str, target: str, *modules: str) -> tuple[Peer, ...]:
     """Return a store that takes any engine of SQLAlchemy, on both databases."""
-    needed = (*modules, "sqlalchemy")
+    needed = (*modules, _SHARED)
     return (
         Peer(name, "sqlite", (*needed, "aiosqlite"), _at(target), MADE_WAL),
         Peer(name, "postgres", needed, _at(target), SERVER),
@@ -59,7 +61,13 @@ FRAMEWORKS: Final = (
         "openai_agents",
         "`add_items` with three items of a run, and `get_items`",
         (
-            Peer("SQLiteSession", "sqlite", ("agents",), _at("openai_agents:sqlite_session"), WAL),
+            Peer(
+                "SQLiteSession",
+                "sqlite",
+                ("agents", _SHARED),
+                _at("openai_agents:sqlite_session"),
+                WAL,
+            ),
             *_on_sqlalchemy("SQLAlchemySession", "openai_agents:sqlalchemy_session", "agents"),
         ),
     ),
@@ -72,14 +80,14 @@ FRAMEWORKS: Final = (
             Peer(
                 "AsyncSqliteSaver",
                 "sqlite",
-                ("langgraph.checkpoint.sqlite", "aiosqlite"),
+                ("langgraph.checkpoint.sqlite", "aiosqlite", _SHARED),
                 _at("langgraph:async_sqlite_saver"),
                 WAL,
             ),
             Peer(
                 "AsyncPostgresSaver",
                 "postgres",
-                ("langgraph.checkpoint.postgres",),
+                ("langgraph.checkpoint.postgres", _SHARED),
                 _at("langgraph:async_postgres_saver"),
                 SERVER,
             ),
@@ -119,7 +127,7 @@ FRAMEWORKS: Final = (
             Peer(
                 "FileHistoryProvider",
                 "sqlite",
-                ("agent_framework",),
+                ("agent_framework", _SHARED),
                 _at("agent_framework:file_history_provider"),
                 UNSYNCED,
             ),

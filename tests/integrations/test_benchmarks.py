@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 
 import pytest
 from agents.extensions.memory import SQLAlchemySession
@@ -82,6 +83,25 @@ def test_a_store_that_fails_is_left_out_and_noted(method, noted, tmp_path, monke
         for each in noted
     ] == report.notes
     assert ["SQLiteSession"] * 4 == [row.figures[1].name for row in report.rows]
+
+
+@pytest.mark.parametrize("time", [3, 6])
+def test_a_store_that_fails_once_costs_one_row(time, tmp_path, monkeypatch):
+    """The others have had more turns by then, and go on in new sessions."""
+    do, times = SQLAlchemySession.get_items, itertools.count(1)
+
+    async def fail(session, *args):
+        if next(times) == time:
+            raise TimeoutError("locked")
+        return await do(session, *args)
+
+    monkeypatch.setattr(SQLAlchemySession, "get_items", fail)
+    (case,) = [each for each in turns.CASES if each.name == "openai-agents-sqlite"]
+    report = run([case], TINY, folder=tmp_path)
+    (noted,) = report.notes
+    assert "SQLAlchemySession with" in noted
+    names = [row.figures[1].name for row in report.rows]
+    assert (4, 3) == (names.count("SQLiteSession"), names.count("SQLAlchemySession"))
 
 
 @pytest.mark.parametrize(("framework", "backend"), INSTALLED)

@@ -144,8 +144,10 @@ def sorted_as(model, values):
     [
         (b"", "latin1"),
         ('said, as text in any language of the west: \xe9, "\\'.encode(), "latin1"),
-        ((b"\0" + 15 * b"a") * 64, "latin1"),
-        ((b"\0" + 15 * b"a") * 64 + b"\0", "base64"),
+        ((b"\0" + 14 * b"a") * 64, "latin1"),
+        ((b"\0" + 14 * b"a") * 64 + b"\0", "base64"),
+        (b'a"\\bcd' * 64, "latin1"),
+        (b'a"\\bcd' * 64 + b"\\", "base64"),
         (bytes(range(256)), "base64"),
         ("\u6587\u5b57".encode() * 9, "base64"),
     ],

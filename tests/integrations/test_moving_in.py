@@ -278,6 +278,11 @@ class LlamaIndex:
         # What such a column of SQLite makes a number of.
         ("5", "data: a text of JSON, not int"),
         ("[1]", "data: LlamaIndex cannot read it: 1 validation error for ChatMessage Input should"),
+        # It looks for the file.
+        (
+            f'{{"role": "user", "blocks": [{{"block_type": "image", "path": "{"x" * 300}"}}]}}',
+            "data: LlamaIndex cannot read it: OSError(36, 'File name too long')",
+        ),
     )
 
     said = IndexMessage

@@ -332,6 +332,8 @@ EVERY = {
     "delete_replaced": ([TEXT, NUMBER], "'s1', 2"),
     "select_locked_place": ([TEXT] * 2, "'s1', 'm1'"),
     "delete_messages_after": ([TEXT] * 2, "'s1', 'm1'"),
+    "claim_session": ([TEXT], "'copy'"),
+    "release_session": ([TEXT], "'s1'"),
     "copy_session": ([TEXT, TEXT, NUMBER], "'s1', 'copy', 1"),
     "copy_session_until": ([TEXT, TEXT, NUMBER, TEXT], "'s1', 'copy', 1, 'm1'"),
     "copy_messages": ([TEXT] * 2, "'s1', 'copy'"),

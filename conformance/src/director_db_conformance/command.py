@@ -7,6 +7,7 @@ import difflib
 import re
 import tempfile
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -203,11 +204,13 @@ def _is_named(clause: Clause, keyword: str) -> bool:
         text = word[0].lower()
         return text if text in {"and", "or", "not"} else str(text in names)
 
-    try:
-        # What is left of words are True, False, and, or, not and parentheses.
-        return not keyword or bool(eval(re.sub(r"[^\s()]+", answer, keyword.strip())))  # noqa: S307
-    except SyntaxError:
-        return False
+    # What is left of words are True, False, and, or, not and parentheses.
+    text = re.sub(r"[^\s()]+", answer, keyword.strip()) or "True"
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return bool(eval(text))  # noqa: S307
+        except (SyntaxError, TypeError):
+            return False
 
 
 def _nothing_matches(keyword: str, level: Level) -> str:

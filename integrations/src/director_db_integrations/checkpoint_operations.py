@@ -330,7 +330,8 @@ class Operations:
         writes = Writes()
         yield from writes.read(place, anchors, stored)
         of_writes = [key for anchor in anchors for key in writes.of.get(anchor, ())]
-        for key in [*doomed, *of_writes, *anchors, *sorted(values - spared)]:
+        found = [anchor for anchor in anchors if anchor in stored]
+        for key in [*doomed, *of_writes, *found, *sorted(values - spared)]:
             yield methodcaller("delete_message", place.session, key)
 
 

@@ -352,7 +352,8 @@ def message_row(
         content = {"role": message.role.value, **kwargs, **blocks}
         came = ChatMessage.model_validate(content).model_dump(include={"blocks"})
         is_equal = came == message.model_dump(include={"blocks"})
-    except (AttributeError, TypeError, ValueError) as error:  # What their code and pydantic raise.
+    # What their code and pydantic raise, also where it looks for the file of a path.
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise InvalidRecordError(path, f"LlamaIndex cannot write and read it: {error}") from error
     if not is_equal:
         raise InvalidRecordError(f"{path}.blocks", "LlamaIndex would read what it writes otherwise")

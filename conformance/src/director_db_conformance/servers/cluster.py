@@ -134,6 +134,7 @@ class Cluster(ThrowAwayServer):
 
     def freeze(self) -> None:
         """Hold all its processes as they are with SIGSTOP."""
+        self._hang_up()  # Or who asks next would wait for ever.
         # The first one first, lest it starts another in the meantime.
         self._signal_all(signal.SIGSTOP)
 

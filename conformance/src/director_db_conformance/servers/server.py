@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple, Self
@@ -103,6 +104,7 @@ class PostgresServer:
         self._emptied: list[str] = []
         self._lock = threading.Lock()
         self._kept: psycopg.Connection | None = None
+        self._keeper = os.getpid()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
@@ -246,7 +248,7 @@ class PostgresServer:
         import psycopg  # noqa: PLC0415 - an extra
 
         with self._lock:
-            if self._kept is not None:
+            if self._kept is not None and self._keeper == os.getpid():
                 try:
                     self._kept.execute(statement, parameters)
                 except psycopg.OperationalError:
@@ -254,8 +256,8 @@ class PostgresServer:
                         raise
                 else:
                     return
-            # The first one, or a restart has ended the last.
-            self._kept = self.connect()
+            # The first one, or a restart has ended the last, or that is of who forked this process.
+            self._kept, self._keeper = self.connect(), os.getpid()
             self._kept.execute(statement, parameters)
 
     def _hang_up(self) -> None:

@@ -236,7 +236,7 @@ def reading(framework: str, column: str) -> Iterator[None]:
     """Refuse what a framework cannot read, whichever of these errors it raises for it."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         reason = " ".join(f"{framework} cannot read it: {error!r}".split())
         raise InvalidRecordError(column, reason) from error
 

@@ -124,10 +124,10 @@ class SQLiteTables(OldTables):
     def rows(self, statement: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
         """Read rows, a page of them at a time."""
         try:
-            with closing(self._connection.cursor()) as cursor:
-                cursor.execute(statement, parameters)
-                while page := cursor.fetchmany(_PAGE):
-                    yield from page
+            # Left open: closing it would fail where the file was let go in the middle.
+            cursor = self._connection.execute(statement, parameters)
+            while page := cursor.fetchmany(_PAGE):
+                yield from page
         except sqlite3.Error as error:
             message = f"{self.place} cannot be read: {error}."
             raise BackendUnavailableError(message) from error
