@@ -11,6 +11,7 @@ import pytest
 from director_db_conformance.dsn import replace
 from director_db_conformance.servers import Standby, find_cluster
 from director_db_postgres import PostgresDB
+from director_db_postgres.connections import Connection
 
 pytestmark = pytest.mark.sampled
 
@@ -28,8 +29,21 @@ def test_a_failover_under_load_loses_nothing_and_costs_nobody_an_error(postgres_
             _fail_over_under_load(db, postgres_cluster, standby)
 
 
-def test_a_standby_is_waited_for_until_it_takes_writes(caplog):
-    """As behind a name or an address that moves: the one host that is known is read-only still."""
+def test_a_standby_is_waited_for_until_it_takes_writes(caplog, monkeypatch):
+    """As behind a name or an address that moves: the one host that is known is read-only still.
+
+    It takes over right after it has refused a write, before it is asked why.
+    """
+    ask, is_time = Connection.is_read_only, threading.Event()
+
+    def take_over_first(connection):
+        if is_time.is_set():
+            is_time.clear()
+            primary.kill()
+            standby.promote()
+        return ask(connection)
+
+    monkeypatch.setattr(Connection, "is_read_only", take_over_first)
     with find_cluster() as primary, ThreadPoolExecutor(1) as executor:
         database = primary.create_database()
         with PostgresDB(database.dsn) as db:
@@ -45,8 +59,7 @@ def test_a_standby_is_waited_for_until_it_takes_writes(caplog):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             assert not deleting.done()
-            primary.kill()
-            standby.promote()
+            is_time.set()
             assert (True, ["conversation", "context"]) == deleting.result()
 
 

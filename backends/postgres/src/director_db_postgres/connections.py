@@ -16,7 +16,7 @@ from director_db_postgres.driver_log import LOGGER
 from director_db_postgres.errors import OutOfStepError, is_of_the_connection, is_out_of_step
 from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.refusal import refusal_state
-from director_db_postgres.sql import IS_STANDBY, LIMIT_LOCK_WAITS
+from director_db_postgres.sql import IS_READ_ONLY, LIMIT_LOCK_WAITS
 from director_db_postgres.waiting import NO_LIMIT, NoAnswerError, watched
 
 if TYPE_CHECKING:
@@ -178,11 +178,14 @@ class Connection(PipelinedConnection):
         doing = f", {state} since {seconds:.0f} s" if state else ""
         return f"process {process}{name}{doing}"
 
-    def is_standby(self) -> bool:
-        """Whether the server follows another one, and may take over; True also if unknown."""
+    def is_read_only(self) -> bool:
+        """Whether it is by its settings, and no standby that may take over; False if unknown.
+
+        Not whether it is a standby: that may have changed since it refused a write.
+        """
         with contextlib.suppress(psycopg.Error):
-            return bool(self.run(IS_STANDBY).rows()[0][0])
-        return True
+            return bool(self.run(IS_READ_ONLY).rows()[0][0])
+        return False
 
     def abort(self) -> None:
         """Close this connection, which was interrupted and may be in the middle of a statement.

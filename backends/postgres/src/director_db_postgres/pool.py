@@ -195,7 +195,7 @@ class Pool:
             # Another of several hosts may take writes.
             known = self._settings.parameters
             has_others = any("," in str(known.get(name, "")) for name in ("host", "hostaddr"))
-            for_good = not has_others and not connection.is_standby()
+            for_good = not has_others and connection.is_read_only()
             error.is_read_only_for_good = for_good  # type: ignore[attr-defined]
 
     # --- Opening and closing --------------------------------------------------------------------

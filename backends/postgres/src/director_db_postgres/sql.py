@@ -77,7 +77,10 @@ LIMIT_LOCK_WAITS: Final = b"""
 """
 
 # Who locks a row leaves the number of its transaction in it, and any row can be read.
-IS_STANDBY: Final = b"SELECT pg_catalog.pg_is_in_recovery()"
+IS_READ_ONLY: Final = b"""
+    SELECT pg_catalog.current_setting('default_transaction_read_only')::boolean
+        AND NOT pg_catalog.pg_is_in_recovery()
+"""
 
 SELECT_HOLDER: Final = """
     SELECT a.pid, a.application_name, a.state,

@@ -78,7 +78,7 @@ class EveryReadOnlyServerIsAStandby(BrokenPostgresDB, **_ERRORS):
 
     @classmethod
     def break_code(cls):
-        Connection.is_standby = lambda _self: True
+        Connection.is_read_only = lambda _self: False
 
 
 class HealthOfTheFirstTime(BrokenPostgresDB, **_HEALTH):
