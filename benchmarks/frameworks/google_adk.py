@@ -17,7 +17,7 @@ from google.genai import types
 
 from benchmarks.frameworks.sessions import Sessions, copy_rows
 from benchmarks.payloads import text
-from benchmarks.peers.event_loop import engine_of
+from benchmarks.peers.event_loop import engine_at
 from director_db_integrations.adk_records import HEAD, event_message, named
 from director_db_integrations.google_adk import DirectorSessionService
 
@@ -100,12 +100,9 @@ async def ours(db: BaseDB) -> AsyncIterator[Sessions]:
 @contextlib.asynccontextmanager
 async def database_session_service(place: str) -> AsyncIterator[Sessions]:
     """Give sessions of ``DatabaseSessionService``."""
-    engine = engine_of(place)
-    service = DatabaseSessionService(db_engine=engine)
-    try:
+    async with engine_at(place) as engine:
+        service = DatabaseSessionService(db_engine=engine)
         yield _TheirServices(lambda _: service, copy_rows(engine, "user_id"))
-    finally:
-        await engine.dispose()
 
 
 def _event(number: int) -> Event:

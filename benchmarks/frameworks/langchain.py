@@ -9,7 +9,7 @@ from langchain_community.chat_message_histories import SQLChatMessageHistory
 
 from benchmarks.frameworks.langchain_messages import message
 from benchmarks.frameworks.sessions import Sessions, copy_in, copy_rows
-from benchmarks.peers.event_loop import engine_of
+from benchmarks.peers.event_loop import engine_at
 from director_db_integrations.langchain import DirectorChatMessageHistory
 
 if TYPE_CHECKING:
@@ -41,11 +41,8 @@ async def ours(db: BaseDB) -> AsyncIterator[Sessions]:
 @contextlib.asynccontextmanager
 async def sql_chat_message_history(place: str) -> AsyncIterator[Sessions]:
     """Give histories of ``SQLChatMessageHistory`` on one engine."""
-    engine = engine_of(place)
-    try:
+    async with engine_at(place) as engine:
         yield _Histories(
             lambda name: SQLChatMessageHistory(name, connection=engine),
             copy_rows(engine, "session_id"),
         )
-    finally:
-        await engine.dispose()

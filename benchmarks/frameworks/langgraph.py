@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.frameworks.langchain_messages import message
 from benchmarks.frameworks.sessions import Sessions, copy_in, copy_rows
-from benchmarks.peers.event_loop import engine_of
+from benchmarks.peers.event_loop import engine_at
 from benchmarks.peers.langgraph import checkpoint_of, postgres_pool
 from director_db_integrations.langgraph import DirectorSaver
 
@@ -101,8 +101,5 @@ async def async_postgres_saver(place: str) -> AsyncIterator[Sessions]:
 @contextlib.asynccontextmanager
 async def _threads_of(saver: Any, place: str) -> AsyncIterator[Sessions]:
     await saver.setup()
-    engine = engine_of(place)
-    try:
+    async with engine_at(place) as engine:
         yield _Threads(saver, copy_rows(engine, "thread_id"))
-    finally:
-        await engine.dispose()

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from benchmarks.frameworks.sessions import Sessions, copy_in, copy_rows
 from benchmarks.payloads import context_message
-from benchmarks.peers.event_loop import engine_of
+from benchmarks.peers.event_loop import engine_at
 from director_db_integrations.llama_index import DirectorMemoryStore
 
 if TYPE_CHECKING:
@@ -41,18 +41,15 @@ async def ours(db: BaseDB) -> AsyncIterator[Sessions]:
 @contextlib.asynccontextmanager
 async def sqlalchemy_chat_store(place: str) -> AsyncIterator[Sessions]:
     """Give keys of ``SQLAlchemyChatStore``."""
-    engine = engine_of(place)
-    copy = copy_rows(engine, "key")
+    async with engine_at(place) as engine:
+        copy = copy_rows(engine, "key")
 
-    async def copy_and_analyze(name: str, others: Sequence[str]) -> None:
-        await copy(name, others)
-        # Its indexes are created in any order, and without knowing more, SQLite takes the one of
-        # the keys or that of the status, which all messages have, by that.
-        async with engine.begin() as connection:
-            await connection.execute(text("ANALYZE"))
+        async def copy_and_analyze(name: str, others: Sequence[str]) -> None:
+            await copy(name, others)
+            # Its indexes are created in any order, and without knowing more, SQLite takes the one
+            # of the keys or that of the status, which all messages have, by that.
+            async with engine.begin() as connection:
+                await connection.execute(text("ANALYZE"))
 
-    try:
         store = SQLAlchemyChatStore(table_name="messages", async_engine=engine)
         yield _Keys(lambda name: (store, name), copy_and_analyze)
-    finally:
-        await engine.dispose()

@@ -10,7 +10,7 @@ from agents.memory import SQLiteSession
 
 from benchmarks.frameworks.sessions import Sessions, copy_in, copy_rows
 from benchmarks.payloads import context_message
-from benchmarks.peers.event_loop import engine_of
+from benchmarks.peers.event_loop import engine_at
 from director_db_integrations.openai_agents import DirectorSession
 
 if TYPE_CHECKING:
@@ -49,21 +49,15 @@ async def ours(db: BaseDB) -> AsyncIterator[Sessions]:
 @contextlib.asynccontextmanager
 async def sqlite_session(place: str) -> AsyncIterator[Sessions]:
     """Give sessions of ``SQLiteSession``."""
-    engine = engine_of(place)
-    try:
+    async with engine_at(place) as engine:
         yield _Files(lambda name: SQLiteSession(name, place), copy_rows(engine, _COLUMN))
-    finally:
-        await engine.dispose()
 
 
 @contextlib.asynccontextmanager
 async def sqlalchemy_session(place: str) -> AsyncIterator[Sessions]:
     """Give sessions of ``SQLAlchemySession`` on one engine."""
-    engine = engine_of(place)
-    try:
+    async with engine_at(place) as engine:
         await SQLAlchemySession("", engine=engine, create_tables=True).get_items()
         yield _Sessions(
             lambda name: SQLAlchemySession(name, engine=engine), copy_rows(engine, _COLUMN)
         )
-    finally:
-        await engine.dispose()

@@ -10,7 +10,7 @@ from agents.extensions.memory import SQLAlchemySession
 from agents.memory import SQLiteSession
 
 from benchmarks.payloads import context_message
-from benchmarks.peers.event_loop import LoopedStore, engine_of
+from benchmarks.peers.event_loop import LoopedStore, engine_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -65,15 +65,12 @@ async def sessions_of_coroutines(
     place: str, count: int
 ) -> AsyncIterator[Sequence[Callable[[], Awaitable[object]]]]:
     """Give as many sessions on one engine; a call adds one item."""
-    engine = engine_of(place)
-    await SQLAlchemySession("s", engine=engine, create_tables=True).get_items()
+    async with engine_at(place) as engine:
+        await SQLAlchemySession("s", engine=engine, create_tables=True).get_items()
 
-    def storing(number: int) -> Callable[[], Awaitable[object]]:
-        session: Any = SQLAlchemySession(f"s{number}", engine=engine)
-        steps = itertools.count()
-        return lambda: session.add_items([context_message(next(steps))])
+        def storing(number: int) -> Callable[[], Awaitable[object]]:
+            session: Any = SQLAlchemySession(f"s{number}", engine=engine)
+            steps = itertools.count()
+            return lambda: session.add_items([context_message(next(steps))])
 
-    try:
         yield list(map(storing, range(count)))
-    finally:
-        await engine.dispose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, event
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from director_db_conformance.dsn import parts
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -48,6 +49,16 @@ class LoopedStore:
         self.run(self._loop.shutdown_asyncgens())
         self.run(self._loop.shutdown_default_executor())
         self._loop.close()
+
+
+@contextlib.asynccontextmanager
+async def engine_at(place: str) -> AsyncIterator[AsyncEngine]:
+    """Give an engine for a place, and dispose of it."""
+    engine = engine_of(place)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 def engine_of(place: str) -> AsyncEngine:

@@ -76,12 +76,12 @@ LIMIT_LOCK_WAITS: Final = b"""
         THEN set_config('lock_timeout', $1::text, false) END
 """
 
-# Who locks a row leaves the number of its transaction in it, and any row can be read.
 IS_READ_ONLY: Final = b"""
     SELECT pg_catalog.current_setting('default_transaction_read_only')::boolean
         AND NOT pg_catalog.pg_is_in_recovery()
 """
 
+# Who locks a row leaves the number of its transaction in it, and any row can be read.
 SELECT_HOLDER: Final = """
     SELECT a.pid, a.application_name, a.state,
         extract(epoch FROM clock_timestamp() - a.state_change)::float8
