@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import signal
 import sqlite3
 import threading
 import time
@@ -434,16 +436,43 @@ def test_a_handler_closes_between_queueing_and_leading(db):
 def test_who_gets_no_turn_to_read_is_told(tmp_path):
     with SQLiteDB(tmp_path / "x.db", operation_timeout=0.3) as db, ThreadPoolExecutor(1) as pool:
         db.create_session("s1")
-        reading = db._database._readers._reading
-        reading.update({object(): None for _ in range(MAX_READERS)})
-        try:
+        turns = db._database._readers._turns
+        assert MAX_READERS == len(turns)
+        with contextlib.ExitStack() as others:
+            for turn in turns:
+                others.enter_context(turn)
             told = pool.submit(db.get_session, "s1").exception(PATIENCE)
-        finally:
-            reading.clear()
         assert isinstance(told, BackendUnavailableError)
         assert (True, False) == (told.retryable, told.maybe_applied)
         assert str(db.place) in str(told)
         assert "s1" == db.get_session("s1")["session_id"]
+
+
+def test_no_turn_to_read_is_lost_to_an_interrupt_or_kept_from_a_signals_handler(db):
+    """A handler reads in the middle of a read, and what it raises ends that."""
+    db.create_session("s1")
+
+    def interrupted(_connection):
+        signal.raise_signal(signal.SIGUSR1)
+
+    def handle(*_):
+        read.append(db.get_session("s1")["session_id"])
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    read = []
+    try:
+        for _ in range(2 * MAX_READERS):
+            with pytest.raises(KeyboardInterrupt):
+                db._database.read(interrupted)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert 2 * MAX_READERS * ["s1"] == read
+    with ThreadPoolExecutor(2 * MAX_READERS) as pool:
+        assert all(pool.map(db.get_session, 2 * MAX_READERS * ["s1"], timeout=PATIENCE))
+    for turn in db._database._readers._turns:
+        with pytest.raises(RuntimeError, match="release"):
+            turn.release()
 
 
 def test_out_of_patience_a_call_is_withdrawn(tmp_path):

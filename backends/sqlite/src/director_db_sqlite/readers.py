@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import time
+from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from director_db.errors import BackendUnavailableError
+from director_db.locks import new_lock
 from director_db_sqlite.connections import forget
-from director_db_sqlite.locks import long_wait, patiently
+from director_db_sqlite.locks import acquire, patiently
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
+    from director_db.locks import Lock
     from director_db_sqlite.connections import Operation
 
 T = TypeVar("T")
 
-MAX_READERS: Final = 32
-"""The most connections that read at once; more threads take turns. Each has two open files."""
+MAX_READERS: Final = 2
+"""So many read at once; more threads take turns.
 
-_PAUSE_FOR_A_TURN: Final = 0.0005
+SQLite's driver gives the interpreter's lock away for each row, and gets it back from whoever runs
+Python code meanwhile. Two use both sides of that; with 32 a long page takes ten times the processor
+time, most of it to switch between threads.
+"""
 
 
 class Readers:
@@ -30,7 +35,8 @@ class Readers:
         """Take what opens a connection that only reads, and what says which file that is."""
         self._connect = connect
         self._path = path
-        self._reading: dict[object, None] = {}
+        self._turns = _new_turns()
+        self._waits = count()
         self.idle: list[sqlite3.Connection] = []
 
     def read(self, operation: Operation[T], deadline: float) -> T:
@@ -39,9 +45,15 @@ class Readers:
         Raises:
             BackendUnavailableError: too many others read until the deadline.
         """
-        token = object()
+        turns = self._turns
+        turn = turns[0]
         try:
-            self._take_a_turn(token, deadline)
+            for turn in turns:
+                if turn.acquire(blocking=False):
+                    break
+            else:
+                turn = turns[next(self._waits) % len(turns)]
+                self._wait_for(turn, deadline)
             idle = self.idle
             try:
                 connection = idle.pop()
@@ -59,27 +71,17 @@ class Readers:
                 connection.close()  # The file was replaced meanwhile.
             return result
         finally:
-            self._reading.pop(token, None)
+            # As in `locked`; but a signal's handler may read in the middle of another read.
+            try:  # noqa: SIM105
+                turn.release()
+            except RuntimeError:
+                pass
 
-    def _take_a_turn(self, token: object, deadline: float) -> None:
-        # No semaphore: a signal's handler that raises inside one takes a turn away for good.
-        wait = None
-        while True:
-            self._reading[token] = None
-            if len(self._reading) <= MAX_READERS:
-                return
-            self._reading.pop(token, None)
-            if wait is None:
-                wait = long_wait(self._path, f"for {MAX_READERS} other reads of this process")
-            wait.look()
-            if time.monotonic() >= deadline:
-                wait.give_up()
-                message = (
-                    f"{self._path()}: {MAX_READERS} other reads of this process did not end in "
-                    "time. Try again."
-                )
-                raise BackendUnavailableError(message, retryable=True)
-            time.sleep(_PAUSE_FOR_A_TURN)
+    def _wait_for(self, turn: Lock, deadline: float) -> None:
+        path = self._path()
+        if not acquire(turn, path, deadline):
+            message = f"{path}: other reads of this process did not end in time. Try again."
+            raise BackendUnavailableError(message, retryable=True)
 
     def close(self) -> None:
         """Close every connection that is not in use; the others close when their call ends."""
@@ -92,4 +94,8 @@ class Readers:
         """Forget every connection without closing it."""
         for connection in self.idle:
             forget(connection)
-        self._reading, self.idle = {}, []
+        self._turns, self.idle = _new_turns(), []
+
+
+def _new_turns() -> list[Lock]:
+    return [new_lock() for _ in range(MAX_READERS)]
