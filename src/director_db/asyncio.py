@@ -30,6 +30,7 @@ CARRIED_OUT: Final = "The call had begun, and was carried out."
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def _coroutine(
@@ -183,6 +184,32 @@ class AsyncDB:
     health_check = _coroutine(BaseDB.health_check)
     migrate = _coroutine(BaseDB.migrate)
     distribute = _coroutine(BaseDB.distribute)
+
+    async def run(self, function: Callable[[BaseDB], T], /) -> T:
+        """Call a function with the instance behind it, in one of its threads.
+
+        For several operations in a row with what is made of their results: the event loop goes on
+        meanwhile, and they wait for one thread, not for one each. Together they are no transaction.
+
+        Cancelled, they are like one operation: what has not begun never begins, and what has begun
+        is carried to its end (LIF-7).
+
+        Args:
+            function: called with `sync_db`. It may block, but must not wait for the event loop.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            Exception: what the function raises.
+
+        Example:
+            >>> def titles(db):
+            ...     return [each["metadata"].get("title") for each in db.iter_sessions()]
+            >>> async def main(db):
+            ...     return await db.run(titles)
+        """
+        return await _outcome(self._executor, partial(function, self.sync_db))
 
     async def aclose(self) -> None:
         """Wait for the operations in flight, then let go of the database (LIF-5). Idempotent.

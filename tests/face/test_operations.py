@@ -48,7 +48,7 @@ def test_everything_public_is_there_with_the_same_signature_and_docstring():
             assert inspect.signature(operation) == inspect.signature(ours), name
             assert operation.__doc__ == ours.__doc__, name
     attributes = {"closed", "place", "db_type"}
-    assert {"aclose", *attributes, *operations} == public(AsyncDB).keys()
+    assert {"aclose", "run", *attributes, *operations} == public(AsyncDB).keys()
 
 
 def test_each_operation_gives_what_the_other_face_gives(db, sync_db):
@@ -75,6 +75,65 @@ def test_an_error_is_raised_where_it_is_awaited(db):
         assert {} == await db.get_session("s1")
 
     asyncio.run(main())
+
+
+def test_a_function_has_one_thread_for_all_that_it_does(db, sync_db):
+    """It has the caller's context, its errors are raised, and the loop goes on meanwhile."""
+    name = contextvars.ContextVar("name")
+    stored, may_end = threading.Event(), threading.Event()
+    threads = []
+
+    def store_two(given):
+        threads.append(threading.current_thread())
+        assert given is sync_db
+        given.create_session(name.get())
+        given.append_context_messages(name.get(), [1])
+        stored.set()
+        assert may_end.wait(60)
+        return given.get_context_messages(name.get())
+
+    def fail(given):
+        given.update_session("nobody")
+
+    async def main():
+        name.set("s1")
+        call = asyncio.ensure_future(db.run(store_two))
+        assert await asyncio.to_thread(stored.wait, 60)
+        may_end.set()
+        assert await call == {"reasoning": [1]}
+        with pytest.raises(SessionNotFoundError):
+            await db.run(fail)
+
+    asyncio.run(main())
+    assert [True] == [thread is not threading.main_thread() for thread in threads]
+
+
+def test_a_cancelled_function_is_carried_to_its_end_or_never_begins(db, sync_db):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def store_two(given):
+        begun.set()
+        given.create_session("s1")
+        assert may_end.wait(60)
+        given.create_session("s2")
+
+    async def main():
+        call = asyncio.ensure_future(db.run(store_two))
+        assert await asyncio.to_thread(begun.wait, 60)
+        call.cancel()
+        await asyncio.sleep(0)
+        assert not call.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        assert [face.CARRIED_OUT] == caught.value.__notes__
+        early = asyncio.ensure_future(db.run(lambda given: given.create_session("never")))
+        early.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await early
+
+    asyncio.run(main())
+    assert {"s1", "s2"} == {each["session_id"] for each in sync_db.get_sessions()}
 
 
 def test_load_db_shares_the_instance_of_the_other_face(tmp_path, monkeypatch):

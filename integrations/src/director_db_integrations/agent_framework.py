@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db import SessionNotFoundError
-from director_db_integrations.cancelling import to_its_end
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
 from director_db_integrations.messages import message, unique_id
@@ -80,13 +80,16 @@ class DirectorHistoryProvider(HistoryProvider):
             session_id: the session; None is the session ``default``.
             state: the provider's, of the framework's session.
         """
-        rows = await self._db.get_conversations(_name(session_id), conv_id=self.source_id)
-        if rows and state is not None:
+        messages = await self._db.run(partial(self._read, _name(session_id), None))
+        if messages and state is not None:
             state[_STORED] = True
-        messages = [Message.from_dict(row["content"]) for row in rows]
         if not self.skip_excluded:
             return messages
         return [each for each in messages if not each.additional_properties.get("_excluded")]
+
+    def _read(self, name: str, limit: int | None, db: BaseDB) -> list[Message]:
+        rows = db.get_conversations(name, conv_id=self.source_id, limit=limit)
+        return [Message.from_dict(row["content"]) for row in rows]
 
     async def save_messages(
         self,
@@ -112,24 +115,23 @@ class DirectorHistoryProvider(HistoryProvider):
             SessionNotFoundError: the session was deleted meanwhile.
         """
         if messages:
-            await to_its_end(self._save(_name(session_id), [*messages], state))
+            await self._db.run(partial(self._save, _name(session_id), [*messages], state))
 
-    async def _save(self, name: str, messages: list[Message], state: dict[str, Any] | None) -> None:
+    def _save(
+        self, name: str, messages: list[Message], state: dict[str, Any] | None, db: BaseDB
+    ) -> None:
         # One more than can be the same tells a longer history from one that is all of them.
-        stored = await self._db.get_conversations(
-            name, conv_id=self.source_id, limit=len(messages) + 1
-        )
-        known = [Message.from_dict(row["content"]) for row in stored]
+        known = self._read(name, len(messages) + 1, db)
         rows = [self._message(each) for each in filter_new_messages(known, messages)]
         if not rows:
             return
         try:
-            await self._db.add_or_update_msgs_to_conv(name, rows)
+            db.add_or_update_msgs_to_conv(name, rows)
         except SessionNotFoundError:
-            if stored or (state and state.get(_STORED)):
+            if known or (state and state.get(_STORED)):
                 raise
-            await self._db.create_session(name, metadata={"framework": FRAMEWORK})
-            await self._db.add_or_update_msgs_to_conv(name, rows)
+            db.create_session(name, metadata={"framework": FRAMEWORK})
+            db.add_or_update_msgs_to_conv(name, rows)
         if state is not None:
             state[_STORED] = True
 

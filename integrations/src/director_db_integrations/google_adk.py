@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -131,7 +132,7 @@ class DirectorSessionService(BaseSessionService):
         """
         key = app_name, user_id, session_id.strip()
         (head, events), app, user = await asyncio.gather(
-            self._read(named(*key), config),
+            self._db.run(partial(_read, named(*key), config)),
             self._state(app_name),
             self._state(app_name, user_id),
         )
@@ -254,37 +255,6 @@ class DirectorSessionService(BaseSessionService):
         known = session.events[-1].id if session.events else None
         return known != (latest["content"]["id"] if latest else None)
 
-    async def _read(
-        self, name: str, config: GetSessionConfig | None
-    ) -> tuple[dict[str, Any], list[Event]]:
-        """Return the head of a session, {} if there is none, and the events that are wanted."""
-        limit = config.num_recent_events if config else None
-        after = config.after_timestamp if config else None
-        if limit is None and after is None:  # One read has all of one moment.
-            rows = await self._db.get_conversations(name)
-            head: dict[str, Any] = next(
-                (row["content"] for row in rows if row["msg_id"] == HEAD), {}
-            )
-            return head, [_event(row) for row in rows if _number(row, head)]
-        stored = await self._db.get_message(name, HEAD)
-        if not stored:
-            return {}, []
-        head = stored["content"]
-        events: list[Event] = []
-        number = head["number"]
-        while number > head["created"] and len(events) != limit:
-            known = limit is not None and after is None
-            page = min((limit or 0) - len(events), _LARGEST) if known else _PAGE
-            numbers = range(max(number - page, head["created"]) + 1, number + 1)
-            for row in reversed(await self._db.get_messages(name, [*map(str, numbers)])):
-                if after is not None and row["metadata"]["latest"] < after:
-                    return head, events[::-1]
-                event = _event(row)
-                if len(events) != limit and (after is None or event.timestamp >= after):
-                    events.append(event)
-            number -= page
-        return head, events[::-1]
-
     async def _state(self, *scope: str) -> dict[str, Message]:
         """Return the messages with the state of an app, or of a user in one, by its keys."""
         rows = await self._db.get_conversations(named(*scope))
@@ -380,3 +350,33 @@ def _stale(session: Session) -> StaleSessionError:
         f"Session {session.id!r} was modified in storage since it was read; get it again, and "
         "append then."
     )
+
+
+def _read(
+    name: str, config: GetSessionConfig | None, db: BaseDB
+) -> tuple[dict[str, Any], list[Event]]:
+    """Return the head of a session, {} if there is none, and the events that are wanted."""
+    limit = config.num_recent_events if config else None
+    after = config.after_timestamp if config else None
+    if limit is None and after is None:  # One read has all of one moment.
+        rows = db.get_conversations(name)
+        head: dict[str, Any] = next((row["content"] for row in rows if row["msg_id"] == HEAD), {})
+        return head, [_event(row) for row in rows if _number(row, head)]
+    stored = db.get_message(name, HEAD)
+    if not stored:
+        return {}, []
+    head = stored["content"]
+    events: list[Event] = []
+    number = head["number"]
+    while number > head["created"] and len(events) != limit:
+        known = limit is not None and after is None
+        page = min((limit or 0) - len(events), _LARGEST) if known else _PAGE
+        numbers = range(max(number - page, head["created"]) + 1, number + 1)
+        for row in reversed(db.get_messages(name, [*map(str, numbers)])):
+            if after is not None and row["metadata"]["latest"] < after:
+                return head, events[::-1]
+            event = _event(row)
+            if len(events) != limit and (after is None or event.timestamp >= after):
+                events.append(event)
+        number -= page
+    return head, events[::-1]

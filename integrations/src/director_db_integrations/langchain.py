@@ -98,17 +98,11 @@ class DirectorChatMessageHistory(BaseChatMessageHistory):
         Raises:
             InvalidRecordError: the limit is below 1.
         """
-        stored = self._db.sync_db.get_conversations(
-            self.session_id, limit=self.limit, conv_id=CONV_ID
-        )
-        return self._read(stored)
+        return self._read(self._db.sync_db)
 
     async def aget_messages(self) -> Messages:
         """Return `messages`."""
-        stored = await self._db.get_conversations(
-            self.session_id, limit=self.limit, conv_id=CONV_ID
-        )
-        return self._read(stored)
+        return await self._db.run(self._read)
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Store messages behind those that are there, all or none, in one round trip.
@@ -140,7 +134,8 @@ class DirectorChatMessageHistory(BaseChatMessageHistory):
         """Do the same as `clear`."""
         await self._db.delete_conversation(self.session_id)
 
-    def _read(self, stored: Sequence[Message]) -> Messages:
+    def _read(self, db: BaseDB) -> Messages:
+        stored = db.get_conversations(self.session_id, limit=self.limit, conv_id=CONV_ID)
         if stored:
             self._known = True
         return [_restored(each) for each in stored]

@@ -1,4 +1,4 @@
-"""Operations in steps, written once for threads and for coroutines."""
+"""Operations in steps, for threads and for coroutines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from director_db import BackendUnavailableError, DirectorDBError, SessionNotFoundError
-from director_db_integrations.cancelling import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -27,15 +26,8 @@ def take(db: BaseDB, steps: Steps) -> Any:
 
 
 async def atake(db: AsyncDB, steps: Steps) -> Any:
-    """Do the same as `take`, in a coroutine; cancelled, it is carried to its end all the same."""
-
-    async def last() -> Any:
-        found = None
-        async for part in async_parts(db, steps):
-            found = part
-        return found
-
-    return await to_its_end(last())
+    """Do the same as `take`, in a thread that all of it takes once; cancelled as one operation."""
+    return await db.run(lambda sync_db: take(sync_db, steps))
 
 
 def parts(db: BaseDB, steps: Steps) -> Iterator[Any]:
@@ -57,19 +49,9 @@ def parts(db: BaseDB, steps: Steps) -> Iterator[Any]:
 
 async def async_parts(db: AsyncDB, steps: Steps) -> AsyncIterator[Any]:
     """Do the same as `parts`, in a coroutine."""
-    step, ended = _advance(steps)
-    while not ended:
-        if isinstance(step, list):
-            yield step
-            step, ended = _advance(steps)
-            continue
-        try:
-            answer = await step(db)
-        except DirectorDBError as error:
-            step, ended = _advance(steps, error=error)
-        else:
-            step, ended = _advance(steps, answer)
-    yield step
+    found = parts(db.sync_db, steps)
+    while (part := await db.run(lambda _: next(found, found))) is not found:
+        yield part
 
 
 def _advance(
