@@ -25,6 +25,7 @@ from director_db_conformance.servers.throw_away import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from director_db_conformance.servers.installation import Installation
@@ -118,8 +119,7 @@ class Cluster(ThrowAwayServer):
         if self._process is None:
             return
         # Held first, lest it notices that its children die and starts new ones.
-        self._process.send_signal(signal.SIGSTOP)
-        family = self._children()
+        family = self._hold(self._process)
         self._process.kill()
         self._process.wait(_PATIENCE)
         self._process = None
@@ -135,20 +135,21 @@ class Cluster(ThrowAwayServer):
     def freeze(self) -> None:
         """Hold all its processes as they are with SIGSTOP."""
         self._hang_up()  # Or who asks next would wait for ever.
-        # The first one first, lest it starts another in the meantime.
-        self._signal_all(signal.SIGSTOP)
+        if self._process is not None:
+            _signal(self._hold(self._process), signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let all its processes go on."""
-        self._signal_all(signal.SIGCONT)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            _signal(self._children(), signal.SIGCONT)
 
-    def _signal_all(self, number: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(number)
-        for child in self._children():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
+    def _hold(self, process: subprocess.Popen[bytes]) -> set[int]:
+        """Hold the first process, and return the others: from now on there are no more of them."""
+        process.send_signal(signal.SIGSTOP)
+        # Until then it may be in the middle of a fork.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        return self._children()
 
     def close(self) -> None:
         """End it at once and remove all that it left; nothing happens in a forked child."""
@@ -289,3 +290,9 @@ class Cluster(ThrowAwayServer):
 
     def _place(self) -> dict[str, Any]:
         return {"cwd": self.path, **run_as(self._folder.account)}
+
+
+def _signal(processes: Iterable[int], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
