@@ -448,6 +448,26 @@ def test_who_gets_no_turn_to_read_is_told(tmp_path):
         assert "s1" == db.get_session("s1")["session_id"]
 
 
+def test_who_waits_to_read_takes_the_turn_that_comes_first(tmp_path):
+    """A long read holds up nobody as long as others end."""
+    with SQLiteDB(tmp_path / "x.db", operation_timeout=5) as db, ThreadPoolExecutor(8) as pool:
+        db.create_session("s1")
+        long, short = db._database._readers._turns
+        with long:
+            with short:
+                reads = [pool.submit(db.get_session, "s1") for _ in range(8)]
+                wait_until(lambda: 8 == len(pool._threads))
+                time.sleep(0.05)  # Most of them wait by then; those that do not prove less.
+            assert 8 == len([read.result(PATIENCE) for read in reads])
+
+
+def test_locks_that_are_made_anew_are_those_of_reads_too(db):
+    before = list(db._database._readers._turns)
+    db._renew_locks()
+    assert db.get_session("s1") == {}
+    assert not {id(turn) for turn in before} & {id(turn) for turn in db._database._readers._turns}
+
+
 def test_no_turn_to_read_is_lost_to_an_interrupt_or_kept_from_a_signals_handler(db):
     """A handler reads in the middle of a read, and what it raises ends that."""
     db.create_session("s1")

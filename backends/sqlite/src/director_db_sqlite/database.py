@@ -190,6 +190,7 @@ class FileDatabase:
     def renew_locks(self) -> None:
         """Make every lock anew; the next operation opens the file as the first one did."""
         self.close()
+        self._readers.renew()
         self._writer.reset()
         self._reset()
 

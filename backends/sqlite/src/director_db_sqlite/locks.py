@@ -34,7 +34,7 @@ def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:
     if lock._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
         raise in_use_by_this_thread(path)
     try:
-        if not acquire(lock, path, deadline):
+        if not _acquire(lock, path, deadline):
             message = f"{path} stayed locked by other threads of this process. Try again."
             raise BackendUnavailableError(message, retryable=True)
         return run()
@@ -47,8 +47,7 @@ def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:
             pass
 
 
-def acquire(lock: Lock, path: str, deadline: float) -> bool:
-    """Take a lock of this process, and return whether it could be had in time."""
+def _acquire(lock: Lock, path: str, deadline: float) -> bool:
     left = max(0.0, deadline - time.monotonic())
     if lock.acquire(timeout=min(left, LONG)):
         return True
