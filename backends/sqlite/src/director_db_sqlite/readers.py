@@ -29,7 +29,7 @@ Python code meanwhile. Two use both sides of that; with 32 a page of 1,000 messa
 the processor time on two cores, most of it to switch between threads.
 """
 
-_LOOK: Final = 0.01  # Seconds after which who waits for one turn looks at the others again.
+_LOOK: Final = 0.05  # Seconds after which who waits for one turn looks at the others again.
 
 
 class Readers:
