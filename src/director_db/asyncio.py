@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast, final
 
@@ -30,7 +31,6 @@ CARRIED_OUT: Final = "The call had begun, and was carried out."
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 
 def _coroutine(
@@ -185,22 +185,26 @@ class AsyncDB:
     migrate = _coroutine(BaseDB.migrate)
     distribute = _coroutine(BaseDB.distribute)
 
-    async def run(self, function: Callable[[BaseDB], T], /) -> T:
+    async def run(self, function: Callable[[BaseDB], R], /) -> R:
         """Call a function with the instance behind it, in one of its threads.
 
         For several operations in a row with what is made of their results: the event loop goes on
         meanwhile, and they wait for one thread, not for one each. Together they are no transaction.
 
         Cancelled, they are like one operation: what has not begun never begins, and what has begun
-        is carried to its end (LIF-7).
+        is carried to its end (LIF-7). Who closes the database waits for the operation that is under
+        way, and the next one raises `ClosedError`.
 
         Args:
-            function: called with `sync_db`. It may block, but must not wait for the event loop.
+            function: called with `sync_db`, and uses that. It may block, but must not wait for the
+                event loop or for this `AsyncDB`.
 
         Returns:
-            What the function returns.
+            What the function returns: records rather than an iterator, which would read on the
+            event loop.
 
         Raises:
+            TypeError: it is a coroutine function.
             Exception: what the function raises.
 
         Example:
@@ -209,6 +213,9 @@ class AsyncDB:
             >>> async def main(db):
             ...     return await db.run(titles)
         """
+        if inspect.iscoroutinefunction(function):
+            message = f"A function that is called in a thread cannot be a coroutine: {function!r}"
+            raise TypeError(message)
         return await _outcome(self._executor, partial(function, self.sync_db))
 
     async def aclose(self) -> None:

@@ -103,6 +103,8 @@ def test_a_function_has_one_thread_for_all_that_it_does(db, sync_db):
         assert await call == {"reasoning": [1]}
         with pytest.raises(SessionNotFoundError):
             await db.run(fail)
+        with pytest.raises(TypeError, match="cannot be a coroutine"):
+            await db.run(db.get_session)
 
     asyncio.run(main())
     assert [True] == [thread is not threading.main_thread() for thread in threads]

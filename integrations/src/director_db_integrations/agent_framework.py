@@ -114,11 +114,19 @@ class DirectorHistoryProvider(HistoryProvider):
             InvalidRecordError: a message is no JSON value, with its path; nothing is stored.
             SessionNotFoundError: the session was deleted meanwhile.
         """
-        if messages:
-            await self._db.run(partial(self._save, _name(session_id), [*messages], state))
+        if not messages:
+            return
+        known = bool(state and state.get(_STORED))
+        stored: list[bool] = []
+        save = partial(self._save, _name(session_id), [*messages], stored, is_known=known)
+        try:
+            await self._db.run(save)
+        finally:  # Also where it was cancelled, and carried out.
+            if stored and state is not None:
+                state[_STORED] = True
 
     def _save(
-        self, name: str, messages: list[Message], state: dict[str, Any] | None, db: BaseDB
+        self, name: str, messages: list[Message], stored: list[bool], db: BaseDB, *, is_known: bool
     ) -> None:
         # One more than can be the same tells a longer history from one that is all of them.
         known = self._read(name, len(messages) + 1, db)
@@ -128,12 +136,11 @@ class DirectorHistoryProvider(HistoryProvider):
         try:
             db.add_or_update_msgs_to_conv(name, rows)
         except SessionNotFoundError:
-            if known or (state and state.get(_STORED)):
+            if known or is_known:
                 raise
             db.create_session(name, metadata={"framework": FRAMEWORK})
             db.add_or_update_msgs_to_conv(name, rows)
-        if state is not None:
-            state[_STORED] = True
+        stored.append(True)
 
     def _message(self, said: Message) -> dict[str, Any]:
         return message(unique_id(said.message_id), said.role, said.to_dict()) | {

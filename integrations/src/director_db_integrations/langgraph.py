@@ -56,7 +56,8 @@ class DirectorSaver(BaseCheckpointSaver[str]):
             db: where checkpoints are, of `director_db.asyncio` or not; None is what ``DB_TYPE``
                 names. It is not closed here.
             serde: LangGraph's serialisation. With its default, what JSON holds exactly is stored as
-                JSON; with another, all that a graph stores goes through it.
+                JSON; with another, all that a graph stores goes through it. It is called in several
+                threads at once.
         """
         super().__init__(serde=serde)
         self._db = async_database(db)

@@ -26,13 +26,23 @@ def take(db: BaseDB, steps: Steps) -> Any:
 
 
 async def atake(db: AsyncDB, steps: Steps) -> Any:
-    """Do the same as `take`, in a thread that all of it takes once; cancelled as one operation."""
-    return await db.run(lambda sync_db: take(sync_db, steps))
+    """Do the same as `take`, in a thread that all of it takes once; cancelled as one operation.
+
+    What comes before its first call of the database is done at once, on the event loop: what it was
+    given is stored as it is now, whatever the caller does to it while the thread is at work.
+    """
+    begun = _advance(steps)
+
+    def take_the_rest(sync_db: BaseDB) -> Any:
+        *_, last = parts(sync_db, steps, begun)
+        return last
+
+    return await db.run(take_the_rest)
 
 
-def parts(db: BaseDB, steps: Steps) -> Iterator[Any]:
-    """Carry an operation out, and yield the parts of its result."""
-    step, ended = _advance(steps)
+def parts(db: BaseDB, steps: Steps, begun: tuple[Any, bool] | None = None) -> Iterator[Any]:
+    """Carry an operation out, and yield the parts of its result; from its first step, if begun."""
+    step, ended = begun or _advance(steps)
     while not ended:
         if isinstance(step, list):
             yield step
