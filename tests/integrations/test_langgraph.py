@@ -664,3 +664,25 @@ def is_written(db):
     """Whether the tool that ends has ended, as the database has it."""
     found = DirectorSaver(db).get_tuple(at())
     return any(getattr(value, "id", None) == "t84" for _, _, value in found.pending_writes)
+
+
+def test_a_state_is_stored_as_it_was_at_the_call(tmp_path):
+    """A graph goes on while it is stored, and may change a value in place."""
+    state = {str(number): number for number in range(50_000)}
+    config = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+
+    async def main():
+        with SQLiteDB(tmp_path / "x.db") as sync_db:
+            saver = DirectorSaver(sync_db)
+            version = saver.get_next_version(None)
+            checkpoint = empty_checkpoint()
+            checkpoint |= {"channel_values": {"a": state}, "channel_versions": {"a": version}}
+            put = asyncio.ensure_future(saver.aput(config, checkpoint, {}, {"a": version}))
+            while not put.done():
+                await asyncio.sleep(0)
+                state[f"later {len(state)}"] = 0
+            found = await saver.aget_tuple(await put)
+            return len(found.checkpoint["channel_values"]["a"])
+
+    assert 50_000 == asyncio.run(main())
+    assert 50_000 < len(state)

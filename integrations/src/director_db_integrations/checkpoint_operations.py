@@ -26,6 +26,7 @@ from director_db_integrations.checkpoints import (
     WRITE,
     WRITES,
     Place,
+    copied,
     is_json,
     is_small,
     is_text,
@@ -61,7 +62,7 @@ class Operations:
 
     def _dump(self, value: object) -> Row:
         if type(self.serde) is JsonPlusSerializer and is_json(value):
-            return {"json": value}
+            return {"json": copied(value)}
         kind, data = self.serde.dumps_typed(value)
         if is_text(data):
             return {"type": kind, "latin1": data.decode("latin-1")}

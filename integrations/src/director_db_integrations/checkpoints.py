@@ -115,6 +115,13 @@ def is_json(value: Any, depth: int = 0) -> bool:
     )
 
 
+def copied(value: Any) -> Any:
+    """Return a value of JSON that no longer changes with the one that a graph goes on with."""
+    if type(value) is list:
+        return [copied(item) for item in value]
+    return {key: copied(item) for key, item in value.items()} if type(value) is dict else value
+
+
 def _fits(text: str, least: int) -> bool:
     if not least <= len(text) <= _LONGEST or "\0" in text:
         return False
