@@ -19,9 +19,9 @@ Steps = Generator[Callable[[Any], Any] | list[Any], Any, Any]
 is a part of its result, and what it returns is the last part."""
 
 
-def take(db: BaseDB, steps: Steps) -> Any:
-    """Carry an operation out, and return what it returns."""
-    *_, last = parts(db, steps)
+def take(db: BaseDB, steps: Steps, begun: tuple[Any, bool] | None = None) -> Any:
+    """Carry an operation out, and return what it returns; `begun` is as for `parts`."""
+    *_, last = parts(db, steps, begun)
     return last
 
 
@@ -32,12 +32,7 @@ async def atake(db: AsyncDB, steps: Steps) -> Any:
     given is stored as it is now, whatever the caller does to it while the thread is at work.
     """
     begun = _advance(steps)
-
-    def take_the_rest(sync_db: BaseDB) -> Any:
-        *_, last = parts(sync_db, steps, begun)
-        return last
-
-    return await db.run(take_the_rest)
+    return await db.run(lambda sync_db: take(sync_db, steps, begun))
 
 
 def parts(db: BaseDB, steps: Steps, begun: tuple[Any, bool] | None = None) -> Iterator[Any]:
