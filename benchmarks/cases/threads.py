@@ -1,14 +1,16 @@
-"""Many threads that store messages at once."""
+"""Many threads that store or read messages at once."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg_pool import ConnectionPool
 
+from benchmarks import large
 from benchmarks.bench import DURABILITY, LABELS, open_ours, open_raw
 from benchmarks.cases.case import OURS, Case, figures, note
 from benchmarks.payloads import Stream
@@ -36,6 +38,9 @@ _GOALS: Final = {
 }
 _GOAL_FROM: Final = 32
 
+_READ: Final = (10, 1_000)
+"""Messages of the sessions that are read."""
+
 
 def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
     """Store 1 KB messages from 1, 8, 32 and 100 threads, each in a session of its own.
@@ -60,7 +65,7 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
             against = _AGAINST[backend]
             yield Row(
                 f"threads-{backend}",
-                f"{LABELS[backend]}: upserts, {threads} thread{'s' if threads > 1 else ''}",
+                f"{LABELS[backend]}: upserts, {_of_threads(threads)}",
                 "/s",
                 figures(crowds, timings),
                 paired_ratios(timings[OURS], timings[against]),
@@ -73,6 +78,49 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
                     peers.add(figure.name)
     for name, points in rates.items():
         yield Curve("threads", backend, name, points, name in peers)
+
+
+def reads(bench: Bench, backend: str) -> Iterator[Row]:
+    """Read sessions of 10 and of 1,000 messages of 1 KB from 1, 8, 32 and 100 threads.
+
+    Each thread has a session of its own. Raw: a connection for each thread, the same SELECT, and
+    msgspec's decoder on each of the four payloads.
+    """
+    for count in _READ:
+        for threads in bench.scale.threads:
+            with contextlib.ExitStack() as stack:
+                place = stack.enter_context(bench.place(backend))
+                db = stack.enter_context(contextlib.closing(open_ours(backend, place)))
+                names = [f"s{number}" for number in range(threads)]
+                for name in names:
+                    db.create_session(name)
+                large.add_messages(backend, place, [(n, at) for n in names for at in range(count)])
+                large.settle(backend, [place], bench.server)
+                stores = [
+                    stack.enter_context(contextlib.closing(open_raw(backend, place))) for _ in names
+                ]
+                crowds = [
+                    Crowd(OURS, [partial(db.get_conversations, name) for name in names]),
+                    Crowd(
+                        "raw",
+                        [partial(store.read, n) for store, n in zip(stores, names, strict=True)],
+                    ),
+                ]
+                timings = interleave_crowds(
+                    crowds, window=bench.scale.window, rounds=bench.scale.rounds
+                )
+                yield Row(
+                    f"read-threads-{backend}",
+                    f"{LABELS[backend]}: read {count:,} messages, {_of_threads(threads)}",
+                    "/s",
+                    figures(crowds, timings),
+                    paired_ratios(timings[OURS], timings["raw"]),
+                    facts={"ratio to": "raw"},
+                )
+
+
+def _of_threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _ours_and_raw(
@@ -194,4 +242,7 @@ def _peers(
             yield crowd
 
 
-CASES: Final = tuple(Case(f"threads-{backend}", upserts, backend) for backend in LABELS)
+CASES: Final = (
+    *(Case(f"threads-{backend}", upserts, backend) for backend in LABELS),
+    *(Case(f"read-threads-{backend}", reads, backend) for backend in LABELS),
+)
