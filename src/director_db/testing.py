@@ -40,11 +40,12 @@ the others every operation has to fail. Only ``locked``, ``stopped`` and ``froze
 anybody mending anything, so that an error is `retryable`.
 """
 
-_CHILD_PRELUDE: Final = """
+CHILD_PRELUDE: Final = """
 import sys
 from director_db import load_db
 db, args = load_db(), sys.argv[1:]
 """
+"""What the code of `Place.python` begins with."""
 
 
 class Place:
@@ -200,7 +201,7 @@ class Place:
         In the code, ``db`` is this place as `load_db` opens it, and ``args`` is the list of `args`.
         """
         return subprocess.Popen(  # noqa: S603 - the interpreter that runs us
-            [sys.executable, "-c", _CHILD_PRELUDE + code, *args],
+            [sys.executable, "-c", CHILD_PRELUDE + code, *args],
             env={**os.environ, **self.env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

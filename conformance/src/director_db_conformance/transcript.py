@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from director_db.asyncio import AsyncDB
-from director_db.testing import FAULTS
+from director_db.testing import CHILD_PRELUDE, FAULTS, Place
+from director_db_conformance import warm
 from director_db_conformance.face import ASYNCIO, IN_ANOTHER_PROCESS, SYNC, AwaitedDB
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from director_db import BaseDB
-    from director_db.testing import Place
     from director_db_conformance.face import Face
 
 _FIRST: Final = 30
@@ -248,7 +248,13 @@ class RecordedPlace:
         """Run code in another process; see `Place.python`."""
         transcript.add(f"(in another process, {list(args)!r}) {code.strip()}")
         prelude = _WORKER + (IN_ANOTHER_PROCESS if self.face == ASYNCIO else "")
-        return self.place.python(prelude + code, *args)
+        place = self.place
+        if type(place).python is Place.python:
+            env = {**os.environ, **place.env}
+            forked = warm.python(CHILD_PRELUDE + prelude + code, args, env)
+            if forked is not None:
+                return forked
+        return place.python(prelude + code, *args)
 
     def restart(self) -> None:
         """Kill the server and start it again."""
