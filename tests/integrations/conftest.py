@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import os
 import subprocess
@@ -17,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from director_db import load_db
 from director_db.asyncio import CARRIED_OUT
 from director_db_conformance.proxy import Proxy
+from director_db_conformance.warm import Warm
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
@@ -128,13 +130,19 @@ def program(settings, tmp_path):
         environment = os.environ | settings | {"OPENAI_AGENTS_DISABLE_TRACING": "1"}
         # Nor may they find what a developer has at home.
         environment |= {"HOME": str(tmp_path), "CLAUDE_CONFIG_DIR": str(tmp_path / "claude")}
+        file = str(PROGRAMS / f"{name}.py")
+        code = f"import runpy; runpy.run_path({file!r}, run_name='__main__')"
+        # The frameworks take seconds to import; where one has threads by then, nothing is forked.
+        forked = sys.platform == "linux" and warm(name).python(code, args, environment, tmp_path)
         started.append(
-            subprocess.Popen(
-                [sys.executable, PROGRAMS / f"{name}.py", *args],
+            forked
+            or subprocess.Popen(
+                [sys.executable, file, *args],
                 env=environment,
                 cwd=tmp_path,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
             )
         )
@@ -143,4 +151,10 @@ def program(settings, tmp_path):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        sys.stderr.write(process.communicate()[1])
+
+
+@functools.cache
+def warm(name):
+    """A process that has imported what a program imports."""
+    return Warm({"PYTHONPATH": str(PROGRAMS)}, [name])

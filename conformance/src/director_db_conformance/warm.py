@@ -1,10 +1,10 @@
 """Other processes that need not import all they need: forks of one that has.
 
 A clause starts up to five interpreters, a run of the suite some seventy, and to import the core and
-a driver takes each of them longer than what it then does. So, on Linux, one process imports what of
-`SAFE` it shall, and has no instance, no connection and no thread; what a clause starts is a fork of
-that. A backend of somebody else's is imported in the fork: what it looks at then, and what it
-starts, is as in a new process.
+a driver takes each of them longer than what it then does. So, on Linux, one process imports `SAFE`
+modules, and has no instance, no connection and no thread; what a clause starts is a fork of that. A
+backend of somebody else's is imported in the fork: what it looks at then, and what it starts, is as
+in a new process.
 
 This file is also the program of that process. It runs by its path, so that what it forks has
 nothing of this package, and imports nothing but the standard library.
@@ -91,8 +91,14 @@ class Forked(subprocess.Popen[str]):
 class Warm:
     """A process that waits for what it shall fork."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        """Start it, with these variables besides our own; it ends when this process does."""
+    def __init__(self, env: Mapping[str, str], modules: Sequence[str]) -> None:
+        """Start it; it ends when this process does.
+
+        Args:
+            env: variables besides our own.
+            modules: what it imports, before the first fork.
+        """
+        self._modules = modules
         ours, its = socket.socketpair()
         self._asking = threading.Lock()
         self._socket = ours
@@ -114,23 +120,26 @@ class Warm:
             self._socket.close()
             self._process.wait()
 
-    def python(self, code: str, args: Sequence[str], env: Mapping[str, str]) -> Forked | None:
-        """Run code as ``python -c`` does; None if this process cannot fork it.
+    def python(
+        self, code: str, args: Sequence[str], env: Mapping[str, str], cwd: Path | None = None
+    ) -> Forked | None:
+        """Run code as ``python -c`` does; None if nothing can be forked, as a module has threads.
 
         Args:
             code: the program.
             args: its arguments.
             env: all of its environment.
+            cwd: the folder to run in; None is the current one.
         """
-        modules = [name for name in SAFE if name in sys.modules]
-        request = json.dumps([code, args, dict(env), str(Path.cwd()), modules]).encode()
+        request = [code, args, dict(env), str(cwd or Path.cwd()), self._modules]
+        text = json.dumps(request).encode()
         pipes = [os.pipe() for _ in range(_STREAMS + 1)]
         pipes[0] = pipes[0][::-1]  # The first one is written by us.
         try:
             with self._asking:
-                header = _NUMBER.pack(len(request))
+                header = _NUMBER.pack(len(text))
                 socket.send_fds(self._socket, [header], [its for _, its in pipes])
-                self._socket.sendall(request)
+                self._socket.sendall(text)
                 pid = _NUMBER.unpack(_received(self._socket, _NUMBER.size))[0]
         except OSError:
             pid = 0  # It has ended, as by a module that ends what imports it.
@@ -145,7 +154,7 @@ class Warm:
 
 
 def python(code: str, args: Sequence[str], env: Mapping[str, str]) -> Forked | None:
-    """Run code as `Warm.python` does, in a fork of a process that the same may be asked of again.
+    """Run code as `Warm.python` does, in a fork of a process that is kept for more.
 
     None where there are no such processes: whoever asks then starts Python.
     """
@@ -153,13 +162,14 @@ def python(code: str, args: Sequence[str], env: Mapping[str, str]) -> Forked | N
         return None
     # What Python itself reads as it starts is to be the same.
     own = tuple(sorted((name, text) for name, text in env.items() if name.startswith("PYTHON")))
-    return _warm(os.getpid(), own).python(code, args, env)
+    modules = tuple(name for name in SAFE if name in sys.modules)
+    return _warm(os.getpid(), own, modules).python(code, args, env)
 
 
 @functools.cache
-def _warm(_owner: int, own: tuple[tuple[str, str], ...]) -> Warm:
+def _warm(_owner: int, own: tuple[tuple[str, str], ...], modules: tuple[str, ...]) -> Warm:
     """Return the one of this process; a fork of it has its own."""
-    return Warm(dict(own))
+    return Warm(dict(own), modules)
 
 
 # --- The process that forks ----------------------------------------------------------------------
