@@ -83,14 +83,14 @@ class DurabilityClauses:
     @clause("LIF-3", level="durable", needs="cut")
     def test_lif_3_cut_connections_lose_and_double_nothing(self, place: RecordedPlace) -> None:
         """A lost connection costs at most an error that says so, and the same handle works on."""
-        _disturb(place, place.cut, times=12, pause=0.2)
+        _disturb(place, place.cut, times=12, pause=0.1)
 
     @clause("LIF-2", level="durable", needs="restart")
     def test_lif_2_no_acknowledged_write_is_lost_when_the_server_is_killed(
         self, place: RecordedPlace
     ) -> None:
         """A write that has returned survives the kill of the server, and the handle works on."""
-        _disturb(place, place.restart, times=2, pause=0.8)
+        _disturb(place, place.restart, times=2, pause=0.5)
 
 
 _WRITE_AND_END: Final = """

@@ -1,0 +1,162 @@
+"""A fork of a process that has imported something is like a new interpreter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from director_db_conformance import warm
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks them")
+
+ENVIRONMENT = {**os.environ, "COLOUR": "blue"}
+
+
+def started(code, *args, how=warm.python):
+    return how(code, args, ENVIRONMENT)
+
+
+def interpreter(code, args, env):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+PROGRAMS = {
+    "what it is given": """
+import os, sys
+print(sys.argv, sys.orig_argv[1:], __name__, [n for n in globals() if n[0] != "_"])
+print(sys.path[0] == "", os.getcwd())
+print(os.environ == dict(os.environ), os.environ["COLOUR"], sys.stdin.read(), sys.flags.isolated)
+""",
+    "what is open": "import os; print(sorted(os.listdir('/proc/self/fd'))[:-1])",
+    "signals": """
+import signal
+print([signal.getsignal(each) for each in (signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE)])
+""",
+    "an error": "def f(): raise ValueError('x')\nf()",
+    "a status": "import sys; sys.exit(3)",
+    "a message": "import sys; sys.exit('no')",
+    "no end of the interpreter": "import os; print('lost'); os._exit(4)",
+    "the end of the interpreter": """
+import atexit, threading, time
+atexit.register(print, "at the end")
+threading.Thread(target=lambda: (time.sleep(0.2), print("a thread"))).start()
+""",
+    "a signal": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+    "an interrupt": "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)",
+    "what has not ended": "import os; os.fork() or os._exit(0); print('a parent')",
+}
+
+
+@pytest.mark.parametrize("code", PROGRAMS.values(), ids=PROGRAMS)
+def test_it_does_what_a_new_interpreter_does(code):
+    def told(process):
+        output, errors = process.communicate("some\ntext", timeout=120)
+        # The code has no file, and stands one call further from the top.
+        lines = [line for line in errors.splitlines() if "<string>" not in line]
+        return output, lines[-1:], process.returncode, process.args[1:]
+
+    expected = told(started(code, "a", "b", how=interpreter))
+    assert expected == told(started(code, "a", "b"))
+
+
+def test_it_is_waited_for_and_killed_as_any_other():
+    process = started("import sys\nfor line in sys.stdin: print(line, end='', flush=True)")
+    for line in ("one\n", "two\n"):
+        process.stdin.write(line)
+        process.stdin.flush()
+        assert line == process.stdout.readline()
+    assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.05)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=0)
+    assert ("", "") == process.communicate(timeout=120)
+    assert 0 == process.poll() == process.wait()
+
+    process = started("import time; time.sleep(600)")
+    process.kill()
+    assert -signal.SIGKILL == process.wait(120)
+    process.kill()
+    assert ("", "") == process.communicate()
+
+
+def test_one_begins_while_others_run():
+    several = [started("import sys; print(sys.stdin.readline(), end='')") for _ in range(5)]
+    for number, process in reversed([*enumerate(several)]):
+        assert (f"{number}\n", "") == process.communicate(f"{number}\n", timeout=120)
+
+
+def test_what_was_imported_is_there_and_nothing_of_the_suite():
+    code = "import sys; print('director_db_sqlite' in sys.modules, 'pytest' in sys.modules)"
+    import director_db_sqlite  # noqa: F401, PLC0415 - so that it is
+
+    assert ("True False\n", "") == started(code).communicate(timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("source", "is_forked"),
+    [
+        ("", True),
+        ("raise ImportError", True),
+        ("import threading; threading.Thread(target=input, daemon=True).start()", False),
+        ("import threading; threading.Event().wait(0)", True),
+        ("import os; os._exit(1)", False),
+    ],
+)
+def test_what_has_threads_or_ends_is_not_forked(tmp_path, source, is_forked):
+    (tmp_path / "mine.py").write_text(source.replace("input", "threading.Event().wait"))
+    process = warm.Warm({"PYTHONPATH": str(tmp_path)}, ["mine"])
+    forked = process.python("print(1)", [], ENVIRONMENT)
+    assert is_forked == (forked is not None)
+    if is_forked:
+        assert ("1\n", "") == forked.communicate(timeout=120)
+    process.close()
+
+
+def test_it_goes_with_whoever_started_it():
+    """And not before what it has forked, which is then nobody's."""
+    code = """
+import os
+from director_db_conformance import warm
+code = "import os, time; print(os.getppid(), flush=True); time.sleep(600)"
+forked = warm.python(code, [], {**os.environ})
+print(forked.stdout.readline().strip(), forked.pid, flush=True)
+os._exit(0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    parent, forked = map(int, done.stdout.split())
+    os.kill(forked, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{parent}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{parent}").exists()
+
+
+def test_a_fork_of_ours_has_one_of_its_own():
+    code = "import os; print(os.getppid())"
+    ours = started(code).communicate(timeout=120)[0]
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(write, started(code).communicate(timeout=120)[0].encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(write)
+    with os.fdopen(read) as told:
+        assert told.read() not in {"", ours}
+    assert ours == started(code).communicate(timeout=120)[0]
