@@ -14,6 +14,8 @@ from director_db_conformance.model_machine import compare_with_model
 from director_db_conformance.transcript import RecordedDB, RecordedPlace
 from director_db_sqlite import SQLiteDB, sql
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture
 def place(tmp_path):

@@ -22,6 +22,8 @@ from hypothesis.stateful import (
 from director_db import InvalidRecordError
 from director_db.context.memory import memory
 
+pytestmark = pytest.mark.sampled
+
 
 class Role(str, Enum):
     USER = "user"

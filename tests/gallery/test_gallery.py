@@ -63,6 +63,7 @@ def with_postgres(trials, postgres_server, postgres_cluster):
     trials.server = postgres_server
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", TWINS_OF_SQLITE)
 def test_the_machinery_alone_kills_nobody(verdict_on, name):
     verdict = verdict_on(name)
@@ -71,6 +72,7 @@ def test_the_machinery_alone_kills_nobody(verdict_on, name):
     assert len(of_core) == verdict.passed
 
 
+@pytest.mark.sampled
 @pytest.mark.usefixtures("with_postgres")
 @pytest.mark.parametrize("name", TWINS_OF_POSTGRES)
 def test_no_place_alone_kills_anybody(verdict_on, name):

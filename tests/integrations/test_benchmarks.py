@@ -18,7 +18,7 @@ from benchmarks.run import run
 from benchmarks.scale import TINY
 
 # Their stores warn of themselves: that they are experimental, or no longer maintained.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.sampled, pytest.mark.filterwarnings("default")]
 
 INSTALLED = [
     pytest.param(framework, backend, id=f"{framework.module}-{backend}")

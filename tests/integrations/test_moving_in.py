@@ -46,6 +46,8 @@ from director_db_integrations.llama_index import DirectorMemoryStore
 from director_db_integrations.moving_in.old_tables import old_tables
 from director_db_integrations.openai_agents import DirectorSession
 
+pytestmark = pytest.mark.sampled
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # It says that it is not maintained.
     from langchain_community.chat_message_histories import SQLChatMessageHistory

@@ -24,6 +24,8 @@ from director_db.rows import ContextRow, SaveOutcome
 from director_db_conformance.proxy import Lie
 from director_db_postgres.connections import Connection
 
+pytestmark = pytest.mark.sampled
+
 KILL = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()

@@ -28,6 +28,8 @@ from director_db_postgres.call import Call
 from director_db_postgres.connections import Connection
 from director_db_postgres.group import MAX_WRITE_BYTES
 
+pytestmark = pytest.mark.sampled
+
 PATIENCE = 60
 SESSIONS = [f"s{number}" for number in range(8)]
 ROW = MessageRow("", "m", "", "[]", "[]", "[]", None, 1, 1, "{}", created_at_given=False)

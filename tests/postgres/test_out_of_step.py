@@ -23,6 +23,8 @@ from director_db_conformance.proxy import Lie
 from director_db_postgres.connections import Connection
 from director_db_postgres.errors import OutOfStepError
 
+pytestmark = pytest.mark.sampled
+
 SECONDS = float(os.environ.get("DIRECTOR_DB_TEST_OUT_OF_STEP_SECONDS", "0"))
 ROUNDS = 120
 # An instance that met a missing statement prepares nothing any more.

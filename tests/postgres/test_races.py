@@ -15,6 +15,8 @@ import pytest
 from director_db import BackendUnavailableError, DeleteResult, SessionNotFoundError
 from director_db_postgres.connections import Connection
 
+pytestmark = pytest.mark.sampled
+
 LOCK = "SELECT FROM director_sessions WHERE session_id = 's' FOR UPDATE"
 INSERT_MESSAGE = """
     INSERT INTO director_conversations

@@ -13,6 +13,8 @@ from director_db import ConfigurationError, SchemaError
 from director_db_conformance.dsn import replace
 from director_db_postgres import PostgresDB
 
+pytestmark = pytest.mark.sampled
+
 TABLES = (
     "SELECT table_schema, table_name FROM information_schema.tables"
     " WHERE table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2"

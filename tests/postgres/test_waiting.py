@@ -12,6 +12,8 @@ from director_db import BackendUnavailableError
 from director_db_conformance.clauses.at_once import wait_until
 from director_db_postgres.waiting import Turn, Turns
 
+pytestmark = pytest.mark.sampled
+
 WAITING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'

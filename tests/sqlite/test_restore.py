@@ -18,6 +18,8 @@ from director_db import SchemaError
 from director_db_sqlite import SQLiteDB
 from director_db_sqlite.log import refuse_log_of_another
 
+pytestmark = pytest.mark.sampled
+
 # Stores sessions, and dies without closing if told so.
 STORE = """
 import os, sys

@@ -21,6 +21,8 @@ import pytest
 from director_db import BackendUnavailableError, SchemaError
 from director_db.loading import load_backend
 
+pytestmark = pytest.mark.sampled
+
 HERE = Path(__file__).parent
 
 # What an older process sends that is still running: columns by name, and no new ones. As the
