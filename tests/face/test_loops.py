@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from weakref import ref
 
 import pytest
 
+from director_db import asyncio as module
 from director_db.asyncio import AsyncDB
 from director_db_sqlite import SQLiteDB
 
@@ -32,6 +34,61 @@ def test_a_loop_after_another(db, sync_db):
     for _ in range(4):
         asyncio.run(count_up(db, 3))
     assert 12 == length(sync_db)
+
+
+def test_a_loop_that_has_ended_is_let_go_of(db, sync_db, held, eventually):
+    """Also one that was closed under a call that ends later."""
+    sync_db.create_session("s1")
+
+    async def abandon():
+        task = asyncio.ensure_future(AsyncDB(held).delete_message("s1", "m0"))
+        await held.until_begun()
+        return ref(asyncio.get_running_loop()), task
+
+    loop = asyncio.new_event_loop()
+    ended, task = loop.run_until_complete(abandon())
+    loop.close()
+    held.go_on.set()
+    asyncio.run(eventually(lambda: not held.get_message("s1", "m0")))
+    task._log_destroy_pending = False
+    task.get_coro().close()
+
+    async def use():
+        await count_up(db, 2)
+        return ref(asyncio.get_running_loop())
+
+    loops = [ended, asyncio.run(use()), asyncio.run(use())]
+    del loop, task
+
+    def all_gone():
+        gc.collect()
+        return [None] * 3 == [each() for each in loops]
+
+    asyncio.run(eventually(all_gone))
+
+
+@pytest.mark.parametrize("runner", ["asyncio", "uvloop"])
+def test_what_ends_together_wakes_the_loop_once(held, monkeypatch, runner):
+    new_loop = pytest.importorskip(runner).new_event_loop
+    woken = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        db = AsyncDB(held)
+        calls = [asyncio.ensure_future(db.delete_message("s1", f"m{n}")) for n in range(20)]
+        await held.until_begun(20)
+        ends = module._ENDS[loop]
+        monkeypatch.setattr(module._Ends, "_look", lambda ends: woken.append(1) or look(ends))
+        held.go_on.set()
+        deadline = time.monotonic() + 60
+        while len(ends._told) < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)  # noqa: ASYNC251 - the loop is busy with something else meanwhile
+        await asyncio.gather(*calls)
+
+    look = module._Ends._look
+    with asyncio.Runner(loop_factory=new_loop) as running:
+        running.run(main())
+    assert [1] == woken
 
 
 def test_two_loops_in_two_threads(db, sync_db):
