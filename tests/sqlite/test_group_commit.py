@@ -12,6 +12,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 
 import pytest
 
@@ -23,7 +24,7 @@ from director_db import (
 )
 from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Batch, Call
 from director_db_sqlite import SQLiteDB
-from director_db_sqlite.readers import MAX_READERS
+from director_db_sqlite.readers import FEW, MAX_READERS
 
 PATIENCE = 60
 
@@ -441,11 +442,47 @@ def test_who_gets_no_turn_to_read_is_told(tmp_path):
         with contextlib.ExitStack() as others:
             for turn in turns:
                 others.enter_context(turn)
-            told = pool.submit(db.get_session, "s1").exception(PATIENCE)
+            told = pool.submit(db.get_conversations, "s1").exception(PATIENCE)
         assert isinstance(told, BackendUnavailableError)
         assert (True, False) == (told.retryable, told.maybe_applied)
         assert str(db.place) in str(told)
         assert "s1" == db.get_session("s1")["session_id"]
+
+
+def test_a_short_read_waits_for_no_long_one(db):
+    """Of what is bounded by a small limit, by one id, or by few."""
+    db.create_session("s1")
+    message = {"conv_id": None, "msg_type": "t", "agents": [], "actions": [], "content": 1}
+    names = [f"m{number}" for number in range(FEW + 1)]
+    db.add_or_update_msgs_to_conv("s1", [message | {"msg_id": name} for name in names])
+    short = [
+        partial(db.get_session, "s1"),
+        partial(db.get_message, "s1", "m0"),
+        partial(db.get_messages, "s1", names[1:]),
+        partial(db.get_sessions, limit=FEW),
+        partial(db.get_conversations, "s1", limit=FEW),
+        partial(db.get_conversations, "s1", limit=FEW, after="m0"),
+    ]
+    long = [
+        partial(db.get_messages, "s1", names),
+        db.get_sessions,
+        partial(db.get_conversations, "s1"),
+        partial(db.get_conversations, "s1", limit=FEW + 1),
+        partial(db.get_context, "s1"),
+    ]
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as others:
+        for turn in db._database._readers._turns:
+            others.enter_context(turn)
+        assert all(pool.submit(read).result(PATIENCE) for read in short)
+        for read in long:
+            waiting = pool.submit(read)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.1)
+            for turn in db._database._readers._turns:
+                turn.release()
+            waiting.result(PATIENCE)
+            for turn in db._database._readers._turns:
+                turn.acquire()
 
 
 def test_who_waits_to_read_takes_the_turn_that_comes_first(tmp_path):
@@ -455,17 +492,21 @@ def test_who_waits_to_read_takes_the_turn_that_comes_first(tmp_path):
         long, short = db._database._readers._turns
         with long:
             with short:
-                reads = [pool.submit(db.get_session, "s1") for _ in range(8)]
+                reads = [pool.submit(db.get_conversations, "s1") for _ in range(8)]
                 wait_until(lambda: 8 == len(pool._threads))
                 time.sleep(0.05)  # Most of them wait by then; those that do not prove less.
             assert 8 == len([read.result(PATIENCE) for read in reads])
 
 
 def test_locks_that_are_made_anew_are_those_of_reads_too(db):
-    before = list(db._database._readers._turns)
+    def turns():
+        readers = db._database._readers
+        return [*readers._turns, *readers._short_turns]
+
+    before = turns()
     db._renew_locks()
     assert db.get_session("s1") == {}
-    assert not {id(turn) for turn in before} & {id(turn) for turn in db._database._readers._turns}
+    assert not {*map(id, before)} & {*map(id, turns())}
 
 
 def test_no_turn_to_read_is_lost_to_an_interrupt_or_kept_from_a_signals_handler(db):
@@ -489,7 +530,8 @@ def test_no_turn_to_read_is_lost_to_an_interrupt_or_kept_from_a_signals_handler(
         signal.signal(signal.SIGUSR1, before)
     assert 2 * MAX_READERS * ["s1"] == read
     with ThreadPoolExecutor(2 * MAX_READERS) as pool:
-        assert all(pool.map(db.get_session, 2 * MAX_READERS * ["s1"], timeout=PATIENCE))
+        many = 2 * MAX_READERS * [None]
+        assert many == [*pool.map(lambda _: db._database.read(lambda _: None), many)]
     for turn in db._database._readers._turns:
         with pytest.raises(RuntimeError, match="release"):
             turn.release()

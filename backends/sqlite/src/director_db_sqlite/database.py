@@ -42,8 +42,13 @@ _lost_to_a_fork: set[FileId] = set()
 class Database(Protocol):
     """Runs operations on the connections of one SQLite database."""
 
-    def read(self, operation: Operation[T]) -> T:
-        """Run an operation that only reads, on one snapshot for each statement."""
+    def read(self, operation: Operation[T], most: int | None = None) -> T:
+        """Run an operation that only reads, on one snapshot for each statement.
+
+        Args:
+            operation: what to run.
+            most: it reads no more rows; None if nobody knows.
+        """
 
     def write(self, operation: Operation[T], size: int) -> T:
         """Run an operation in a transaction; it is durable on return, or has not happened.
@@ -130,11 +135,11 @@ class FileDatabase:
             raise ClosedError(message)
         return connection
 
-    def read(self, operation: Operation[T]) -> T:
+    def read(self, operation: Operation[T], most: int | None = None) -> T:
         """Run an operation that only reads; it never waits for a writer."""
         deadline = time.monotonic() + self._patience
         self._ensure_open(deadline)
-        return self._readers.read(operation, deadline)
+        return self._readers.read(operation, deadline, most)
 
     def write(self, operation: Operation[T], size: int) -> T:
         """Run an operation in a transaction, alone or together with those of other threads."""

@@ -150,7 +150,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
             row = connection.execute(sql.SELECT_SESSION, (session_id,)).fetchone()
             return None if row is None else SessionRow._make(row)
 
-        return self._database.read(select)
+        return self._database.read(select, 1)
 
     def _select_sessions(self, query: SessionQuery) -> Sequence[SessionRow]:
         statement = sql.select_sessions(
@@ -167,7 +167,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         def select(connection: sqlite3.Connection) -> list[SessionRow]:
             return list(map(SessionRow._make, connection.execute(statement, parameters).fetchall()))
 
-        return self._database.read(select)
+        return self._database.read(select, query.limit)
 
     def _update_session(self, session_id: str, changes: SessionChanges) -> bool:
         size = 0 if changes.metadata is UNSET else payload_bytes(changes.metadata)
@@ -275,7 +275,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
                 rows.reverse()
             return rows
 
-        return self._database.read(select)
+        return self._database.read(select, query.limit)
 
     def _select_first_messages(
         self, session_id: str, limit: int, conv_id: str | None = None, msg_type: str | None = None
@@ -286,7 +286,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         part = [text for text in (conv_id, msg_type) if text is not None]
         values = (session_id, _BEFORE_ALL, *part, limit)
         return self._database.read(
-            lambda connection: connection.execute(statement, values).fetchall()
+            lambda connection: connection.execute(statement, values).fetchall(), limit
         )
 
     def _select_messages_by_id(
@@ -295,7 +295,8 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         # One parameter for all of them, as SQLite has a limit for their number.
         values = (session_id, json.dumps(list(msg_ids), ensure_ascii=False))
         rows = self._database.read(
-            lambda connection: connection.execute(sql.SELECT_MESSAGES_BY_ID, values).fetchall()
+            lambda connection: connection.execute(sql.SELECT_MESSAGES_BY_ID, values).fetchall(),
+            len(msg_ids),
         )
         return [row[:-1] for row in sorted(rows, key=itemgetter(-1))]
 
@@ -304,7 +305,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
             row = connection.execute(sql.SELECT_MESSAGE, (session_id, msg_id)).fetchone()
             return cast("MessageColumns | None", row)
 
-        return self._database.read(select)
+        return self._database.read(select, 1)
 
     def _delete_message(self, session_id: str, msg_id: str) -> bool:
         return self._database.write(

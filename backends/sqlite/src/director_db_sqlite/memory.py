@@ -40,7 +40,7 @@ class MemoryDatabase:
         self._connection: sqlite3.Connection | None = None
         self._closed = False
 
-    def read(self, operation: Operation[T]) -> T:
+    def read(self, operation: Operation[T], most: int | None = None) -> T:  # noqa: ARG002 - no crowd
         """Run an operation that only reads."""
         return locked(
             self._lock,

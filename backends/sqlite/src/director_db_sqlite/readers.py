@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_READERS: Final = 2
-"""So many read at once; more threads take turns.
+"""So many long reads at once, and so many short ones beside them; more threads take turns.
 
 SQLite's driver gives the interpreter's lock away for each row, and gets it back from whoever runs
 Python code meanwhile. Two use both sides of that; with 32 a page of 1,000 messages took three times
 the processor time on two cores, most of it to switch between threads.
 """
+
+FEW: Final = 100
+"""A read of no more rows than these is a short one: it waits for no long one."""
 
 _LOOK: Final = 0.05  # Seconds after which who waits for one turn looks at the others again.
 
@@ -39,17 +42,22 @@ class Readers:
         """Take what opens a connection that only reads, and what says which file that is."""
         self._connect = connect
         self._path = path
-        self._turns = _new_turns()
         self._waits = count()
+        self.renew()
         self.idle: list[sqlite3.Connection] = []
 
-    def read(self, operation: Operation[T], deadline: float) -> T:
+    def read(self, operation: Operation[T], deadline: float, most: int | None = None) -> T:
         """Run an operation that only reads, on one snapshot for each statement.
+
+        Args:
+            operation: what to run.
+            deadline: until when to wait for others, by the monotonic clock.
+            most: it reads no more rows; None if nobody knows.
 
         Raises:
             BackendUnavailableError: too many others read until the deadline.
         """
-        turns = self._turns
+        turns = self._turns if most is None or most > FEW else self._short_turns
         turn, wait = turns[0], None
         try:
             while True:
@@ -98,7 +106,7 @@ class Readers:
 
     def renew(self) -> None:
         """Make new turns, of the kind of lock that there is now."""
-        self._turns = _new_turns()
+        self._turns, self._short_turns = _new_turns(), _new_turns()
 
     def close(self) -> None:
         """Close every connection that is not in use; the others close when their call ends."""
@@ -111,7 +119,8 @@ class Readers:
         """Forget every connection without closing it."""
         for connection in self.idle:
             forget(connection)
-        self._turns, self.idle = _new_turns(), []
+        self.renew()
+        self.idle = []
 
 
 def _new_turns() -> list[Lock]:
