@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,11 @@ from director_db_integrations.checkpoints import (
     NAMESPACE,
     WRITE,
     WRITES,
+    NotPlainError,
     Place,
-    copied,
-    is_json,
     is_small,
     is_text,
+    plain_copy,
 )
 from director_db_integrations.extras import extra
 
@@ -61,8 +62,9 @@ class Operations:
         self.serde = serde
 
     def _dump(self, value: object) -> Row:
-        if type(self.serde) is JsonPlusSerializer and is_json(value):
-            return {"json": copied(value)}
+        if type(self.serde) is JsonPlusSerializer:
+            with suppress(NotPlainError):
+                return {"json": plain_copy(value)}
         kind, data = self.serde.dumps_typed(value)
         if is_text(data):
             return {"type": kind, "latin1": data.decode("latin-1")}

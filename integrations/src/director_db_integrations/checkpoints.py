@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from director_db_integrations.messages import message
 
@@ -26,7 +26,7 @@ _DEEPEST: Final = 100  # Of 200 that a payload may nest (VAL-6).
 _LARGEST: Final = 10_000  # Bits of an integer; 4,300 digits are more (VAL-2).
 _READABLE: Final = bytes(range(0x20, 0x7F))
 _ESCAPED: Final = 5  # How many characters more than one another byte takes in JSON, at most.
-_SMALL: Final = 256  # Characters of a value that is stored again in each checkpoint.
+_SMALL: Final = 256  # Characters, or bits, of a value that is stored again in each checkpoint.
 
 
 class Place(NamedTuple):
@@ -84,8 +84,12 @@ def thread_of(session: dict[str, Any]) -> str:
 
 def is_small(value: object) -> bool:
     """Return whether a channel's value costs less in each checkpoint than as a message."""
-    scalar = value is None or type(value) in {bool, int, float, str}
-    return scalar and is_json(value) and len(str(value)) <= _SMALL
+    kind = type(value)
+    if kind is str:
+        return len(cast("str", value)) <= _SMALL
+    if kind is int:
+        return cast("int", value).bit_length() <= _SMALL
+    return value is None or kind is bool or (kind is float and math.isfinite(cast("float", value)))
 
 
 def is_text(data: bytes) -> bool:
@@ -97,29 +101,31 @@ def is_text(data: bytes) -> bool:
     return 3 * more <= len(data)
 
 
-def is_json(value: Any, depth: int = 0) -> bool:
-    """Return whether a value comes back from JSON as what it is, types and all."""
+class NotPlainError(Exception):
+    """A value that JSON would not give back as what it is."""
+
+
+def plain_copy(value: Any, depth: int = 0) -> Any:
+    """Return a value of JSON as it is now: a graph goes on with its lists and dicts.
+
+    Raises:
+        NotPlainError: it would not come back as what it is, types and all.
+    """
     kind = type(value)
-    if value is None or kind in {bool, str}:
-        return True
+    if kind is str or value is None or kind is bool:
+        return value
     if kind is int:
-        return bool(value.bit_length() <= _LARGEST)
-    if kind is float:
-        return math.isfinite(value)
-    if depth >= _DEEPEST:
-        return False
-    if kind is list:
-        return all(is_json(item, depth + 1) for item in value)
-    return kind is dict and all(
-        type(key) is str and is_json(item, depth + 1) for key, item in value.items()
-    )
-
-
-def copied(value: Any) -> Any:
-    """Return a value of JSON that no longer changes with the one that a graph goes on with."""
-    if type(value) is list:
-        return [copied(item) for item in value]
-    return {key: copied(item) for key, item in value.items()} if type(value) is dict else value
+        if value.bit_length() <= _LARGEST:
+            return value
+    elif kind is float:
+        if math.isfinite(value):
+            return value
+    elif depth < _DEEPEST:
+        if kind is list:
+            return [plain_copy(item, depth + 1) for item in value]
+        if kind is dict and all(type(key) is str for key in value):
+            return {key: plain_copy(item, depth + 1) for key, item in value.items()}
+    raise NotPlainError
 
 
 def _fits(text: str, least: int) -> bool:
