@@ -36,59 +36,106 @@ def test_a_loop_after_another(db, sync_db):
     assert 12 == length(sync_db)
 
 
-def test_a_loop_that_has_ended_is_let_go_of(db, sync_db, held, eventually):
-    """Also one that was closed under a call that ends later."""
-    sync_db.create_session("s1")
+@pytest.mark.parametrize("abandoned", [1, 3])
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_loop_that_has_ended_is_let_go_of(held, eventually, abandoned, is_told):
+    """Also one that was closed under calls that end later, or that it was about to hear of."""
+    db = AsyncDB(held)
 
     async def abandon():
-        task = asyncio.ensure_future(AsyncDB(held).delete_message("s1", "m0"))
-        await held.until_begun()
-        return ref(asyncio.get_running_loop()), task
+        loop = asyncio.get_running_loop()
+        calls = [db.delete_message("s1", f"m{number}") for number in range(abandoned)]
+        tasks.extend(map(loop.create_task, calls))
+        await held.until_begun(abandoned)
+        held.go_on.set() if is_told else None
+        while is_told and len(vars(loop)[module._ENDS].told) < abandoned:
+            time.sleep(0.01)  # noqa: ASYNC251 - the loop is not to hear of them
+        return ref(loop)
 
+    tasks = []
     loop = asyncio.new_event_loop()
-    ended, task = loop.run_until_complete(abandon())
+    seen = loop.run_until_complete(abandon())
     loop.close()
     held.go_on.set()
-    asyncio.run(eventually(lambda: not held.get_message("s1", "m0")))
-    task._log_destroy_pending = False
-    task.get_coro().close()
-
-    async def use():
-        await count_up(db, 2)
-        return ref(asyncio.get_running_loop())
-
-    loops = [ended, asyncio.run(use()), asyncio.run(use())]
+    asyncio.run(eventually(lambda: 100 - abandoned == len(held.get_conversations("s1"))))
+    for task in tasks:
+        task._log_destroy_pending = False
+        task.get_coro().close()
     del loop, task
+    tasks.clear()
 
-    def all_gone():
+    def is_gone():
         gc.collect()
-        return [None] * 3 == [each() for each in loops]
+        return seen() is None
 
-    asyncio.run(eventually(all_gone))
+    asyncio.run(eventually(is_gone))
 
 
 @pytest.mark.parametrize("runner", ["asyncio", "uvloop"])
 def test_what_ends_together_wakes_the_loop_once(held, monkeypatch, runner):
     new_loop = pytest.importorskip(runner).new_event_loop
     woken = []
+    look = module._Ends.look
 
     async def main():
-        loop = asyncio.get_running_loop()
         db = AsyncDB(held)
         calls = [asyncio.ensure_future(db.delete_message("s1", f"m{n}")) for n in range(20)]
         await held.until_begun(20)
-        ends = module._ENDS[loop]
-        monkeypatch.setattr(module._Ends, "_look", lambda ends: woken.append(1) or look(ends))
+        monkeypatch.setattr(module._Ends, "look", lambda ends: woken.append(1) or look(ends))
+        ends = vars(asyncio.get_running_loop())[module._ENDS]
         held.go_on.set()
         deadline = time.monotonic() + 60
-        while len(ends._told) < 20 and time.monotonic() < deadline:
+        while len(ends.told) < 20 and time.monotonic() < deadline:
             time.sleep(0.01)  # noqa: ASYNC251 - the loop is busy with something else meanwhile
         await asyncio.gather(*calls)
 
-    look = module._Ends._look
     with asyncio.Runner(loop_factory=new_loop) as running:
         running.run(main())
     assert [1] == woken
+
+
+@pytest.mark.parametrize("where", ["look", "end"])
+def test_a_handler_that_raises_as_the_loop_hears_of_calls_loses_none(held, where):
+    """As with Ctrl-C; the loop goes on, and whoever is cancelled then does not hang."""
+    codes = {"look": module._Ends.look.__code__}
+    struck = []
+
+    def trace(frame, event, _argument):
+        ours = frame.f_code is codes.get(where) or frame.f_code.co_name == where
+        if event == "call" and ours and frame.f_globals["__name__"] == module.__name__:
+            sys.settrace(None)
+            struck.append(where)
+            raise KeyboardInterrupt
+
+    async def hear():
+        await held.until_begun(5)
+        held.go_on.set()
+        while len(vars(loop)[module._ENDS].told) < 5:
+            time.sleep(0.01)  # noqa: ASYNC251 - all are told at once
+        sys.settrace(trace)
+        await asyncio.sleep(60)
+
+    async def go_on():
+        for call in calls:
+            call.cancel()
+        ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 60)
+        return ended, await asyncio.wait_for(db.get_message("s1", "m5"), 60)
+
+    db = AsyncDB(held)
+    loop = asyncio.new_event_loop()
+    calls = [loop.create_task(db.delete_message("s1", f"m{number}")) for number in range(5)]
+    hearing = loop.create_task(hear())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(hearing)
+    sys.settrace(None)
+    assert [where] == struck
+    ended, message = loop.run_until_complete(go_on())
+    hearing.cancel()
+    loop.run_until_complete(asyncio.gather(hearing, return_exceptions=True))
+    loop.close()
+    assert 5 == len(ended)
+    assert all(each is True or isinstance(each, asyncio.CancelledError) for each in ended)
+    assert "m5" == message["msg_id"]
 
 
 def test_two_loops_in_two_threads(db, sync_db):
