@@ -45,7 +45,7 @@ import sys
 from director_db import load_db
 db, args = load_db(), sys.argv[1:]
 """
-"""What the code of `Place.python` begins with."""
+"""What the code of `Place.python` begins with, for the suite, which may fork what runs it."""
 
 
 class Place:

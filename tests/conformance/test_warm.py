@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from director_db_conformance import warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks them")
 
-ENVIRONMENT = {**os.environ, "COLOUR": "blue"}
+ENVIRONMENT = {**os.environ, "COLOUR": "blue", "TZ": "Asia/Tokyo"}
 
 
 def started(code, *args, how=warm.python):
@@ -34,6 +37,10 @@ def interpreter(code, args, env):
 
 
 PROGRAMS = {
+    "annotations": "def f(x: Undefined): pass",
+    "what it was told at its start": "import time; print(time.timezone, time.tzname)",
+    "buffering": "import sys; print(sys.stdout.line_buffering, sys.stderr.line_buffering)",
+    "flags": "import sys; print(sys.flags)",
     "what it is given": """
 import os, sys
 print(sys.argv, sys.orig_argv[1:], __name__, [n for n in globals() if n[0] != "_"])
@@ -106,6 +113,43 @@ def test_what_was_imported_is_there_and_nothing_of_the_suite():
     assert ("True False\n", "") == started(code).communicate(timeout=120)
 
 
+def test_two_in_a_row_hash_texts_each_in_its_own_way():
+    code = "print(hash('s1'), [hash(str(number)) for number in range(9)])"
+    told = [started(code).communicate(timeout=120)[0] for _ in range(4)]
+    assert all(one != other for one, other in itertools.pairwise(told))
+
+
+def test_who_waits_for_it_keeps_nobody_from_ending_it():
+    process = started("import time; time.sleep(600)")
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(process.wait, 120) for _ in range(3)]
+        with pytest.raises(TimeoutError):
+            waiting[0].result(0.2)
+        process.terminate()
+        assert 3 * [-signal.SIGTERM] == [each.result(60) for each in waiting]
+    process.communicate()
+
+
+def test_an_interrupt_of_whoever_asks_puts_no_other_out_of_step(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    process = warm.Warm(ENVIRONMENT, [])
+    with monkeypatch.context() as patches:
+        patches.setattr(warm.socket, "recv_fds", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            process.python("print(1)", [], ENVIRONMENT)
+    assert process.python("print(2)", [], ENVIRONMENT) is None
+
+
+def test_one_whose_parent_was_killed_ends():
+    process = warm.Warm(ENVIRONMENT, [])
+    forked = process.python("import time; time.sleep(600)", [], ENVIRONMENT)
+    process.close()
+    assert -signal.SIGKILL == forked.wait(60)
+    assert ("", "") == forked.communicate(timeout=60)
+
+
 @pytest.mark.parametrize(
     ("source", "is_forked"),
     [
@@ -114,16 +158,19 @@ def test_what_was_imported_is_there_and_nothing_of_the_suite():
         ("import threading; threading.Thread(target=input, daemon=True).start()", False),
         ("import threading; threading.Event().wait(0)", True),
         ("import os; os._exit(1)", False),
+        ("mine = open(__file__)", False),
+        ("import subprocess, sys; subprocess.run([sys.executable, '-c', ''])", True),
     ],
 )
 def test_what_has_threads_or_ends_is_not_forked(tmp_path, source, is_forked):
     (tmp_path / "mine.py").write_text(source.replace("input", "threading.Event().wait"))
-    process = warm.Warm({"PYTHONPATH": str(tmp_path)}, ["mine"])
-    forked = process.python("print(1)", [], ENVIRONMENT)
-    assert is_forked == (forked is not None)
-    if is_forked:
-        assert ("1\n", "") == forked.communicate(timeout=120)
-    process.close()
+    with closing(warm.Warm(ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}, ["mine"])) as process:
+        for number in range(2):
+            forked = process.python(f"print({number})", [], ENVIRONMENT)
+            assert is_forked == (forked is not None)
+            if is_forked:
+                assert (f"{number}\n", "") == forked.communicate(timeout=120)
+                assert 0 == forked.returncode
 
 
 def test_it_goes_with_whoever_started_it():
@@ -149,7 +196,7 @@ os._exit(0)
 
 def test_a_fork_of_ours_has_one_of_its_own():
     code = "import os; print(os.getppid())"
-    ours = started(code).communicate(timeout=120)[0]
+    ours = [started(code).communicate(timeout=120)[0] for _ in range(2)]
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
@@ -158,5 +205,5 @@ def test_a_fork_of_ours_has_one_of_its_own():
     os.waitpid(pid, 0)
     os.close(write)
     with os.fdopen(read) as told:
-        assert told.read() not in {"", ours}
-    assert ours == started(code).communicate(timeout=120)[0]
+        assert told.read() not in {"", *ours}
+    assert {*ours} == {started(code).communicate(timeout=120)[0] for _ in range(2)}

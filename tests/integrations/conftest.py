@@ -121,19 +121,17 @@ def stored_though_cancelled(tmp_path):
 
 
 @pytest.fixture
-def program(settings, tmp_path):
+def program(settings, tmp_path, tmp_path_factory):
     """Start a program of programs/ in a process of its own, with that database."""
     started = []
 
     def start(name, *args):
-        # Nothing of a test may reach a service: there is none, and waiting for it takes long.
-        environment = os.environ | settings | {"OPENAI_AGENTS_DISABLE_TRACING": "1"}
-        # Nor may they find what a developer has at home.
-        environment |= {"HOME": str(tmp_path), "CLAUDE_CONFIG_DIR": str(tmp_path / "claude")}
+        environment = at_home(tmp_path) | settings
         file = str(PROGRAMS / f"{name}.py")
         code = f"import runpy; runpy.run_path({file!r}, run_name='__main__')"
         # The frameworks take seconds to import; where one has threads by then, nothing is forked.
-        forked = sys.platform == "linux" and warm(name).python(code, args, environment, tmp_path)
+        warm = sys.platform == "linux" and warm_for(name, tmp_path_factory.getbasetemp())
+        forked = warm and warm.python(code, args, environment, tmp_path)
         started.append(
             forked
             or subprocess.Popen(
@@ -154,7 +152,19 @@ def program(settings, tmp_path):
         sys.stderr.write(process.communicate()[1])
 
 
+def at_home(folder):
+    """Return an environment in which nothing reaches a service, or what a developer has at home.
+
+    There is no service, and waiting for one takes long.
+    """
+    return os.environ | {
+        "OPENAI_AGENTS_DISABLE_TRACING": "1",
+        "HOME": str(folder),
+        "CLAUDE_CONFIG_DIR": str(folder / "claude"),
+    }
+
+
 @functools.cache
-def warm(name):
+def warm_for(name, folder):
     """A process that has imported what a program imports."""
-    return Warm({"PYTHONPATH": str(PROGRAMS)}, [name])
+    return Warm(at_home(folder) | {"PYTHONPATH": str(PROGRAMS)}, [name])
