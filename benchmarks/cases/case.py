@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from benchmarks.bench import DURABILITY
+from benchmarks.bench import DURABILITY, open_ours
 from benchmarks.peers import installed_peers
 from benchmarks.results import Curve, Figure, Goal, Row
 from benchmarks.statistics import Spread, paired_ratios
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.peers import PeerStore
     from benchmarks.timing import Coroutines, Crowd, Passes, Timings
+    from director_db import BaseDB
 
 OURS: Final = "ours"
 RAW: Final = "raw"
@@ -126,6 +127,26 @@ def peers_with(
                 continue
             found.append(Contender(peer.name, call, durability=peer.durability, is_peer=True))
         yield found
+
+
+@contextlib.contextmanager
+def place_with_sessions(bench: Bench, backend: str, sessions: int) -> Iterator[str]:
+    """Give a place with our tables and so many sessions, from ``s0`` on: one for each caller."""
+    with bench.place(backend) as place:
+        with contextlib.closing(open_ours(backend, place)) as db:
+            for number in range(sessions):
+                db.create_session(f"s{number}")
+        yield place
+
+
+@contextlib.contextmanager
+def db_with_sessions(bench: Bench, backend: str, sessions: int) -> Iterator[BaseDB]:
+    """Give an instance of ours on such a place."""
+    with (
+        place_with_sessions(bench, backend, sessions) as place,
+        contextlib.closing(open_ours(backend, place)) as db,
+    ):
+        yield db
 
 
 def note(bench: Bench, name: str, error: BaseException) -> None:

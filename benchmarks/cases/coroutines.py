@@ -7,8 +7,16 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.bench import DURABILITY, LABELS, open_ours
-from benchmarks.cases.case import OURS, RAW, Case, figures, note
+from benchmarks.bench import DURABILITY, LABELS
+from benchmarks.cases.case import (
+    OURS,
+    RAW,
+    Case,
+    db_with_sessions,
+    figures,
+    note,
+    place_with_sessions,
+)
 from benchmarks.payloads import Stream
 from benchmarks.peers import ASYNC_PEERS, installed_peers
 from benchmarks.raw.postgres import raw_pool, upsert_in_pool
@@ -52,8 +60,8 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
 async def _row(bench: Bench, backend: str, callers: int) -> Row:
     durability = DURABILITY[backend]
     async with contextlib.AsyncExitStack() as stack:
-        async_db = AsyncDB(_new_db(bench, backend, callers, stack))
-        sync_db = _new_db(bench, backend, callers, stack)
+        async_db = AsyncDB(stack.enter_context(db_with_sessions(bench, backend, callers)))
+        sync_db = stack.enter_context(db_with_sessions(bench, backend, callers))
         crowds = [
             Coroutines(OURS, _calls(callers, partial(_store, async_db)), durability),
             Coroutines(
@@ -61,7 +69,7 @@ async def _row(bench: Bench, backend: str, callers: int) -> Row:
             ),
         ]
         if backend == "postgres":
-            place = _new_place(bench, backend, callers, stack)
+            place = stack.enter_context(place_with_sessions(bench, backend, callers))
             pool = await stack.enter_async_context(raw_pool(place, DEFAULT_POOL_SIZE))
             crowds.append(
                 Coroutines(RAW, _calls(callers, partial(upsert_in_pool, pool)), durability)
@@ -122,19 +130,6 @@ def _store(db: AsyncDB, session_id: str, message: dict[str, Any]) -> Awaitable[o
 
 def _store_in_a_thread(db: BaseDB, session_id: str, message: dict[str, Any]) -> Awaitable[object]:
     return asyncio.to_thread(db.add_or_update_msg_to_conv, session_id, **message)
-
-
-def _new_place(bench: Bench, backend: str, callers: int, stack: contextlib.AsyncExitStack) -> str:
-    place = stack.enter_context(bench.place(backend))
-    with contextlib.closing(open_ours(backend, place)) as db:
-        for number in range(callers):
-            db.create_session(f"s{number}")
-    return place
-
-
-def _new_db(bench: Bench, backend: str, callers: int, stack: contextlib.AsyncExitStack) -> BaseDB:
-    place = _new_place(bench, backend, callers, stack)
-    return stack.enter_context(contextlib.closing(open_ours(backend, place)))
 
 
 CASES: Final = tuple(Case(f"coroutines-{backend}", upserts, backend) for backend in LABELS)

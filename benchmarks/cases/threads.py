@@ -12,7 +12,15 @@ from psycopg_pool import ConnectionPool
 
 from benchmarks import large
 from benchmarks.bench import DURABILITY, LABELS, open_ours, open_raw
-from benchmarks.cases.case import OURS, Case, figures, note
+from benchmarks.cases.case import (
+    OURS,
+    RAW,
+    Case,
+    db_with_sessions,
+    figures,
+    note,
+    place_with_sessions,
+)
 from benchmarks.payloads import Stream
 from benchmarks.peers import installed_peers
 from benchmarks.raw.postgres import RawPostgres
@@ -89,20 +97,18 @@ def reads(bench: Bench, backend: str) -> Iterator[Row]:
     for count in _READ:
         for threads in bench.scale.threads:
             with contextlib.ExitStack() as stack:
-                place = stack.enter_context(bench.place(backend))
-                db = stack.enter_context(contextlib.closing(open_ours(backend, place)))
+                place = stack.enter_context(place_with_sessions(bench, backend, threads))
                 names = [f"s{number}" for number in range(threads)]
-                for name in names:
-                    db.create_session(name)
                 large.add_messages(backend, place, [(n, at) for n in names for at in range(count)])
                 large.settle(backend, [place], bench.server)
+                db = stack.enter_context(contextlib.closing(open_ours(backend, place)))
                 stores = [
                     stack.enter_context(contextlib.closing(open_raw(backend, place))) for _ in names
                 ]
                 crowds = [
                     Crowd(OURS, [partial(db.get_conversations, name) for name in names]),
                     Crowd(
-                        "raw",
+                        RAW,
                         [partial(store.read, n) for store, n in zip(stores, names, strict=True)],
                     ),
                 ]
@@ -114,8 +120,8 @@ def reads(bench: Bench, backend: str) -> Iterator[Row]:
                     f"{LABELS[backend]}: read {count:,} messages, {_of_threads(threads)}",
                     "/s",
                     figures(crowds, timings),
-                    paired_ratios(timings[OURS], timings["raw"]),
-                    facts={"ratio to": "raw"},
+                    paired_ratios(timings[OURS], timings[RAW]),
+                    facts={"ratio to": RAW},
                 )
 
 
@@ -127,13 +133,13 @@ def _ours_and_raw(
     bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack
 ) -> Iterator[Crowd]:
     durability = DURABILITY[backend]
-    db = _new_db(bench, backend, threads, stack)
+    db = stack.enter_context(db_with_sessions(bench, backend, threads))
     yield Crowd(OURS, [_storing(db, place) for place in range(threads)], durability)
-    db = _new_db(bench, backend, threads, stack)
+    db = stack.enter_context(db_with_sessions(bench, backend, threads))
     _one_by_one(db, backend)
     calls = [_storing(db, place) for place in range(threads)]
     yield Crowd(ONE_BY_ONE, calls, durability)
-    yield Crowd("raw", _raw_calls(bench, backend, threads, stack), durability)
+    yield Crowd(RAW, _raw_calls(bench, backend, threads, stack), durability)
     if backend == "postgres":
         yield Crowd(POOLED, _pooled_calls(bench, threads, stack), durability)
 
@@ -152,10 +158,7 @@ def _one_by_one(db: BaseDB, backend: str) -> None:
 def _pooled_calls(
     bench: Bench, threads: int, stack: contextlib.ExitStack
 ) -> Sequence[Callable[[], object]]:
-    place = stack.enter_context(bench.place("postgres"))
-    with contextlib.closing(open_ours("postgres", place)) as db:
-        for number in range(threads):
-            db.create_session(f"s{number}")
+    place = stack.enter_context(place_with_sessions(bench, "postgres", threads))
     pool = ConnectionPool(
         place,
         min_size=POOL_SIZE,
@@ -181,10 +184,7 @@ def _pooled_calls(
 def _raw_calls(
     bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack
 ) -> Sequence[Callable[[], object]]:
-    place = stack.enter_context(bench.place(backend))
-    with contextlib.closing(open_ours(backend, place)) as db:
-        for number in range(threads):
-            db.create_session(f"s{number}")
+    place = stack.enter_context(place_with_sessions(bench, backend, threads))
     lock = threading.Lock()
     stores = []
     for _ in range(threads if backend == "postgres" else 1):
@@ -197,14 +197,6 @@ def _raw_calls(
 
     calls = [storing(number) for number in range(threads)]
     return calls if backend == "postgres" else [_under(lock, call) for call in calls]
-
-
-def _new_db(bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack) -> BaseDB:
-    place = stack.enter_context(bench.place(backend))
-    db = stack.enter_context(contextlib.closing(open_ours(backend, place)))
-    for number in range(threads):
-        db.create_session(f"s{number}")
-    return db
 
 
 def _storing(db: BaseDB, number: int) -> Callable[[], object]:

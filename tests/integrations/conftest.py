@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from director_db import load_db
 from director_db.asyncio import CARRIED_OUT
 from director_db_conformance.proxy import Proxy
-from director_db_conformance.warm import Warm
+from director_db_conformance.warm import IS_POSSIBLE, Warm
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
@@ -130,7 +130,7 @@ def program(settings, tmp_path, tmp_path_factory):
         file = str(PROGRAMS / f"{name}.py")
         code = f"import runpy; runpy.run_path({file!r}, run_name='__main__')"
         # The frameworks take seconds to import; where one has threads by then, nothing is forked.
-        warm = sys.platform == "linux" and warm_for(name, tmp_path_factory.getbasetemp())
+        warm = IS_POSSIBLE and warm_for(name, tmp_path_factory.getbasetemp())
         forked = warm and warm.python(code, args, environment, tmp_path)
         started.append(
             forked

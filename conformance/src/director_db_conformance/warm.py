@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 SAFE: Final = ("director_db.asyncio", "director_db_sqlite", "director_db_postgres.db", "msgspec")
 """What may be imported before a fork, if whoever asks has imported it."""
 
+IS_POSSIBLE: Final = hasattr(os, "pidfd_open")
+"""Whether this system, as Linux, has what the forks need."""
+
 _AT_ITS_START: Final = ("PYTHON", "LANG", "LC_", "TZ", "PSYCOPG_")
 """How the names of variables begin that a program reads once."""
 
@@ -87,14 +90,14 @@ class Forked(subprocess.Popen[str]):
         with self._reading:
             if self.returncode is None:
                 status = os.read(self._status, _NUMBER.size)
-                if not status and self.returncode is None:
+                if status:
+                    self.returncode = _NUMBER.unpack(status)[0]
+                elif self.returncode is None:  # A handler of this thread has not read it meanwhile.
                     # Who forked it was killed, and nobody can say how it ends.
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
                     self.returncode = -signal.SIGKILL
-                elif status:
-                    self.returncode = _NUMBER.unpack(status)[0]
-        return self.returncode  # type: ignore[return-value]
+        return self.returncode
 
     def _internal_poll(self, _deadstate: object = None) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -195,7 +198,7 @@ def python(code: str, args: Sequence[str], env: Mapping[str, str]) -> Forked | N
 
     None where there are no such processes: whoever asks then starts Python.
     """
-    if not hasattr(os, "pidfd_open"):  # Linux has it.
+    if not IS_POSSIBLE:
         return None
     read = tuple(sorted(item for item in env.items() if item[0].startswith(_AT_ITS_START)))
     modules = tuple(name for name in SAFE if name in sys.modules)
