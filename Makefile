@@ -43,6 +43,10 @@ IN_MEMORY := $(shell [ -w /dev/shm ] && ! grep -qs ' /dev/shm .*noexec' /proc/mo
 	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 8000000 {print "/dev/shm"}')
 test test-all test-all-but-integrations test-integrations print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
 
+# As in worker.py of the suite: clauses about large payloads run in the tests' own processes, too.
+test test-all test-all-but-integrations: export MALLOC_MMAP_MAX_ := 0
+test test-all test-all-but-integrations: export MALLOC_TRIM_THRESHOLD_ := 4294967296
+
 # The tests start thousands of processes; without bytecode each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple, Self
 
 from director_db_conformance.dsn import parts, replace
@@ -49,10 +50,14 @@ _IS_EMPTY: Final = """
     FROM pg_database WHERE datname = current_database()
 """
 _DROP_DATABASE: Final = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+# All at once: to wait for one, the server looks at it ten times a second, and the others go on.
 _END_CONNECTIONS: Final = """
-    SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+    SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = %s AND pid <> pg_backend_pid()
 """
+_ARE_LEFT: Final = "SELECT FROM pg_stat_activity WHERE pid = ANY(%s)"
+_LONGEST_END: Final = 10.0
+_PAUSE: Final = 0.005
 
 
 class Database(NamedTuple):
@@ -180,7 +185,7 @@ class PostgresServer:
         try:
             dsn = replace(self.dsn, dbname=database.name)
             with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
-                connection.execute(_END_CONNECTIONS, (database.name,))
+                _end_connections(connection, database)
                 connection.execute(_EMPTY)
                 is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         except psycopg.Error:
@@ -196,7 +201,8 @@ class PostgresServer:
 
     def end_connections(self, database: Database) -> None:
         """Do as `cut`, in the plainest way, and return when they have ended."""
-        self._execute(_END_CONNECTIONS, (database.name,))
+        with self.connect() as connection:
+            _end_connections(connection, database)
 
     def stop(self) -> None:
         """Stop it in order: no new connections, transactions in progress rolled back."""
@@ -236,21 +242,16 @@ class PostgresServer:
         return psycopg.connect(self.dsn, autocommit=True, connect_timeout=10)
 
     def _administer(self, statement: LiteralString, **names: str) -> None:
+        """Run a statement on a connection that is kept; a new one costs more than most of them."""
+        import psycopg  # noqa: PLC0415 - an extra
         from psycopg import sql  # noqa: PLC0415 - an extra
 
         identifiers = {key: sql.Identifier(value) for key, value in names.items()}
-        self._execute(sql.SQL(statement).format(**identifiers))
-
-    def _execute(
-        self, statement: LiteralString | psycopg.sql.Composed, parameters: tuple[str, ...] = ()
-    ) -> None:
-        """Run a statement on a connection that is kept; a new one costs more than most of them."""
-        import psycopg  # noqa: PLC0415 - an extra
-
+        complete = sql.SQL(statement).format(**identifiers)
         with self._lock:
             if self._kept is not None and self._keeper == os.getpid():
                 try:
-                    self._kept.execute(statement, parameters)
+                    self._kept.execute(complete)
                 except psycopg.OperationalError:
                     if not self._kept.broken:
                         raise
@@ -258,7 +259,7 @@ class PostgresServer:
                     return
             # The first one, or a restart has ended the last, or that is of who forked this process.
             self._kept, self._keeper = self.connect(), os.getpid()
-            self._kept.execute(statement, parameters)
+            self._kept.execute(complete)
 
     def _hang_up(self) -> None:
         """Close the connection that is kept."""
@@ -271,3 +272,11 @@ class PostgresServer:
             f"The tests cannot stop or start the server from {self.source}. "
             "Use find_cluster() for one that they can."
         )
+
+
+def _end_connections(connection: psycopg.Connection, database: Database) -> None:
+    """End all others to a database, and return when they have ended."""
+    ended = [pid for pid, _ in connection.execute(_END_CONNECTIONS, (database.name,))]
+    deadline = time.monotonic() + _LONGEST_END
+    while connection.execute(_ARE_LEFT, (ended,)).fetchone() and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
