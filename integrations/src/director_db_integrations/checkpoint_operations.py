@@ -118,7 +118,7 @@ class Operations:
         path: str,
     ) -> Steps:
         """Store what a task wrote."""
-        place, checkpoint = place_of(config), config["configurable"]["checkpoint_id"]
+        place, checkpoint = place_of(config), _named(config)["checkpoint_id"]
         anchor = place.key(WRITES, checkpoint)
         messages = [
             place.message(
@@ -156,7 +156,7 @@ class Operations:
         limit: int | None,
     ) -> Steps:
         """Return pages of checkpoints, the latest first."""
-        wanted = config["configurable"] if config else {}
+        wanted = _named(config) if config else {}
         name, bound = wanted.get("checkpoint_id"), get_checkpoint_id(before) if before else None
         named = "thread_id" in wanted
         for thread in [wanted["thread_id"]] if named else (yield from threads()):
@@ -340,8 +340,13 @@ class Operations:
 
 def place_of(config: RunnableConfig) -> Place:
     """Return where the checkpoint is that a config names."""
-    named = config["configurable"]
+    named = _named(config)
     return Place(str(named["thread_id"]), named.get("checkpoint_ns", ""))
+
+
+def _named(config: RunnableConfig) -> dict[str, Any]:
+    named: dict[str, Any] = config.get("configurable", {})
+    return named
 
 
 def _config(place: Place, checkpoint: str) -> RunnableConfig:

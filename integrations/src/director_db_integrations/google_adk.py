@@ -238,7 +238,7 @@ class DirectorSessionService(BaseSessionService):
             there = await self._db.get_message(name, str(number))
             if not there or there["content"]["id"] != event.id:
                 raise
-            counted = True
+            counted = inserted = True
         if not counted:
             if inserted:  # The session was deleted and created again after its head was read.
                 await self._db.delete_message(name, str(number))
