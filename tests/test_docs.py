@@ -111,7 +111,13 @@ PROGRAMS = [program for path in DOCUMENTS for program in programs(path)]
 FRAMEWORKS = ROOT / ".venv-integrations"
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=[program.name for program in PROGRAMS])
+def _of_frameworks(program):
+    """To import a framework takes seconds; the examples of the others never wait for their turn."""
+    marks = pytest.mark.sampled if program.name.startswith("docs/integrations/") else ()
+    return pytest.param(program, id=program.name, marks=marks)
+
+
+@pytest.mark.parametrize("program", map(_of_frameworks, PROGRAMS))
 def test_the_examples_run_and_say_the_truth(program, tmp_path):
     python = Path(sys.executable)
     if program.name.startswith("docs/integrations/"):

@@ -25,7 +25,7 @@ OWNER: Final = "director_db"
 RELOAD: Final = "SELECT pg_reload_conf()"
 """Lets a server take over what ALTER SYSTEM has set."""
 
-SETTINGS: Final = {"max_connections": "200", "lc_messages": "C"}
+SETTINGS: Final = {"max_connections": "500", "lc_messages": "C"}
 """What every one is started with."""
 
 # Without fsync, what was committed still survives the death of the server, since the system has it;
