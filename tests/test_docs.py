@@ -117,7 +117,7 @@ def _of_frameworks(program):
     return pytest.param(program, id=program.name, marks=marks)
 
 
-@pytest.mark.parametrize("program", map(_of_frameworks, PROGRAMS))
+@pytest.mark.parametrize("program", [_of_frameworks(program) for program in PROGRAMS])
 def test_the_examples_run_and_say_the_truth(program, tmp_path):
     python = Path(sys.executable)
     if program.name.startswith("docs/integrations/"):

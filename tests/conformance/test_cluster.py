@@ -1,3 +1,4 @@
+import contextlib
 import os
 import select
 import signal
@@ -128,6 +129,16 @@ class TestDatabases:
             cluster.drop_database(database)
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
+
+    def test_are_left_by_all_at_once(self, cluster, database):
+        left = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                connection = stack.enter_context(contextlib.closing(psycopg.connect(database.dsn)))
+                connection.execute("SELECT pg_advisory_xact_lock_shared(1)")
+            cluster.end_connections(database)
+            with psycopg.connect(cluster.dsn) as observer:
+                assert [] == observer.execute(left, [database.name]).fetchall()
 
     def test_are_empty_again_when_they_were_given_back(self, cluster):
         first = cluster.create_database()

@@ -27,7 +27,7 @@ def place(tmp_path):
 
 
 def test_a_conformant_backend_passes(place):
-    compare_with_model([place.open(), place.open()], rounds=range(3), steps=20)
+    compare_with_model([place.open(), place.open()], rounds=3, steps=20)
 
 
 def test_a_moved_message_is_shown_in_few_calls(place, monkeypatch):
@@ -36,7 +36,7 @@ def test_a_moved_message_is_shown_in_few_calls(place, monkeypatch):
     assert sql.UPSERT_MESSAGE != moving
     monkeypatch.setattr(sql, "UPSERT_MESSAGE", moving)
     with pytest.raises(NonconformityError) as caught:
-        compare_with_model([place.open()], rounds=range(10), steps=40)
+        compare_with_model([place.open()], rounds=10, steps=40)
     assert caught.value.rule in {"MSG-3", "MSG-7"}
     calls = [line for line in caught.value.calls if "add_or_update" in line]
     assert 1 <= len(calls) <= 3
@@ -52,7 +52,7 @@ def test_what_one_handle_remembers_is_found_with_two(place, monkeypatch):
 
     monkeypatch.setattr(SQLiteDB, "_select_session", stale)
     with pytest.raises(NonconformityError):
-        compare_with_model([place.open(), place.open()], rounds=range(10), steps=40)
+        compare_with_model([place.open(), place.open()], rounds=10, steps=40)
 
 
 def test_a_drivers_error_is_named(place, monkeypatch):
@@ -61,7 +61,7 @@ def test_a_drivers_error_is_named(place, monkeypatch):
 
     monkeypatch.setattr(SQLiteDB, "_delete_messages", fail)
     with pytest.raises(NonconformityError, match="raised KeyError") as caught:
-        compare_with_model([place.open()], rounds=range(10), steps=40)
+        compare_with_model([place.open()], rounds=10, steps=40)
     assert "LIF-6" == caught.value.rule
 
 
@@ -77,7 +77,7 @@ def test_a_fault_that_comes_and_goes_is_a_fault(place, monkeypatch):
 
     monkeypatch.setattr(SQLiteDB, "_delete_context", once)
     with pytest.raises(NonconformityError) as caught:
-        compare_with_model([place.open()], rounds=range(20), steps=40)
+        compare_with_model([place.open()], rounds=20, steps=40)
     assert "DEL-1" == caught.value.rule
 
 
@@ -121,7 +121,7 @@ class OneMore(Broken):
 def failure(tmp_path):
     def failure(kind):
         with kind(tmp_path / "x.db") as db, pytest.raises(NonconformityError) as caught:
-            compare_with_model([RecordedDB(db, "db")], rounds=range(30), steps=30)
+            compare_with_model([RecordedDB(db, "db")], rounds=30, steps=30)
         return caught.value, [re.match(r"db\.(\w+)", line)[1] for line in caught.value.calls]
 
     return failure

@@ -373,6 +373,11 @@ def test_a_write_is_stored_once_and_an_error_replaced(db):
     assert writes == saver.get_tuple(stored).pending_writes
 
 
+def test_a_list_of_nothing_that_is_named_is_not_one_of_everything(lite):
+    with pytest.raises(KeyError, match="configurable"):
+        list(DirectorSaver(lite).list({"tags": []}))
+
+
 def test_listing_reads_pages_and_finds_everything_once(lite):
     saver = DirectorSaver(lite)
     names, config, child = [], at(), at(ns="sub")

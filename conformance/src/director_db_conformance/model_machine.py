@@ -24,7 +24,7 @@ from director_db_conformance.strategies import LOOK_ALIKES
 from director_db_conformance.transcript import shown, shown_error, transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from director_db_conformance.machine import Step
     from director_db_conformance.operations import Operation
@@ -44,12 +44,12 @@ _COMPARED: Final = {"update_session": "SES-8", "add_or_update_context_msg": "CTX
 _OTHER_SESSIONS: Final = ("MSG-4", "MSG-4", "MSG-4")
 
 
-def compare_with_model(handles: Sequence[RecordedDB], *, rounds: Iterable[int], steps: int) -> None:
+def compare_with_model(handles: Sequence[RecordedDB], *, rounds: int, steps: int) -> None:
     """Make drawn calls on the handles of one place, and fail with a short example that differs.
 
     Args:
         handles: each call is made on one of them.
-        rounds: a number for each time that a few examples are drawn, the same for the same number.
+        rounds: how many times to draw a few examples.
         steps: how many calls an example has.
 
     Raises:
@@ -59,7 +59,7 @@ def compare_with_model(handles: Sequence[RecordedDB], *, rounds: Iterable[int], 
     machine: type[ModelMachine] = type("Operations", (ModelMachine,), fields)
     # Hypothesis soon repeats, with small changes, what it has drawn before; so it begins anew, and
     # from a number of each round's own, in every run of the suite the same.
-    for number in rounds:
+    for number in range(rounds):
         try:
             run_state_machine_as_test(
                 seed(number)(machine),

@@ -38,8 +38,9 @@ _LONGEST: Final = 10  # times the limit, for a clause whose calls go on
 _USAGE_ERROR: Final = 4  # pytest's exit status
 
 # glibc returns a payload of 64 MiB to the system at once, and gets each page of the next one anew:
-# a third of the processor time of the clauses about such payloads. Others do not look at these.
-_KEPT_MEMORY: Final = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+# a third of the processor time of the clauses about such payloads, in the main thread and in a
+# server's processes. Other systems do not look at these.
+_KEPT_MEMORY: Final = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
 _PHASES: Final = {"setup": "making its place", "call": "it", "teardown": "destroying its place"}
 
@@ -253,13 +254,14 @@ class Worker:
         if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
             # Nothing beside the sources then; without any, each process compiles them again.
             kept["PYTHONPYCACHEPREFIX"] = str(self._directory.parent.with_name("bytecode"))
-        return kept | {
+        return {
+            **_KEPT_MEMORY,
+            **kept,
             provisioned.TYPE_VARIABLE: self._db_type,
             provisioned.FACE_VARIABLE: self._choice.face,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             # What it finds out about Unicode takes a second, so one of the processes does it.
             "HYPOTHESIS_STORAGE_DIRECTORY": str(self._directory.with_name("hypothesis")),
-            **_KEPT_MEMORY,
         }
 
     def _file(self, name: str) -> Path:

@@ -345,7 +345,8 @@ def place_of(config: RunnableConfig) -> Place:
 
 
 def _named(config: RunnableConfig) -> dict[str, Any]:
-    named: dict[str, Any] = config.get("configurable", {})
+    # None is an error, as in LangGraph's own: without one, a list would be of all threads.
+    named: dict[str, Any] = config["configurable"]  # pyright: ignore[reportTypedDictNotRequiredAccess]
     return named
 
 

@@ -90,7 +90,7 @@ class DurabilityClauses:
         self, place: RecordedPlace
     ) -> None:
         """A write that has returned survives the kill of the server, and the handle works on."""
-        _disturb(place, place.restart, times=2, pause=0.25)
+        _disturb(place, place.restart, times=2, pause=0.5)
 
 
 _WRITE_AND_END: Final = """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple, Self
 from director_db_conformance.dsn import parts, replace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     import psycopg
@@ -50,12 +51,12 @@ _IS_EMPTY: Final = """
     FROM pg_database WHERE datname = current_database()
 """
 _DROP_DATABASE: Final = "DROP DATABASE IF EXISTS {name} WITH (FORCE)"
-# All at once: to wait for one, the server looks at it ten times a second, and the others go on.
+# All at once: a server that waits for one looks ten times a second, and the others go on meanwhile.
 _END_CONNECTIONS: Final = """
     SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = %s AND pid <> pg_backend_pid()
 """
-_ARE_LEFT: Final = "SELECT FROM pg_stat_activity WHERE pid = ANY(%s)"
+_ARE_LEFT: Final = "SELECT FROM pg_stat_activity WHERE datname = %s AND pid = ANY(%s)"
 _LONGEST_END: Final = 10.0
 _PAUSE: Final = 0.005
 
@@ -188,7 +189,7 @@ class PostgresServer:
                 _end_connections(connection, database)
                 connection.execute(_EMPTY)
                 is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
-        except psycopg.Error:
+        except (psycopg.Error, TimeoutError):
             is_empty = False
         if is_empty:
             self._emptied.append(database.name)
@@ -201,8 +202,7 @@ class PostgresServer:
 
     def end_connections(self, database: Database) -> None:
         """Do as `cut`, in the plainest way, and return when they have ended."""
-        with self.connect() as connection:
-            _end_connections(connection, database)
+        self._on_kept(lambda connection: _end_connections(connection, database))
 
     def stop(self) -> None:
         """Stop it in order: no new connections, transactions in progress rolled back."""
@@ -242,16 +242,20 @@ class PostgresServer:
         return psycopg.connect(self.dsn, autocommit=True, connect_timeout=10)
 
     def _administer(self, statement: LiteralString, **names: str) -> None:
-        """Run a statement on a connection that is kept; a new one costs more than most of them."""
-        import psycopg  # noqa: PLC0415 - an extra
         from psycopg import sql  # noqa: PLC0415 - an extra
 
         identifiers = {key: sql.Identifier(value) for key, value in names.items()}
         complete = sql.SQL(statement).format(**identifiers)
+        self._on_kept(lambda connection: connection.execute(complete))
+
+    def _on_kept(self, work: Callable[[psycopg.Connection], object]) -> None:
+        """Use a connection that is kept; a new one costs more than most of what is done on it."""
+        import psycopg  # noqa: PLC0415 - an extra
+
         with self._lock:
             if self._kept is not None and self._keeper == os.getpid():
                 try:
-                    self._kept.execute(complete)
+                    work(self._kept)
                 except psycopg.OperationalError:
                     if not self._kept.broken:
                         raise
@@ -259,7 +263,7 @@ class PostgresServer:
                     return
             # The first one, or a restart has ended the last, or that is of who forked this process.
             self._kept, self._keeper = self.connect(), os.getpid()
-            self._kept.execute(complete)
+            work(self._kept)
 
     def _hang_up(self) -> None:
         """Close the connection that is kept."""
@@ -275,8 +279,11 @@ class PostgresServer:
 
 
 def _end_connections(connection: psycopg.Connection, database: Database) -> None:
-    """End all others to a database, and return when they have ended."""
+    """End all others to a database, and return when they have let go of what they held."""
     ended = [pid for pid, _ in connection.execute(_END_CONNECTIONS, (database.name,))]
     deadline = time.monotonic() + _LONGEST_END
-    while connection.execute(_ARE_LEFT, (ended,)).fetchone() and time.monotonic() < deadline:
+    while connection.execute(_ARE_LEFT, (database.name, ended)).fetchone() is not None:
+        if time.monotonic() > deadline:
+            message = f"Connections to {database.name} did not end within {_LONGEST_END:g} s."
+            raise TimeoutError(message)
         time.sleep(_PAUSE)
