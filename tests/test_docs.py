@@ -80,6 +80,11 @@ class Program(NamedTuple):
     name: str
     code: str
 
+    @property
+    def needs_a_framework(self):
+        """Whether it is of a page about one."""
+        return self.name.startswith("docs/integrations/")
+
 
 def checked(code):
     """Turn each line ``expression  # -> value`` into an assertion."""
@@ -111,16 +116,16 @@ PROGRAMS = [program for path in DOCUMENTS for program in programs(path)]
 FRAMEWORKS = ROOT / ".venv-integrations"
 
 
-def _of_frameworks(program):
+def as_parameter(program):
     """To import a framework takes seconds; the examples of the others never wait for their turn."""
-    marks = pytest.mark.sampled if program.name.startswith("docs/integrations/") else ()
+    marks = pytest.mark.sampled if program.needs_a_framework else ()
     return pytest.param(program, id=program.name, marks=marks)
 
 
-@pytest.mark.parametrize("program", [_of_frameworks(program) for program in PROGRAMS])
+@pytest.mark.parametrize("program", [as_parameter(program) for program in PROGRAMS])
 def test_the_examples_run_and_say_the_truth(program, tmp_path):
     python = Path(sys.executable)
-    if program.name.startswith("docs/integrations/"):
+    if program.needs_a_framework:
         if not (FRAMEWORKS / ".ready").exists():
             pytest.skip(
                 "The frameworks are not installed: make test-integrations runs this with them."
