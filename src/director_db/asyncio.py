@@ -7,17 +7,16 @@ loop never waits for a database, a lock, or the decoding of a long conversation.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import inspect
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast, final
 
 from director_db import registry
+from director_db.awaited import CARRIED_OUT, outcome, store_together
 from director_db.base import BaseDB
-from director_db.executor import Executor, Job
+from director_db.executor import Executor
+from director_db.operations.messages import checked_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CARRIED_OUT", "AsyncDB", "async_db", "load_db"]
 
-CARRIED_OUT: Final = "The call had begun, and was carried out."
-"""A note of the `CancelledError` of a call that took effect; one that never began has none."""
-
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# A message with one of these is stored by itself.
+_GUARDS: Final = {"revision", "if_absent"}
 
 
 def _coroutine(
@@ -41,7 +40,22 @@ def _coroutine(
 
     @functools.wraps(method)
     async def call(self: AsyncDB, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await _outcome(self._executor, partial(method, self.sync_db, *args, **kwargs))
+        return await outcome(self._executor, partial(method, self.sync_db, *args, **kwargs))
+
+    return cast("Callable[Concatenate[AsyncDB, P], Coroutine[Any, Any, R]]", call)
+
+
+def _storing(
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[AsyncDB, P], Coroutine[Any, Any, R]]:
+    """Make the operation that stores a message a coroutine; those that wait are stored together."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncDB, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        alone = partial(method, self.sync_db, *args, **kwargs)
+        is_guarded = kwargs.keys() & _GUARDS
+        check = None if is_guarded else partial(checked_message, *args, **kwargs)
+        return await outcome(self._executor, alone, check=check)
 
     return cast("Callable[Concatenate[AsyncDB, P], Coroutine[Any, Any, R]]", call)
 
@@ -55,126 +69,11 @@ def _iterator(
     @functools.wraps(method)
     async def iterate(self: AsyncDB, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
         read = partial(next, pages(self.sync_db, *args, **kwargs), None)
-        while (page := await _outcome(self._executor, read)) is not None:
+        while (page := await outcome(self._executor, read)) is not None:
             for record in page:
                 yield record
 
     return cast("Callable[Concatenate[AsyncDB, P], AsyncIterator[R]]", iterate)
-
-
-class _Ends:
-    """What threads have to tell an event loop, which is woken once for all of it.
-
-    To wake it takes a call of the system, which gives the interpreter's lock away; calls that share
-    a commit end together. A hundred coroutines on SQLite took a sixth less time for each call.
-
-    A signal's handler may raise anywhere in the loop's thread. What was told then waits for the
-    next look, and each call looks as it begins and as it is cancelled.
-
-    Attributes:
-        told: what no look has called yet.
-    """
-
-    __slots__ = ("_loop", "_waking", "told")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.told: deque[Callable[[], None]] = deque()
-        self._waking = False
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> _Ends:
-        """Return that of a loop. The loop has it, so that both go together."""
-        try:
-            own = vars(loop)
-        except TypeError:  # One without room for it is woken each time.
-            return cls(loop)
-        ends: _Ends = own.get(_ENDS) or own.setdefault(_ENDS, cls(loop))
-        return ends
-
-    def tell(self, end: Callable[[], None]) -> None:
-        """Have a function called on the loop, more than once if that is interrupted."""
-        self.told.append(end)
-        if self._waking:
-            return  # It has not looked yet.
-        try:
-            self._waking = True
-            self._loop.call_soon_threadsafe(self.look)
-        except RuntimeError:
-            self._waking = False
-            if self._loop.is_closed():
-                self.told.clear()  # Nobody waits any more.
-        except BaseException:
-            self._waking = False
-            raise
-
-    def look(self) -> None:
-        """Call what was told so far; on the loop."""
-        self._waking = False  # First: what comes from here on wakes it again.
-        told = self.told
-        try:
-            while told:
-                told[0]()
-                told.popleft()
-        finally:
-            if told and not self._loop.is_closed():
-                self._loop.call_soon(self.look)
-
-
-_ENDS: Final = "_director_db_ends"
-
-
-async def _outcome(executor: Executor, call: Callable[[], R], *, apart: bool = False) -> R:
-    """Run a call in a thread, and return or raise what it does.
-
-    A cancelled call that has not begun never begins. One that has begun ends, and only then is
-    CancelledError raised: its cause is the error of the call, or None if the call has succeeded.
-    """
-    loop = asyncio.get_running_loop()
-    ends = _Ends.of(loop)
-    if ends.told:
-        ends.look()
-    waiter = loop.create_future()
-    ended = False
-
-    def end() -> None:
-        nonlocal ended
-        ended = True
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def run() -> R:
-        if loop.is_closed():
-            message = "The event loop was closed before the call began."
-            raise RuntimeError(message)
-        return call()
-
-    job = Job(run, partial(ends.tell, end))
-    (executor.run_apart if apart else executor.submit)(job)
-    try:
-        await waiter
-    except asyncio.CancelledError as cancelled:
-        ends.look()
-        if executor.withdraw(job):
-            raise
-        while not ended:
-            waiter = loop.create_future()
-            # It is cancelled already; one more changes nothing.
-            with contextlib.suppress(asyncio.CancelledError):
-                await waiter
-        if job.error is None:
-            cancelled.add_note(CARRIED_OUT)
-        raise cancelled from job.error
-    except BaseException:
-        executor.withdraw(job)  # The coroutine is closed: its loop has gone.
-        raise
-    if job.error is not None:
-        try:
-            raise job.error
-        finally:
-            del job  # A cycle: the error's traceback holds this frame.
-    result: R = job.result
-    return result
 
 
 @final
@@ -197,7 +96,8 @@ class AsyncDB:
     def __init__(self, sync_db: BaseDB) -> None:
         """Wrap an instance, ``AsyncDB(SQLiteDB("x.db"))``. Nothing is opened, no thread started."""
         self.sync_db = sync_db
-        self._executor = Executor(f"director_db {sync_db.db_type}")
+        name = f"director_db {sync_db.db_type}"
+        self._executor = Executor(name, partial(store_together, sync_db))
 
     def __repr__(self) -> str:
         return f"<AsyncDB of {self.sync_db!r}>"
@@ -225,7 +125,7 @@ class AsyncDB:
     delete_session = _coroutine(BaseDB.delete_session)
     copy_session = _coroutine(BaseDB.copy_session)
 
-    add_or_update_msg_to_conv = _coroutine(BaseDB.add_or_update_msg_to_conv)
+    add_or_update_msg_to_conv = _storing(BaseDB.add_or_update_msg_to_conv)
     add_or_update_msgs_to_conv = _coroutine(BaseDB.add_or_update_msgs_to_conv)
     get_conversations = _coroutine(BaseDB.get_conversations)
     iter_conversations = _iterator(BaseDB.iter_conversations, BaseDB._message_pages)  # noqa: SLF001
@@ -279,7 +179,7 @@ class AsyncDB:
         if inspect.iscoroutinefunction(function):
             message = f"A function that is called in a thread cannot be a coroutine: {function!r}"
             raise TypeError(message)
-        return await _outcome(self._executor, partial(function, self.sync_db))
+        return await outcome(self._executor, partial(function, self.sync_db))
 
     async def aclose(self) -> None:
         """Wait for the operations in flight, then let go of the database (LIF-5). Idempotent.
@@ -287,7 +187,7 @@ class AsyncDB:
         What has not begun raises `ClosedError`. It closes the instance behind it, also one from
         `load_db`, whose next call gives a new one.
         """
-        await _outcome(self._executor, self.sync_db.close, apart=True)
+        await outcome(self._executor, self.sync_db.close, apart=True)
 
     async def close(self) -> None:
         """Do the same as `aclose`."""
@@ -304,7 +204,7 @@ class AsyncDB:
         traceback: TracebackType | None,
     ) -> None:
         leave = partial(self.sync_db.__exit__, kind, error, traceback)
-        await _outcome(self._executor, leave, apart=True)
+        await outcome(self._executor, leave, apart=True)
 
 
 def async_db(sync_db: BaseDB) -> AsyncDB:

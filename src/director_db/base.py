@@ -19,6 +19,8 @@ from director_db.operations.sessions import SessionOperations
 CONTRACT_VERSION: Final = "1.1"
 """The version of the contract that this release keeps; CONTRACT.md carries its text."""
 
+_STORES: Final = ("_upsert_messages", "_upsert_together")
+
 
 class BaseDB(SessionOperations, MessageOperations, HistoryOperations, ContextOperations):
     """Stores sessions, their conversations and their context messages.
@@ -58,6 +60,10 @@ class BaseDB(SessionOperations, MessageOperations, HistoryOperations, ContextOpe
                 )
                 raise TypeError(message)
             cls._contract = contract
+        stores = next(each for each in cls.__mro__ if vars(each).keys() & _STORES)
+        if _STORES[1] not in vars(stores):
+            # What an override of the operation for one message does, it does for all of them.
+            cls._upsert_together = BaseDB._upsert_together  # type: ignore[method-assign]
         if cls._contract != CONTRACT_VERSION:
             earlier.adapt(cls)
         for name, public in [item for parent in BaseDB.__mro__ for item in vars(parent).items()]:

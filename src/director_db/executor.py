@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from director_db import lifecycle
 
@@ -34,22 +34,20 @@ class Job:
     """A call, and what became of it.
 
     Attributes:
+        call: what to run.
+        context: where: a copy of the caller's.
+        done: called in the thread that ran it, when it has ended.
         result: what it returned.
         error: what it raised; None if it returned.
     """
 
-    __slots__ = ("_begun", "_call", "_context", "_done", "_unwanted", "error", "result")
+    __slots__ = ("_begun", "_unwanted", "call", "context", "done", "error", "result")
 
     def __init__(self, call: Callable[[], Any], done: Callable[[], object]) -> None:
-        """Take a call that has not begun.
-
-        Args:
-            call: what to run, in a copy of the caller's context.
-            done: called in the thread that ran it, when it has ended.
-        """
-        self._call = call
-        self._context = contextvars.copy_context()
-        self._done = done
+        """Take a call that has not begun."""
+        self.call = call
+        self.context = contextvars.copy_context()
+        self.done = done
         self._begun = False
         self._unwanted = False
         self.result: Any = None
@@ -58,24 +56,42 @@ class Job:
     def run(self) -> None:
         """Run it; nothing is raised."""
         try:
-            self.result = self._context.run(self._call)
+            self.result = self.context.run(self.call)
         except BaseException as error:  # noqa: BLE001 - it is the caller's
             self.error = error
-        self._done()
+        self.done()
 
 
-class Executor:
+J = TypeVar("J", bound=Job)
+K = TypeVar("K", bound=Job)
+
+
+def _nothing() -> None:
+    """Tell nobody."""
+
+
+class Executor(Generic[J]):
     """A few daemon threads, started as they are needed, that end when they are not."""
 
-    def __init__(self, name: str) -> None:
-        """Start no thread yet; `name` is what they are called."""
+    def __init__(self, name: str, run_together: Callable[[Executor[J]], None]) -> None:
+        """Start no thread yet.
+
+        Args:
+            name: what the threads are called.
+            run_together: runs jobs in one thread, those that it gets from `take_gathered`, which
+                it asks once at least. It raises nothing.
+        """
         self._name = name
+        self._run_together = run_together
         self._reset()
         lifecycle.survive_forks(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
+        # Those to be run together, and whether a thread is on its way to them.
+        self._gathered: deque[J] = deque()
+        self._is_coming = False
         # The last to fall asleep is the first to be woken, so that a few do all there is to do.
         self._asleep: list[threading.Lock] = []
         self._count = 0
@@ -115,6 +131,39 @@ class Executor:
             self.withdraw(job)
             raise
 
+    def submit_together(self, job: J) -> None:
+        """Let a thread run a job together with those that wait when it comes.
+
+        Where the system starts no thread, RuntimeError is what the job ends with.
+        """
+        with self._lock:
+            self._gathered.append(job)
+        self.send_for_gathered()
+
+    def send_for_gathered(self) -> None:
+        """See to it that a thread is on its way to those that are to be run together."""
+        with self._lock:
+            if self._is_coming or not self._gathered:
+                return
+            self._is_coming = True
+        try:
+            self.submit(Job(self._work_together, _nothing))
+        except RuntimeError as error:
+            self._is_coming = False
+            while (job := self.take_gathered()) is not None:
+                job.error = RuntimeError(*error.args)
+                job.done()
+
+    def _work_together(self) -> None:
+        self._is_coming = False  # First: who comes from here on sends for another one.
+        while self._gathered:
+            self._run_together(self)
+
+    def take_gathered(self) -> J | None:
+        """Take the next of those that are to be run together; it has begun."""
+        with self._lock:
+            return self._take(self._gathered)
+
     def withdraw(self, job: Job) -> bool:
         """Let a job never begin; False if it has begun."""
         with self._lock:
@@ -129,9 +178,9 @@ class Executor:
     def _start(self, target: Callable[[], object]) -> None:
         threading.Thread(target=target, name=self._name, daemon=True).start()
 
-    def _take(self) -> Job | None:
-        while self._waiting:
-            job = self._waiting.popleft()
+    def _take(self, waiting: deque[K]) -> K | None:
+        while waiting:
+            job = waiting.popleft()
             if not job._unwanted:  # noqa: SLF001
                 job._begun = True  # noqa: SLF001
                 self._begun += 1
@@ -143,7 +192,7 @@ class Executor:
         wake.acquire()
         while True:
             with self._lock:
-                job = self._take()
+                job = self._take(self._waiting)
                 if job is None:
                     if self._count > THREADS:  # There were more for a while.
                         self._count -= 1

@@ -1,8 +1,9 @@
-"""The storage operations on the history of a session: what is taken back, rewritten or copied.
+"""The storage operations that contract 1.1 added: guards, and the history of a session.
 
-All are new in contract 1.1; one for an earlier version has none of them, and says so. What holds
-for every storage operation is said in `director_db.storage`.
+A backend for an earlier version has none of them, and says so. What holds for every storage
+operation is said in `director_db.storage`.
 """
+# ruff: noqa: ARG002 - arguments are for those who write an operation
 
 from __future__ import annotations
 
@@ -20,10 +21,39 @@ if TYPE_CHECKING:
 class HistoryStorage(ABC):  # noqa: B024 - a part of one
     """The part of `Storage` that is there since contract 1.1."""
 
+    def _upsert_guarded(
+        self,
+        session_id: str,
+        rows: Sequence[GuardedMessage],
+    ) -> Sequence[bool] | None:
+        """Insert or update messages where their guards allow it (MSG-11).
+
+        Otherwise as `_upsert_messages`, one row after another. The guard is checked under the lock
+        of the session's row. Of a row that is held back nothing is stored, and the session's
+        `updated_at` does not follow it.
+
+        Returns:
+            None if there is no such session; else for each row whether it was stored. After a
+            lost connection, a row that may have been held back by an earlier try of its own is
+            `BackendUnavailableError` with ``maybe_applied=True``.
+        """
+        raise later(self, "revision or if_absent")
+
+    def _select_messages_by_id(
+        self,
+        session_id: str,
+        msg_ids: Sequence[str],
+    ) -> Sequence[MessageColumns]:
+        """Return those of some messages that are there, as `_select_messages` does (MSG-12).
+
+        No id comes twice. All are of one moment, oldest place first.
+        """
+        raise later(self, "get_messages")
+
     def _pop_message(
         self,
-        session_id: str,  # noqa: ARG002 - for those who have it
-        conv_id: str | None,  # noqa: ARG002 - for those who have it
+        session_id: str,
+        conv_id: str | None,
     ) -> MessageColumns | None:
         """Delete the last message of a session, by its place, and return it (MSG-13).
 
@@ -35,8 +65,8 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
 
     def _replace_messages(
         self,
-        session_id: str,  # noqa: ARG002 - for those who have it
-        rows: Sequence[GuardedMessage],  # noqa: ARG002 - for those who have it
+        session_id: str,
+        rows: Sequence[GuardedMessage],
     ) -> bool:
         """Replace all messages of a session; False if there is no such session (MSG-14).
 
@@ -51,8 +81,8 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
 
     def _delete_messages_after(
         self,
-        session_id: str,  # noqa: ARG002 - for those who have it
-        msg_id: str,  # noqa: ARG002 - for those who have it
+        session_id: str,
+        msg_id: str,
     ) -> int | None:
         """Delete the messages that stand behind one, and return how many they were (DEL-4).
 
@@ -64,7 +94,7 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
 
     def _copy_session(
         self,
-        copy: SessionCopy,  # noqa: ARG002 - for those who have it
+        copy: SessionCopy,
     ) -> int | CopyRefusal:
         """Copy a session with its messages and its context; return how many messages (SES-9).
 

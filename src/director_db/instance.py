@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from director_db.records import Distribution, Health, Migration
 
 Method = TypeVar("Method", bound="Callable[..., Any]")
+T = TypeVar("T")
 
 
 def operation(method: Method) -> Method:
@@ -232,6 +233,26 @@ class Instance(Storage, metaclass=_Registering):
     ) -> None:
         if not self._shared:
             self.close()
+
+    def _still_in_flight(self, rest: Callable[[], T]) -> Callable[[], T]:
+        """Return what is left of an operation, which is in flight until that has ended."""
+        inside, token = self._gate.inside, object()
+        inside[token] = threading.get_ident()
+
+        def run() -> T:
+            try:
+                return rest()
+            except DirectorDBError:
+                raise
+            except Exception as error:
+                ours = self._translate(error)
+                if ours is None:
+                    raise
+                raise ours from error
+            finally:
+                inside.pop(token, None)
+
+        return run
 
     # --- For the registry and the fork hooks ------------------------------------------------------
 

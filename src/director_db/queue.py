@@ -21,12 +21,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from director_db.call import Call
 from director_db.errors import BackendUnavailableError, DirectorDBError
 from director_db.locks import in_use_by_this_thread, new_lock
 from director_db.logs import WARNING, log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
 T = TypeVar("T")
 
@@ -41,41 +42,6 @@ _LONGEST_SLEEP: Final = 0.1
 
 # What an operation itself can raise, beside its driver's exceptions.
 _OF_OPERATIONS: Final = (DirectorDBError, ArithmeticError, MemoryError, TypeError, ValueError)
-
-
-class Call:
-    """One caller's operation, and what became of it.
-
-    Attributes:
-        operation: what to run; what it is given is the transaction's to say.
-        size: about how much it writes, in bytes of payloads.
-        result: what it returned.
-        error: what it raised, or why it came to nothing; None if it is stored.
-        settled: whether `result` or `error` is final.
-        abandoned: whether nobody waits for it: it must not begin any more.
-        wake: what its caller sleeps on; None until it does.
-    """
-
-    __slots__ = ("abandoned", "error", "operation", "result", "settled", "size", "wake")
-
-    def __init__(self, operation: Callable[..., Any], size: int) -> None:
-        """Take an operation that has not begun."""
-        self.operation = operation
-        self.size = size
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.settled = False
-        self.abandoned = False
-        self.wake: threading.Lock | None = None
-
-    def awaken(self) -> None:
-        """Let its caller look what has happened."""
-        wake = self.wake
-        if wake is not None:
-            try:  # noqa: SIM105 - for each call of a batch, and suppress() takes longer
-                wake.release()
-            except RuntimeError:
-                pass  # It is awake.
 
 
 class Batch:
@@ -239,32 +205,57 @@ class Queue:
         Raises:
             BackendUnavailableError: it could not begin in time, or who ran it was interrupted.
         """
+        call = Call(operation, size)
+        self._settle_calls([call], deadline, gives_up)
+        result: T = call.outcome()
+        return result
+
+    def run_each(
+        self,
+        operations: Iterable[tuple[Callable[..., Any], int]],
+        deadline: float,
+        gives_up: Callable[[], bool] | None = None,
+    ) -> list[Call]:
+        """Run operations of several callers, all of whom this thread stands for, each as by `run`.
+
+        Returns:
+            For each, which comes with its size, its call: its result, or the error of it alone.
+        """
+        calls = [Call(*each) for each in operations]
+        self._settle_calls(calls, deadline, gives_up)
+        return calls
+
+    def _settle_calls(
+        self, calls: list[Call], deadline: float, gives_up: Callable[[], bool] | None
+    ) -> None:
         if self.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
             raise in_use_by_this_thread(self._place())
-        call = Call(operation, size)
         try:
-            self.waiting.append(call)
-            self._try_to_lead(call, deadline)
-            while not call.settled:
-                woken = self._sleep(call, deadline, gives_up)
-                if not call.settled:
-                    self._try_to_lead(call, deadline, in_turn=woken)
+            for call in calls:
+                self.waiting.append(call)
+            for call in calls:
+                try:
+                    woken = True
+                    while not call.settled:
+                        self._try_to_lead(call, deadline, in_turn=woken)
+                        if not call.settled:
+                            woken = self._sleep(call, deadline, gives_up)
+                except Exception as error:  # noqa: BLE001 - it is raised by `run`
+                    self._abandon((call,))
+                    call.error = error
         except BaseException:
-            # It is withdrawn if it has not begun. If it has, it ends with its transaction. Marked
-            # first, by an assignment, before which nothing strikes: what strikes in the middle of
-            # `_withdraw` would leave it in the queue, and somebody would store it later.
-            call.abandoned = True
-            self._withdraw(call)
-            self._wake_next()
+            self._abandon(calls)
             raise
-        error = call.error
-        if error is None:
-            result: T = call.result
-            return result
-        try:
-            raise error
-        finally:
-            del error, call  # A cycle: the error's traceback holds this frame.
+
+    def _abandon(self, calls: Sequence[Call]) -> None:
+        """Withdraw calls that have not begun; the others end with their transaction."""
+        # Marked first, by an assignment, before which nothing strikes: what strikes in the middle
+        # of `_withdraw` would leave them in the queue, and somebody would store them later.
+        for call in calls:
+            call.abandoned = True
+        for call in calls:
+            self._withdraw(call)
+        self._wake_next()
 
     def is_led(self) -> bool:
         """Whether another thread leads."""

@@ -80,6 +80,7 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from director_db.earlier import later
@@ -88,7 +89,7 @@ from director_db.history import HistoryStorage
 from director_db.rows import MessageQuery, StoredMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from director_db.errors import DirectorDBError
     from director_db.records import Distribution, Health
@@ -99,7 +100,6 @@ if TYPE_CHECKING:
         ContextRow,
         Decide,
         DeletedComponents,
-        GuardedMessage,
         MessageColumns,
         MessageRow,
         SaveOutcome,
@@ -281,21 +281,23 @@ class Storage(HistoryStorage):
         later than any higher one, or a reader that pages by `after` misses a message.
         """
 
-    def _upsert_guarded(
-        self, session_id: str, rows: Sequence[GuardedMessage]
-    ) -> Sequence[bool] | None:
-        """Insert or update messages where their guards allow it (MSG-11). New in contract 1.1.
+    def _upsert_together(
+        self, messages: Sequence[tuple[str, MessageRow]]
+    ) -> Sequence[Callable[[], bool] | None]:
+        """Store messages of several callers, each as `_upsert_messages` does that of one.
 
-        Otherwise as `_upsert_messages`, one row after another. The guard is checked under the lock
-        of the session's row. Of a row that is held back nothing is stored, and the session's
-        `updated_at` does not follow it.
+        Optional: for coroutines that store at once, in one thread and in as few transactions as
+        can be. One that fails does not take the others with it, and whatever holds one up, as a
+        lock of its session does, does not hold up the others.
+
+        Args:
+            messages: session and row of each. A message may come twice.
 
         Returns:
-            None if there is no such session; else for each row whether it was stored. After a
-            lost connection, a row that may have been held back by an earlier try of its own is
-            `BackendUnavailableError` with ``maybe_applied=True``.
+            For each None if it is stored, else what is left to do: called once, in another thread,
+            it answers or raises as `_upsert_messages` does.
         """
-        raise later(self, "revision or if_absent")
+        return [partial(self._upsert_messages, session, (row,)) for session, row in messages]
 
     @abstractmethod
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:
@@ -330,15 +332,6 @@ class Storage(HistoryStorage):
     @abstractmethod
     def _select_message(self, session_id: str, msg_id: str) -> MessageColumns | None:
         """Return a message, None if it is not there (MSG-9)."""
-
-    def _select_messages_by_id(
-        self, session_id: str, msg_ids: Sequence[str]
-    ) -> Sequence[MessageColumns]:
-        """Return those of some messages that are there, as `_select_messages` does (MSG-12).
-
-        New in contract 1.1. No id comes twice. All are of one moment, oldest place first.
-        """
-        raise later(self, "get_messages")
 
     @abstractmethod
     def _delete_message(self, session_id: str, msg_id: str) -> bool:

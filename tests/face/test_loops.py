@@ -13,7 +13,7 @@ from weakref import ref
 
 import pytest
 
-from director_db import asyncio as module
+from director_db import awaited as module
 from director_db.asyncio import AsyncDB
 from director_db_sqlite import SQLiteDB
 
@@ -75,13 +75,13 @@ def test_a_loop_that_has_ended_is_let_go_of(held, eventually, abandoned, is_told
 def test_what_ends_together_wakes_the_loop_once(held, monkeypatch, runner):
     new_loop = pytest.importorskip(runner).new_event_loop
     woken = []
-    look = module._Ends.look
+    look = module.Ends.look
 
     async def main():
         db = AsyncDB(held)
         calls = [asyncio.ensure_future(db.delete_message("s1", f"m{n}")) for n in range(20)]
         await held.until_begun(20)
-        monkeypatch.setattr(module._Ends, "look", lambda ends: woken.append(1) or look(ends))
+        monkeypatch.setattr(module.Ends, "look", lambda ends: woken.append(1) or look(ends))
         ends = vars(asyncio.get_running_loop())[module._ENDS]
         held.go_on.set()
         deadline = time.monotonic() + 60

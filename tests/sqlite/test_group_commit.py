@@ -22,7 +22,8 @@ from director_db import (
     DirectorDBError,
     SessionNotFoundError,
 )
-from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Batch, Call
+from director_db.call import Call
+from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Batch
 from director_db_sqlite import SQLiteDB
 from director_db_sqlite.readers import FEW, MAX_READERS
 

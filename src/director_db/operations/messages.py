@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, final
 
@@ -24,9 +25,49 @@ from director_db.records import Message, message_records
 from director_db.rows import MessageQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from director_db.rows import GuardedMessage
+    from director_db.rows import GuardedMessage, MessageRow
+
+
+def checked_message(
+    session_id: object,
+    conv_id: object,
+    msg_id: object,
+    msg_type: object,
+    agents: object,
+    actions: object,
+    content: object,
+    status: object = None,
+    created_at: object = None,
+    updated_at: object = None,
+    metadata: object = None,
+    **_ignored: object,
+) -> tuple[str, MessageRow]:
+    """Check a message to store, without guards, and its session's id.
+
+    The arguments are those of `BaseDB.add_or_update_msg_to_conv`.
+    """
+    wanted = required_id(session_id, "session_id")
+    row = message_row(
+        conv_id,
+        msg_id,
+        msg_type,
+        agents,
+        actions,
+        content,
+        status,
+        created_at,
+        updated_at,
+        metadata,
+    )
+    return wanted, row
+
+
+def _store_alone(session_id: str, store: Callable[[], bool]) -> bool:
+    if not store():
+        raise SessionNotFoundError(session_id)
+    return True
 
 
 class MessageOperations(Instance):
@@ -85,8 +126,8 @@ class MessageOperations(Instance):
             InvalidRecordError: a value has no exact form, with its path as ``content[0].score``.
             SessionNotFoundError: there is no such session; nothing is stored.
         """
-        wanted = required_id(session_id, "session_id")
-        row = message_row(
+        wanted, row = checked_message(
+            session_id,
             conv_id,
             msg_id,
             msg_type,
@@ -103,6 +144,23 @@ class MessageOperations(Instance):
                 raise SessionNotFoundError(wanted)
             return True
         return self._store_guarded(wanted, [message_guards(row, revision, if_absent)])[0]
+
+    @final
+    @operation
+    def _store_together(
+        self, messages: Sequence[tuple[str, MessageRow]]
+    ) -> list[Callable[[], bool] | None]:
+        """Store messages of several callers; each is an operation of its own (see `asyncio`).
+
+        Returns:
+            For each None if it is stored, else what is left of its operation, to be called once in
+            another thread. It is in flight until that has ended.
+        """
+        rests = self._upsert_together(messages)
+        return [
+            None if rest is None else self._still_in_flight(partial(_store_alone, session_id, rest))
+            for rest, (session_id, _) in zip(rests, messages, strict=True)
+        ]
 
     @final
     @operation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import psycopg
@@ -33,7 +34,7 @@ from director_db_postgres.pool import Pool
 from director_db_postgres.waiting import LOCK_WAIT, NO_LIMIT, NoAnswerError, Turn, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from director_db.rows import MessageRow
     from director_db_postgres.connections import Connection
@@ -97,6 +98,26 @@ class Database:
         if self._group.takes(row, waits=waits) and self._group.store(call, row):
             return True
         return self._run(operation, call)
+
+    def write_messages(
+        self, messages: Sequence[tuple[Operation[bool], str, MessageRow]]
+    ) -> list[Callable[[], bool] | None]:
+        """Run as `write_message` those of several callers, and store together what can be.
+
+        Returns:
+            For each None if it is stored, else what does it alone, or raises why not.
+        """
+        calls = [Call(self._settings, session_id) for _, session_id, _ in messages]
+        rows = [row for _, _, row in messages]
+        rests = self._group.store_each(list(zip(calls, rows, strict=True)))
+
+        def alone(rest: Callable[[], bool], operation: Operation[bool], call: Call) -> bool:
+            return rest() or self._run(operation, call)
+
+        return [
+            None if rest is None else partial(alone, rest, operation, call)
+            for rest, (operation, _, _), call in zip(rests, messages, calls, strict=True)
+        ]
 
     def write_in_doubt(self, operation: Operation[T], session_id: str) -> tuple[T, bool]:
         """Run as `write`; the second result is whether an earlier try may have been applied."""

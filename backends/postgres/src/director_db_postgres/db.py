@@ -32,7 +32,7 @@ from director_db_postgres.sending import unless_impossible
 from director_db_postgres.statements import Statements
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from director_db.records import Distribution
     from director_db.rows import (
@@ -262,6 +262,20 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
     # --- Messages -------------------------------------------------------------------------------
 
     def _upsert_messages(self, session_id: str, rows: Sequence[MessageRow]) -> bool:
+        upsert = self._upsert(session_id, rows)
+        if len(rows) == 1:
+            return self._database.write_message(upsert, session_id, rows[0])
+        return self._database.write(upsert, session_id)
+
+    def _upsert_together(
+        self, messages: Sequence[tuple[str, MessageRow]]
+    ) -> Sequence[Callable[[], bool] | None]:
+        return self._database.write_messages(
+            [(self._upsert(session_id, (row,)), session_id, row) for session_id, row in messages]
+        )
+
+    def _upsert(self, session_id: str, rows: Sequence[MessageRow]) -> Callable[[Connection], bool]:
+        """Return what stores messages of one session."""
         merged = rows if len(rows) == 1 else merge(rows)
         latest = max(row.updated_at for row in rows)
 
@@ -285,9 +299,7 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
                 return False
             return any(answer.count for answer in written)
 
-        if len(rows) == 1:
-            return self._database.write_message(upsert, session_id, rows[0])
-        return self._database.write(upsert, session_id)
+        return upsert
 
     def _upsert_guarded(
         self, session_id: str, rows: Sequence[GuardedMessage]

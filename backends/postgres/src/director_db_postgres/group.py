@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import psycopg
@@ -40,10 +41,10 @@ from director_db_postgres.sql import SET_LOCK_TIMEOUT
 from director_db_postgres.waiting import NoAnswerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from director_db.call import Call as Queued
     from director_db.queue import Batch
-    from director_db.queue import Call as Queued
     from director_db.rows import MessageRow
     from director_db_postgres.connections import Connection
     from director_db_postgres.pool import Pool
@@ -55,6 +56,9 @@ MAX_WRITE_BYTES: Final = 256 * 1024
 
 MAX_BATCH_BYTES: Final = 2 * MAX_WRITE_BYTES
 """After so much a batch takes no more, in characters."""
+
+# Fewer of a process's coroutines store no more together than each for itself, on a connection each.
+_FEWEST: Final = 4
 
 LONG: Final = 0.5
 """How long a batch may be under way before the others go by themselves, in seconds."""
@@ -179,8 +183,39 @@ class Group:
             BackendUnavailableError: the time of the call is over, or the server did not answer.
         """
         write = Write(call, row)
+        run = partial(self.queue.run, write, _size(row), call.deadline, self._is_held_up)
+        return self._is_stored(write, run)
+
+    def store_each(
+        self, messages: Sequence[tuple[Call, MessageRow]]
+    ) -> list[Callable[[], bool] | None]:
+        """Store messages of several callers together, for whom this thread waits.
+
+        Returns:
+            For each None if it is stored, else what answers or raises as `store` does.
+        """
+        writes = [Write(*each) for each in messages]
+        runs: list[Callable[[], bool]] = [bool] * len(writes)
+        small = [
+            (n, size)
+            for n, each in enumerate(writes)
+            if (size := _size(each.row)) <= MAX_WRITE_BYTES
+        ]
+        if len(small) >= _FEWEST and not self._pool.connector.is_sharded and not self._is_held_up():
+            deadline = min(call.deadline for call, _ in messages)
+            operations = [(writes[n], size) for n, size in small]
+            calls = self.queue.run_each(operations, deadline, self._is_held_up)
+            for (number, _), queued in zip(small, calls, strict=True):
+                runs[number] = queued.outcome
+        return [
+            None if write.is_stored and write.is_over else partial(self._is_stored, write, run)
+            for write, run in zip(writes, runs, strict=True)
+        ]
+
+    def _is_stored(self, write: Write, run: Callable[[], bool]) -> bool:
+        call = write.call
         try:
-            if self.queue.run(write, _size(row), call.deadline, self._is_held_up):
+            if run():
                 return True
         except BackendUnavailableError:
             # It did not begin in time, or who sent it was struck.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from director_db.errors import BackendUnavailableError, ClosedError, ConfigurationError
@@ -28,6 +29,9 @@ from director_db_sqlite.upgrades import SCHEMA_VERSION
 from director_db_sqlite.writer import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from director_db.call import Call
     from director_db.records import Migration
     from director_db_sqlite.connections import Operation
     from director_db_sqlite.file import FileId
@@ -57,6 +61,15 @@ class Database(Protocol):
             operation: what to run; once more if the file was replaced under it. Whatever it keeps
                 outside of the transaction has to bear that.
             size: about how much it writes, in bytes of payloads.
+        """
+
+    def write_each(
+        self, operations: Sequence[tuple[Operation[bool], int]]
+    ) -> list[Callable[[], bool] | None]:
+        """Run operations of several callers, each as `write` does.
+
+        Returns:
+            For each None if it is stored and has answered True, else what answers or raises.
         """
 
     def check(self) -> None:
@@ -146,10 +159,35 @@ class FileDatabase:
         deadline = time.monotonic() + self._patience
         if self._file is None or self._writer.connection is None:
             self._ensure_open(deadline)
+        run = partial(self._writer.queue.run, operation, size, deadline)
+        return self._until_stored(run, run, deadline)
+
+    def write_each(
+        self, operations: Sequence[tuple[Operation[bool], int]]
+    ) -> list[Callable[[], bool] | None]:
+        """Run operations of several callers, each as `write` does."""
+        if self._file is None or self._writer.connection is None:
+            # To open it may take long, and each has an error of its own.
+            return [partial(self.write, *each) for each in operations]
+        deadline = time.monotonic() + self._patience
+        queue = self._writer.queue
+        calls = queue.run_each(operations, deadline)
+
+        def rest(call: Call, operation: Operation[bool], size: int) -> Callable[[], bool]:
+            run = partial(queue.run, operation, size, deadline)
+            return partial(self._until_stored, call.outcome, run, deadline)
+
+        return [
+            None if call.result and call.error is None else rest(call, *each)
+            for call, each in zip(calls, operations, strict=True)
+        ]
+
+    def _until_stored(self, run: Callable[[], T], again: Callable[[], T], deadline: float) -> T:
+        """Run a write, and again for as long as it meets another file than the one it began on."""
         was_read_only = False
         while True:
             try:
-                result = self._writer.queue.run(operation, size, deadline)
+                result = run()
                 break
             except FileReplacedError:
                 pass  # Nothing was done, also if another thread has opened the new one meanwhile.
@@ -163,11 +201,13 @@ class FileDatabase:
                     # more.
                     was_read_only = True
                     self.close()
+                    run = again
                     continue
             if time.monotonic() >= deadline:
                 message = f"{self.path} was replaced again and again. Try again."
                 raise BackendUnavailableError(message, retryable=True)
             self._ensure_open(deadline)
+            run = again
         if self._log is None:
             self._log = log_id(self.path)
         return result

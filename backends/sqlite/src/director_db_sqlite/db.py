@@ -25,7 +25,7 @@ from director_db_sqlite.settings import DEFAULT_PATH, check_path, check_synchron
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from director_db.errors import DirectorDBError
     from director_db.records import Migration
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         SessionChanges,
         SessionQuery,
     )
+    from director_db_sqlite.connections import Operation
     from director_db_sqlite.database import Database
 
 _A_YEAR: Final = 365 * 86_400.0
@@ -202,7 +203,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
 
     def _upsert_messages(self, session_id: str, rows: Sequence[MessageRow]) -> bool:
         if len(rows) == 1:
-            return self._upsert_message(session_id, rows[0])
+            return self._database.write(*_upsert(session_id, rows[0]))
         latest = max(row.updated_at for row in rows)
 
         def upsert(connection: sqlite3.Connection) -> bool:
@@ -218,15 +219,10 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
 
         return self._database.write(upsert, sum(map(message_bytes, rows)))
 
-    def _upsert_message(self, session_id: str, row: MessageRow) -> bool:
-        def upsert(connection: sqlite3.Connection) -> bool:
-            place = take_places(connection, session_id, 1, row.updated_at)
-            if place is None:
-                return False
-            connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *row))
-            return True
-
-        return self._database.write(upsert, message_bytes(row))
+    def _upsert_together(
+        self, messages: Sequence[tuple[str, MessageRow]]
+    ) -> Sequence[Callable[[], bool] | None]:
+        return self._database.write_each([_upsert(*each) for each in messages])
 
     def _upsert_guarded(
         self, session_id: str, rows: Sequence[GuardedMessage]
@@ -330,3 +326,16 @@ def _update_session(
 
 def _delete(connection: sqlite3.Connection, statement: str, *key: str) -> bool:
     return connection.execute(statement, key).rowcount > 0
+
+
+def _upsert(session_id: str, row: MessageRow) -> tuple[Operation[bool], int]:
+    """Return what stores one message, and its size."""
+
+    def upsert(connection: sqlite3.Connection) -> bool:
+        place = take_places(connection, session_id, 1, row.updated_at)
+        if place is None:
+            return False
+        connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *row))
+        return True
+
+    return upsert, message_bytes(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from director_db.errors import ClosedError
@@ -22,6 +23,7 @@ from director_db_sqlite.old_layout import no_migration
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable, Sequence
 
     from director_db.records import Migration
     from director_db_sqlite.connections import Operation
@@ -58,6 +60,12 @@ class MemoryDatabase:
             return transact(connection, operation, self.path, time.monotonic())
 
         return locked(self._lock, write, self.path, time.monotonic() + LONGEST_WAIT)
+
+    def write_each(
+        self, operations: Sequence[tuple[Operation[bool], int]]
+    ) -> list[Callable[[], bool] | None]:
+        """Leave each to its own thread: there is no commit to share."""
+        return [partial(self.write, *each) for each in operations]
 
     def check(self) -> None:
         """Create the tables if this is the first use."""
