@@ -157,9 +157,11 @@ class MessageOperations(Instance):
             another thread. It is in flight until that has ended.
         """
         rests = self._upsert_together(messages)
+        # One that is too few or too many is told before any is in flight, which would be for ever.
+        each = list(zip(rests, messages, strict=True))
         return [
             None if rest is None else self._still_in_flight(partial(_store_alone, session_id, rest))
-            for rest, (session_id, _) in zip(rests, messages, strict=True)
+            for rest, (session_id, _) in each
         ]
 
     @final

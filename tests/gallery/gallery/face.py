@@ -9,9 +9,9 @@ import asyncio as aio
 import contextvars
 import functools
 
-from director_db import asyncio, executor
+from director_db import awaited, executor
 from director_db.asyncio import AsyncDB
-from director_db.executor import Executor
+from director_db.executor import Executor, Job
 from gallery.broken import ROUND_TRIP, BrokenDB, replace
 from gallery.mutants.concurrency import travel
 
@@ -24,8 +24,8 @@ class BrokenFace(BrokenDB):
     @classmethod
     def break_code(cls):
         """Put the mutant's own in the place of what runs a call."""
-        if "_outcome" in vars(cls):
-            replace(asyncio._outcome, cls._outcome)
+        if "outcome" in vars(cls):
+            replace(awaited.outcome, cls.outcome)
 
 
 class CancelledCallRunsLater(BrokenFace, rule="LIF-7", level="concurrent"):
@@ -40,7 +40,7 @@ class CancelledCallIsLeftToItself(BrokenFace, rule="LIF-7", level="concurrent"):
     """As with `asyncio.to_thread`: the await ends, and the call goes on in its thread."""
 
     @staticmethod
-    async def _outcome(executor, call, *, apart=False):
+    async def outcome(executor, call, *, apart=False, **how):
         done = aio.get_running_loop().create_future()
         loop = aio.get_running_loop()
 
@@ -60,11 +60,11 @@ class CancelledCallTellsNothing(BrokenFace, rule="LIF-7", level="concurrent"):
 
     @classmethod
     def break_code(cls):
-        outcome = asyncio._outcome
+        outcome = awaited.outcome
 
-        async def broken(executor, call, *, apart=False):
+        async def broken(executor, call, *, apart=False, **how):
             try:
-                return await outcome(executor, call, apart=apart)
+                return await outcome(executor, call, apart=apart, **how)
             except aio.CancelledError:
                 raise aio.CancelledError from None
 
@@ -76,14 +76,14 @@ class ReturnsWhenQueued(BrokenFace, rule="LIF-7"):
 
     @classmethod
     def break_code(cls):
-        outcome = asyncio._outcome
+        outcome = awaited.outcome
 
-        async def broken(executor, call, *, apart=False):
+        async def broken(executor, call, *, apart=False, **how):
             if call.func.__name__ != "add_or_update_msg_to_conv":
-                return await outcome(executor, call, apart=apart)
+                return await outcome(executor, call, apart=apart, **how)
             look = functools.partial(call.args[0].get_session, *call.args[1:2])
             if call.keywords or not await outcome(executor, look):
-                return await outcome(executor, call)
+                return await outcome(executor, call, apart=apart, **how)
 
             def later():
                 travel()
@@ -101,10 +101,10 @@ class SwallowedErrors(BrokenFace, rule="LIF-7"):
     def break_code(cls):
         def run(self):
             try:
-                self.result = self._context.run(self._call)
+                self.result = self.context.run(self.call)
             except BaseException:  # noqa: BLE001
                 self.result = None
-            self._done()
+            self.done()
 
         executor.Job.run = run
 
@@ -113,7 +113,7 @@ class SharedExecutor(BrokenFace, rule="LIF-7", level="concurrent"):
     """`asyncio.to_thread`: the few threads that the loop has for the whole application."""
 
     @staticmethod
-    async def _outcome(_executor, call, *, apart=False):
+    async def outcome(_executor, call, **_how):
         return await aio.to_thread(call)
 
 
@@ -129,7 +129,7 @@ class RunsOnTheLoop(BrokenFace, rule="LIF-7", level="concurrent"):
     """`async def` in front of a call that blocks."""
 
     @staticmethod
-    async def _outcome(_executor, call, *, apart=False):
+    async def outcome(_executor, call, **_how):
         await aio.sleep(0)
         return call()
 
@@ -143,9 +143,39 @@ class ContextOfTheThread(BrokenFace, rule="LIF-7"):
 
         def broken(self, call, done):
             init(self, call, done)
-            self._context = contextvars.Context()
+            self.context = contextvars.Context()
 
         executor.Job.__init__ = broken
+
+
+class OneFailsForAll(BrokenFace, rule="LIF-7", level="concurrent"):
+    """Messages are stored together, and where one is not, all of their callers hear why."""
+
+    def _upsert_together(self, messages):
+        rests = super()._upsert_together(messages)
+        failed = [rest for rest in rests if rest is not None]
+        return failed[:1] * len(rests) or rests
+
+
+class AnswersAreMixedUp(BrokenFace, rule="LIF-7", level="concurrent"):
+    """Messages are stored together, and their callers told in another order."""
+
+    def _upsert_together(self, messages):
+        return super()._upsert_together(messages)[::-1]
+
+
+class AllAreTakenForStored(BrokenFace, rule="LIF-7", level="concurrent"):
+    """Messages are stored together, and one that is not is forgotten."""
+
+    def _upsert_together(self, messages):
+        return [None for _ in super()._upsert_together(messages)]
+
+
+class AllInTheSessionOfTheFirst(BrokenFace, rule="LIF-7", level="concurrent"):
+    """Messages are stored together, all of them in the session of the first."""
+
+    def _upsert_together(self, messages):
+        return super()._upsert_together([(messages[0][0], row) for _, row in messages])
 
 
 class CloseDoesNotWait(BrokenFace, rule="LIF-7", level="concurrent"):
@@ -183,5 +213,5 @@ def _settle(future, result, error):
 
 
 def _start(executor, run, *, apart=False):
-    job = asyncio.Job(run, lambda: None)
+    job = Job(run, lambda: None)
     (executor.run_apart if apart else executor.submit)(job)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db import ClosedError, SessionNotFoundError
+from director_db import ClosedError, InvalidRecordError, SessionNotFoundError
 from director_db_conformance.clause import clause
 from director_db_conformance.clauses.arrange import full_session, msg_ids, new_session, put
 from director_db_conformance.clauses.patience import Patience
@@ -156,6 +156,51 @@ class CoroutineClauses:
                 expect(sum(await asyncio.gather(*stuck)), 1, "those that have deleted the message")
 
         asyncio.run(main())
+
+    @clause("LIF-7", level="concurrent")
+    def test_lif_7_messages_at_once_are_stored_each_for_itself(self, place: RecordedPlace) -> None:
+        """A backend may store them together; each has its own answer, and keeps its own values."""
+        db = place.open_async()
+        for number in range(4):
+            new_session(db.beside, f"s{number}")
+        numbers = range(_MANY)
+
+        def session_of(number: int) -> str:
+            return f"s{number % 4}" if number % 5 else "nobody"
+
+        def content_of(number: int, times: int) -> object:
+            return [number, times] if number % 7 else float("nan")
+
+        def answer_of(number: int) -> object:
+            if not number % 7:
+                return InvalidRecordError
+            return True if number % 5 else SessionNotFoundError
+
+        async def store(number: int, times: int) -> object:
+            store = db.add_or_update_msg_to_conv
+            arguments = (session_of(number), "c", f"m{number}", "t", [], [])
+            try:
+                return await store(*arguments, content_of(number, times), created_at=times)
+            except Exception as error:  # noqa: BLE001 - what it is, is the answer
+                return type(error)
+
+        async def main(times: int) -> list[object]:
+            return await asyncio.gather(*(store(number, times) for number in numbers))
+
+        for times in range(3):
+            found = asyncio.run(main(times))
+            expect(found, list(map(answer_of, numbers)), "what each of the calls answers")
+            for session_id in ("s0", "s1", "s2", "s3"):
+                stored = {
+                    message["msg_id"]: (message["content"], message["created_at"])
+                    for message in db.beside.get_conversations(session_id)
+                }
+                wanted = {
+                    f"m{number}": (content_of(number, times), times)
+                    for number in numbers
+                    if number % 5 and number % 7 and session_of(number) == session_id
+                }
+                expect(stored, wanted, f"what is stored in {session_id}")
 
     @clause("LIF-7", level="concurrent")
     def test_lif_7_a_cancelled_call_takes_effect_before_its_end_or_never(
