@@ -53,9 +53,10 @@ def _storing(
     @functools.wraps(method)
     async def call(self: AsyncDB, /, *args: P.args, **kwargs: P.kwargs) -> R:
         alone = partial(method, self.sync_db, *args, **kwargs)
-        is_guarded = kwargs.keys() & _GUARDS
-        check = None if is_guarded else partial(checked_message, *args, **kwargs)
-        return await outcome(self._executor, alone, check=check)
+        if not self._stores_together or kwargs.keys() & _GUARDS:
+            return await outcome(self._executor, alone)
+        message = self.sync_db, partial(checked_message, *args, **kwargs)
+        return await outcome(self._executor, alone, message=message)
 
     return cast("Callable[Concatenate[AsyncDB, P], Coroutine[Any, Any, R]]", call)
 
@@ -96,8 +97,8 @@ class AsyncDB:
     def __init__(self, sync_db: BaseDB) -> None:
         """Wrap an instance, ``AsyncDB(SQLiteDB("x.db"))``. Nothing is opened, no thread started."""
         self.sync_db = sync_db
-        name = f"director_db {sync_db.db_type}"
-        self._executor = Executor(name, partial(store_together, sync_db))
+        self._executor = Executor(f"director_db {sync_db.db_type}", store_together)
+        self._stores_together = type(sync_db)._upsert_together is not BaseDB._upsert_together  # noqa: SLF001
 
     def __repr__(self) -> str:
         return f"<AsyncDB of {self.sync_db!r}>"

@@ -99,21 +99,24 @@ class Message(Job):
     """A call that stores a message, alone or together with others.
 
     Attributes:
+        db: where.
         check: returns its session's id and its row.
         ends: who is told that it has ended.
         end: what that is told.
     """
 
-    __slots__ = ("check", "end", "ends")
+    __slots__ = ("check", "db", "end", "ends")
 
     def __init__(
         self,
         call: Callable[[], Any],
+        db: BaseDB,
         check: Callable[[], tuple[str, MessageRow]],
         ends: Ends,
         end: Callable[[], None],
     ) -> None:
         super().__init__(call, partial(ends.tell, end))
+        self.db = db
         self.check = check
         self.ends = ends
         self.end = end
@@ -124,11 +127,11 @@ async def outcome(
     call: Callable[[], R],
     *,
     apart: bool = False,
-    check: Callable[[], tuple[str, MessageRow]] | None = None,
+    message: tuple[BaseDB, Callable[[], tuple[str, MessageRow]]] | None = None,
 ) -> R:
     """Run a call in a thread, and return or raise what it does.
 
-    With a `check`, it may be stored together with others.
+    With a `message`, where it goes and what checks it, it may be stored together with others.
 
     A cancelled call that has not begun never begins. One that has begun ends, and only then is
     CancelledError raised: its cause is the error of the call, or None if the call has succeeded.
@@ -148,13 +151,14 @@ async def outcome(
 
     def begin(function: Callable[[], T]) -> T:
         if loop.is_closed():
-            message = "The event loop was closed before the call began."
-            raise RuntimeError(message)
+            reason = "The event loop was closed before the call began."
+            raise RuntimeError(reason)
         return function()
 
     job: Job
-    if check is not None:
-        job = Message(partial(begin, call), partial(begin, check), ends, end)
+    if message is not None:
+        db, check = message
+        job = Message(partial(begin, call), db, partial(begin, check), ends, end)
         executor.submit_together(job)
     else:
         job = Job(partial(begin, call), partial(ends.tell, end))
@@ -170,7 +174,7 @@ async def outcome(
             # It is cancelled already; one more changes nothing.
             with contextlib.suppress(asyncio.CancelledError):
                 await waiter
-        if job.error is None:
+        if job.error is None and job.has_begun:
             cancelled.add_note(CARRIED_OUT)
         raise cancelled from job.error
     except BaseException:
@@ -185,7 +189,7 @@ async def outcome(
     return result
 
 
-def store_together(db: BaseDB, executor: Executor[Message]) -> None:
+def store_together(executor: Executor[Message]) -> None:
     """Store in this thread the messages of calls that wait, and tell their loops.
 
     What is not stored goes on in a thread of its own, and meets its error there.
@@ -195,12 +199,13 @@ def store_together(db: BaseDB, executor: Executor[Message]) -> None:
         if job is not None:
             job.run()
         return
-    jobs, messages, size = [], [], 0
+    jobs: list[Message] = []
+    messages, size = [], 0
     while job is not None:
         try:
             message = job.context.run(job.check)
         except BaseException:  # noqa: BLE001 - it meets it again
-            executor.submit(job)
+            executor.give_back(job)
         else:
             jobs.append(job)
             messages.append(message)
@@ -209,19 +214,23 @@ def store_together(db: BaseDB, executor: Executor[Message]) -> None:
         if job is None and len(jobs) < MAX_BATCH_CALLS and size < _MOST_CHARACTERS:
             job = executor.take_gathered()
     executor.send_for_gathered()  # Who waits still need not wait for these.
-    rests: list[Callable[[], bool] | None]
+    if not jobs:
+        return
+    answers: list[bool | Callable[[], bool]]
     try:
-        rests = db._store_together(messages)  # noqa: SLF001 - one concept
+        answers = jobs[0].db._store_together(messages)  # noqa: SLF001 - one concept
     except BaseException:  # noqa: BLE001 - it is closed, for one, and each meets that
-        rests = [job.call for job in jobs]
+        answers = [job.call for job in jobs]
     to_wake = set()
-    for job, rest in zip(jobs, rests, strict=True):
-        if rest is None:
+    for job, answer in zip(jobs, answers, strict=True):
+        if answer is True:
             job.result = True
             job.ends.told.append(job.end)
             to_wake.add(job.ends)
+        elif answer is False:
+            executor.give_back(job)
         else:
-            job.call = rest
+            job.call = answer
             executor.submit(job)
     # Only now: a loop that is woken takes the interpreter's lock, and its next calls would come in
     # two parts.

@@ -35,23 +35,34 @@ class Job:
 
     Attributes:
         call: what to run.
-        context: where: a copy of the caller's.
+        context: where: without one, a copy of the caller's.
+        has_begun: whether a thread has taken it.
         done: called in the thread that ran it, when it has ended.
         result: what it returned.
         error: what it raised; None if it returned.
     """
 
-    __slots__ = ("_begun", "_unwanted", "call", "context", "done", "error", "result")
+    __slots__ = ("_unwanted", "call", "context", "done", "error", "has_begun", "result")
 
-    def __init__(self, call: Callable[[], Any], done: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        call: Callable[[], Any],
+        done: Callable[[], object],
+        context: contextvars.Context | None = None,
+    ) -> None:
         """Take a call that has not begun."""
         self.call = call
-        self.context = contextvars.copy_context()
+        self.context = contextvars.copy_context() if context is None else context
         self.done = done
-        self._begun = False
+        self.has_begun = False
         self._unwanted = False
         self.result: Any = None
         self.error: BaseException | None = None
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether it is never to begin."""
+        return self._unwanted and not self.has_begun
 
     def run(self) -> None:
         """Run it; nothing is raised."""
@@ -136,23 +147,31 @@ class Executor(Generic[J]):
 
         Where the system starts no thread, RuntimeError is what the job ends with.
         """
-        with self._lock:
-            self._gathered.append(job)
-        self.send_for_gathered()
+        try:
+            with self._lock:
+                self._gathered.append(job)
+            self.send_for_gathered()
+        except BaseException:
+            self.withdraw(job)  # By a signal's handler: nobody waits for it.
+            raise
 
     def send_for_gathered(self) -> None:
         """See to it that a thread is on its way to those that are to be run together."""
-        with self._lock:
-            if self._is_coming or not self._gathered:
-                return
-            self._is_coming = True
         try:
-            self.submit(Job(self._work_together, _nothing))
+            with self._lock:
+                if self._is_coming or not self._gathered:
+                    return
+                self._is_coming = True
+            # They are of several callers, so it runs in the context of none.
+            self.submit(Job(self._work_together, _nothing, contextvars.Context()))
         except RuntimeError as error:
             self._is_coming = False
             while (job := self.take_gathered()) is not None:
                 job.error = RuntimeError(*error.args)
                 job.done()
+        except BaseException:
+            self._is_coming = False  # One thread too many comes, perhaps, and finds nothing to do.
+            raise
 
     def _work_together(self) -> None:
         self._is_coming = False  # First: who comes from here on sends for another one.
@@ -164,15 +183,28 @@ class Executor(Generic[J]):
         with self._lock:
             return self._take(self._gathered)
 
+    def give_back(self, job: J) -> None:
+        """Let a job that was taken, and for which nothing was done, begin by itself.
+
+        One that was withdrawn meanwhile ends without having begun.
+        """
+        with self._lock:
+            job.has_begun = False
+            is_withdrawn = job.is_withdrawn
+        if is_withdrawn:
+            job.done()
+        else:
+            self.submit(job)
+
     def withdraw(self, job: Job) -> bool:
         """Let a job never begin; False if it has begun."""
         with self._lock:
-            job._unwanted = not job._begun  # noqa: SLF001 - one concept, in one file
-            return job._unwanted  # noqa: SLF001
+            job._unwanted = True  # noqa: SLF001 - one concept, in one file
+            return job.is_withdrawn
 
     def run_apart(self, job: Job) -> None:
         """Run a job in a thread of its own, at once, however many wait."""
-        job._begun = True  # noqa: SLF001
+        job.has_begun = True
         self._start(job.run)
 
     def _start(self, target: Callable[[], object]) -> None:
@@ -181,8 +213,8 @@ class Executor(Generic[J]):
     def _take(self, waiting: deque[K]) -> K | None:
         while waiting:
             job = waiting.popleft()
-            if not job._unwanted:  # noqa: SLF001
-                job._begun = True  # noqa: SLF001
+            if not job.is_withdrawn:
+                job.has_begun = True
                 self._begun += 1
                 return job
         return None
@@ -216,7 +248,7 @@ class Executor(Generic[J]):
         while True:
             with self._lock:
                 more = 0
-                if all(job._unwanted for job in self._waiting):  # noqa: SLF001
+                if all(job.is_withdrawn for job in self._waiting):
                     self._watched = False
                     self._most = THREADS
                     return

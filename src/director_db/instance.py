@@ -237,10 +237,11 @@ class Instance(Storage, metaclass=_Registering):
     def _still_in_flight(self, rest: Callable[[], T]) -> Callable[[], T]:
         """Return what is left of an operation, which is in flight until that has ended."""
         inside, token = self._gate.inside, object()
-        inside[token] = threading.get_ident()
+        inside[token] = 0  # No thread's: it is not known yet which one it will be.
 
         def run() -> T:
             try:
+                inside[token] = threading.get_ident()
                 return rest()
             except DirectorDBError:
                 raise

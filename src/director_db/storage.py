@@ -80,7 +80,6 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from director_db.earlier import later
@@ -283,21 +282,23 @@ class Storage(HistoryStorage):
 
     def _upsert_together(
         self, messages: Sequence[tuple[str, MessageRow]]
-    ) -> Sequence[Callable[[], bool] | None]:
+    ) -> Sequence[bool | Callable[[], bool]]:
         """Store messages of several callers, each as `_upsert_messages` does that of one.
 
         Optional: for coroutines that store at once, in one thread and in as few transactions as
-        can be. One that fails does not take the others with it, and whatever holds one up, as a
-        lock of its session does, does not hold up the others.
+        can be. One that fails takes no other with it, and whatever holds one up, as a lock of its
+        session does, holds up no other. It sees the context variables of none of the callers, and
+        raises nothing once anything may be stored.
 
         Args:
             messages: session and row of each. A message may come twice.
 
         Returns:
-            For each None if it is stored, else what is left to do: called once, in another thread,
-            it answers or raises as `_upsert_messages` does.
+            For each True if it is stored. False if nothing was done: it goes by itself, as if it
+            had just come. Else what is left to do: called once, in another thread, that answers or
+            raises as `_upsert_messages` does.
         """
-        return [partial(self._upsert_messages, session, (row,)) for session, row in messages]
+        return [False] * len(messages)
 
     @abstractmethod
     def _select_messages(self, query: MessageQuery) -> Sequence[MessageColumns] | None:

@@ -149,19 +149,20 @@ class MessageOperations(Instance):
     @operation
     def _store_together(
         self, messages: Sequence[tuple[str, MessageRow]]
-    ) -> list[Callable[[], bool] | None]:
-        """Store messages of several callers; each is an operation of its own (see `asyncio`).
+    ) -> list[bool | Callable[[], bool]]:
+        """Store messages of several callers; each is an operation of its own (see `awaited`).
 
         Returns:
-            For each None if it is stored, else what is left of its operation, to be called once in
-            another thread. It is in flight until that has ended.
+            For each True if it is stored, False if it has not begun; else what is left of its
+            operation, to be called in another thread. It is in flight until that has ended.
         """
-        rests = self._upsert_together(messages)
-        # One that is too few or too many is told before any is in flight, which would be for ever.
-        each = list(zip(rests, messages, strict=True))
+        # One answer too few or too many is told before any is in flight, which would be for ever.
+        each = list(zip(self._upsert_together(messages), messages, strict=True))
         return [
-            None if rest is None else self._still_in_flight(partial(_store_alone, session_id, rest))
-            for rest, (session_id, _) in each
+            answer
+            if isinstance(answer, bool)
+            else self._still_in_flight(partial(_store_alone, session_id, answer))
+            for answer, (session_id, _) in each
         ]
 
     @final

@@ -33,7 +33,7 @@ class CancelledCallRunsLater(BrokenFace, rule="LIF-7", level="concurrent"):
 
     @classmethod
     def break_code(cls):
-        Executor.withdraw = lambda _self, job: not job._begun
+        Executor.withdraw = lambda _self, job: not job.has_begun
 
 
 class CancelledCallIsLeftToItself(BrokenFace, rule="LIF-7", level="concurrent"):
@@ -141,8 +141,8 @@ class ContextOfTheThread(BrokenFace, rule="LIF-7"):
     def break_code(cls):
         init = executor.Job.__init__
 
-        def broken(self, call, done):
-            init(self, call, done)
+        def broken(self, call, done, context=None):
+            init(self, call, done, context)
             self.context = contextvars.Context()
 
         executor.Job.__init__ = broken
@@ -152,9 +152,9 @@ class OneFailsForAll(BrokenFace, rule="LIF-7", level="concurrent"):
     """Messages are stored together, and where one is not, all of their callers hear why."""
 
     def _upsert_together(self, messages):
-        rests = super()._upsert_together(messages)
-        failed = [rest for rest in rests if rest is not None]
-        return failed[:1] * len(rests) or rests
+        answers = super()._upsert_together(messages)
+        failed = [answer for answer in answers if answer not in (True, False)]
+        return failed[:1] * len(answers) or answers
 
 
 class AnswersAreMixedUp(BrokenFace, rule="LIF-7", level="concurrent"):
@@ -168,7 +168,7 @@ class AllAreTakenForStored(BrokenFace, rule="LIF-7", level="concurrent"):
     """Messages are stored together, and one that is not is forgotten."""
 
     def _upsert_together(self, messages):
-        return [None for _ in super()._upsert_together(messages)]
+        return [True for _ in super()._upsert_together(messages)]
 
 
 class AllInTheSessionOfTheFirst(BrokenFace, rule="LIF-7", level="concurrent"):

@@ -101,22 +101,23 @@ class Database:
 
     def write_messages(
         self, messages: Sequence[tuple[Operation[bool], str, MessageRow]]
-    ) -> list[Callable[[], bool] | None]:
+    ) -> list[bool | Callable[[], bool]]:
         """Run as `write_message` those of several callers, and store together what can be.
 
         Returns:
-            For each None if it is stored, else what does it alone, or raises why not.
+            For each True if it is stored, and False if nothing was done; else what does it alone,
+            or raises why not.
         """
         calls = [Call(self._settings, session_id) for _, session_id, _ in messages]
         rows = [row for _, _, row in messages]
-        rests = self._group.store_each(list(zip(calls, rows, strict=True)))
+        answers = self._group.store_each(list(zip(calls, rows, strict=True)))
 
-        def alone(rest: Callable[[], bool], operation: Operation[bool], call: Call) -> bool:
-            return rest() or self._run(operation, call)
+        def alone(is_stored: Callable[[], bool], operation: Operation[bool], call: Call) -> bool:
+            return is_stored() or self._run(operation, call)
 
         return [
-            None if rest is None else partial(alone, rest, operation, call)
-            for rest, (operation, _, _), call in zip(rests, messages, calls, strict=True)
+            answer if isinstance(answer, bool) else partial(alone, answer, operation, call)
+            for answer, (operation, _, _), call in zip(answers, messages, calls, strict=True)
         ]
 
     def write_in_doubt(self, operation: Operation[T], session_id: str) -> tuple[T, bool]:

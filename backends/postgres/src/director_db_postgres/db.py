@@ -269,7 +269,7 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
 
     def _upsert_together(
         self, messages: Sequence[tuple[str, MessageRow]]
-    ) -> Sequence[Callable[[], bool] | None]:
+    ) -> Sequence[bool | Callable[[], bool]]:
         return self._database.write_messages(
             [(self._upsert(session_id, (row,)), session_id, row) for session_id, row in messages]
         )

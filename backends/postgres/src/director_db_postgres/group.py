@@ -188,29 +188,35 @@ class Group:
 
     def store_each(
         self, messages: Sequence[tuple[Call, MessageRow]]
-    ) -> list[Callable[[], bool] | None]:
+    ) -> list[bool | Callable[[], bool]]:
         """Store messages of several callers together, for whom this thread waits.
 
         Returns:
-            For each None if it is stored, else what answers or raises as `store` does.
+            For each True if it is stored, and False if nothing was done; else what answers or
+            raises as `store` does.
         """
         writes = [Write(*each) for each in messages]
-        runs: list[Callable[[], bool]] = [bool] * len(writes)
-        small = [
-            (n, size)
-            for n, each in enumerate(writes)
-            if (size := _size(each.row)) <= MAX_WRITE_BYTES
-        ]
-        if len(small) >= _FEWEST and not self._pool.connector.is_sharded and not self._is_held_up():
-            deadline = min(call.deadline for call, _ in messages)
-            operations = [(writes[n], size) for n, size in small]
-            calls = self.queue.run_each(operations, deadline, self._is_held_up)
-            for (number, _), queued in zip(small, calls, strict=True):
-                runs[number] = queued.outcome
-        return [
-            None if write.is_stored and write.is_over else partial(self._is_stored, write, run)
-            for write, run in zip(writes, runs, strict=True)
-        ]
+        small = [write for write in writes if _size(write.row) <= MAX_WRITE_BYTES]
+        if len(small) < _FEWEST or self._pool.connector.is_sharded or self._is_held_up():
+            return [False] * len(writes)
+        operations = [(write, _size(write.row)) for write in small]
+        deadline = min(write.call.deadline for write in small)
+        try:
+            calls = iter(self.queue.run_each(operations, deadline, self._is_held_up))
+        except BaseException:
+            for write in small:
+                write.wait_until_over()
+            raise
+        answers: list[bool | Callable[[], bool]] = []
+        for write in writes:
+            queued = next(calls) if _size(write.row) <= MAX_WRITE_BYTES else None
+            if queued is None:
+                answers.append(False)
+            elif queued.error is None and write.is_stored:
+                answers.append(True)
+            else:
+                answers.append(partial(self._is_stored, write, queued.outcome))
+        return answers
 
     def _is_stored(self, write: Write, run: Callable[[], bool]) -> bool:
         call = write.call

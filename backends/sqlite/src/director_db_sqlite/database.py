@@ -65,11 +65,12 @@ class Database(Protocol):
 
     def write_each(
         self, operations: Sequence[tuple[Operation[bool], int]]
-    ) -> list[Callable[[], bool] | None]:
+    ) -> list[bool | Callable[[], bool]]:
         """Run operations of several callers, each as `write` does.
 
         Returns:
-            For each None if it is stored and has answered True, else what answers or raises.
+            For each True if that is its answer, and False if it was not run; else what answers or
+            raises.
         """
 
     def check(self) -> None:
@@ -164,21 +165,26 @@ class FileDatabase:
 
     def write_each(
         self, operations: Sequence[tuple[Operation[bool], int]]
-    ) -> list[Callable[[], bool] | None]:
+    ) -> list[bool | Callable[[], bool]]:
         """Run operations of several callers, each as `write` does."""
         if self._file is None or self._writer.connection is None:
-            # To open it may take long, and each has an error of its own.
-            return [partial(self.write, *each) for each in operations]
+            return [False] * len(operations)  # To open it may take long.
         deadline = time.monotonic() + self._patience
         queue = self._writer.queue
         calls = queue.run_each(operations, deadline)
+        if not self._is_there():
+            # Whatever went wrong with it; asked now, as the first to go on opens another.
+            for call in calls:
+                if isinstance(call.error, sqlite3.Error):
+                    call.error = FileReplacedError()
+        self._note_log()
 
         def rest(call: Call, operation: Operation[bool], size: int) -> Callable[[], bool]:
             run = partial(queue.run, operation, size, deadline)
             return partial(self._until_stored, call.outcome, run, deadline)
 
         return [
-            None if call.result and call.error is None else rest(call, *each)
+            (call.error is None and bool(call.result)) or rest(call, *each)
             for call, each in zip(calls, operations, strict=True)
         ]
 
@@ -208,9 +214,13 @@ class FileDatabase:
                 raise BackendUnavailableError(message, retryable=True)
             self._ensure_open(deadline)
             run = again
+        self._note_log()
+        return result
+
+    def _note_log(self) -> None:
+        """Remember whose log it is, once something is written."""
         if self._log is None:
             self._log = log_id(self.path)
-        return result
 
     def _is_there(self) -> bool:
         """Whether the path still names the file that was opened."""

@@ -221,7 +221,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
 
     def _upsert_together(
         self, messages: Sequence[tuple[str, MessageRow]]
-    ) -> Sequence[Callable[[], bool] | None]:
+    ) -> Sequence[bool | Callable[[], bool]]:
         return self._database.write_each([_upsert(*each) for each in messages])
 
     def _upsert_guarded(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from director_db.errors import ClosedError
@@ -63,9 +62,9 @@ class MemoryDatabase:
 
     def write_each(
         self, operations: Sequence[tuple[Operation[bool], int]]
-    ) -> list[Callable[[], bool] | None]:
-        """Leave each to its own thread: there is no commit to share."""
-        return [partial(self.write, *each) for each in operations]
+    ) -> list[bool | Callable[[], bool]]:
+        """Run none: there is no commit to share."""
+        return [False] * len(operations)
 
     def check(self) -> None:
         """Create the tables if this is the first use."""

@@ -178,7 +178,7 @@ class CoroutineClauses:
 
         async def store(number: int, times: int) -> object:
             store = db.add_or_update_msg_to_conv
-            arguments = (session_of(number), "c", f"m{number}", "t", [], [])
+            arguments: tuple[Any, ...] = (session_of(number), "c", f"m{number}", "t", [], [])
             try:
                 return await store(*arguments, content_of(number, times), created_at=times)
             except Exception as error:  # noqa: BLE001 - what it is, is the answer
