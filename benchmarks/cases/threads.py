@@ -46,19 +46,22 @@ _GOALS: Final = {
 }
 _GOAL_FROM: Final = 32
 
+_MOST_STORES: Final = 100
+"""For more threads no server has a connection each."""
+
 _READ: Final = (10, 1_000)
 """Messages of the sessions that are read."""
 
 
 def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
-    """Store 1 KB messages from 1, 8, 32 and 100 threads, each in a session of its own.
+    """Store 1 KB messages from 1, 8, 32, 100 and 1,000 threads, each in a session of its own.
 
     *Ours, one by one*: the same, where no commit may take more than one call. Raw, SQLite: one
     connection under a lock, one commit for each message. Raw, Postgres: one connection for each
     thread, where ours has its pool of 10; and psycopg's own pool with 10 connections.
 
     Peers: a store of its own for each thread, as they are used. What fails (a file that stays
-    locked) is left out and noted.
+    locked) is left out and noted. For 1,000 threads there are no peers, and no connection for each.
     """
     sizes = bench.scale.threads
     rates: dict[str, list[tuple[float, float]]] = {}
@@ -96,6 +99,8 @@ def reads(bench: Bench, backend: str) -> Iterator[Row]:
     """
     for count in _READ:
         for threads in bench.scale.threads:
+            if threads > _MOST_STORES:
+                continue
             with contextlib.ExitStack() as stack:
                 place = stack.enter_context(place_with_sessions(bench, backend, threads))
                 names = [f"s{number}" for number in range(threads)]
@@ -126,7 +131,7 @@ def reads(bench: Bench, backend: str) -> Iterator[Row]:
 
 
 def _of_threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
+    return f"{count:,} thread{'s' if count > 1 else ''}"
 
 
 def _ours_and_raw(
@@ -139,7 +144,8 @@ def _ours_and_raw(
     _one_by_one(db, backend)
     calls = [_storing(db, place) for place in range(threads)]
     yield Crowd(ONE_BY_ONE, calls, durability)
-    yield Crowd(RAW, _raw_calls(bench, backend, threads, stack), durability)
+    if backend == "sqlite" or threads <= _MOST_STORES:
+        yield Crowd(RAW, _raw_calls(bench, backend, threads, stack), durability)
     if backend == "postgres":
         yield Crowd(POOLED, _pooled_calls(bench, threads, stack), durability)
 
@@ -215,7 +221,8 @@ def _under(lock: threading.Lock, call: Callable[[], object]) -> Callable[[], obj
 def _peers(
     bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack
 ) -> Iterator[Crowd]:
-    for peer in installed_peers(backend) if bench.use_peers else ():
+    use_peers = bench.use_peers and threads <= _MOST_STORES
+    for peer in installed_peers(backend) if use_peers else ():
         place = stack.enter_context(bench.place(backend))
         calls: list[Callable[[], object]] = []
         try:
