@@ -575,3 +575,30 @@ def test_a_large_one_goes_by_itself(watched):
 
     assert [True] * 9 == asyncio.run(main())
     assert large == stored(watched)[4]
+
+
+def test_those_of_a_locked_session_can_be_cancelled_for_as_long_as_they_wait(
+    postgres_database, eventually
+):
+    """However many they are: no more than run have begun."""
+    dsn = postgres_database.dsn
+    # Longer than `eventually` waits.
+    with PostgresDB(dsn, operation_timeout=600) as sync_db, psycopg.connect(dsn) as beside:
+        db = AsyncDB(sync_db)
+        sync_db.create_session("s2")
+        beside.execute("SELECT 1 FROM director_sessions WHERE session_id = 's2' FOR UPDATE")
+
+        async def main():
+            tasks = [asyncio.create_task(store(db, n, session_id="s2")) for n in range(2000)]
+            await asyncio.sleep(1)
+            for task in tasks:
+                task.cancel()
+            try:
+                await eventually(lambda: sum(task.done() for task in tasks) >= 1000)
+            finally:
+                beside.rollback()
+            return [await carried_out(task) for task in tasks]
+
+        ends = asyncio.run(main())
+        found = stored(sync_db, "s2")
+        assert [number in found for number in range(2000)] == ends

@@ -60,6 +60,9 @@ MAX_BATCH_BYTES: Final = 2 * MAX_WRITE_BYTES
 # Fewer of a process's coroutines store no more together than each for itself, on a connection each.
 _FEWEST: Final = 4
 
+# Who has so much of its time left is taken for a call that has just come.
+_ALMOST_ALL: Final = 0.75
+
 LONG: Final = 0.5
 """How long a batch may be under way before the others go by themselves, in seconds."""
 
@@ -214,9 +217,24 @@ class Group:
                 answers.append(False)
             elif queued.error is None and write.is_stored:
                 answers.append(True)
+            elif self._may_begin_anew(write, queued):
+                answers.append(False)
             else:
                 answers.append(partial(self._is_stored, write, queued.outcome))
         return answers
+
+    def _may_begin_anew(self, write: Write, queued: Queued) -> bool:
+        """Whether nothing was done for a message: its session is locked, for one.
+
+        Not if much of its time has gone, as it would have all of it once more.
+        """
+        call = write.call
+        return (
+            not (write.is_sent and queued.error is not None)
+            and not write.is_unanswered
+            and not call.in_doubt
+            and call.end - time.monotonic() >= _ALMOST_ALL * self._settings.operation_timeout
+        )
 
     def _is_stored(self, write: Write, run: Callable[[], bool]) -> bool:
         call = write.call
