@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from director_db import BackendUnavailableError, SessionNotFoundError
+from director_db.call import Call
 from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Queue
 
 PATIENCE = 60
@@ -260,6 +261,26 @@ def test_one_that_fails_fails_alone(ledger, callers, error):
     callers.follow(name("b"), throw(error), name("c"))
     assert ["a", "b", error, "c"] == callers.outcomes()
     assert ["a", "b", "c"] == ledger.stored
+
+
+@pytest.mark.parametrize(
+    ("waiting", "left", "seconds"),
+    [(1, 60, 0.1), (64, 60, 0.1), (192, 60, 0.3), (1000, 60, 0.5), (1000, 0.2, 0.2)],
+)
+def test_a_crowd_looks_less_often(ledger, waiting, left, seconds):
+    """Or its looks alone would keep a processor busy."""
+    asked = []
+
+    class Wake:
+        def acquire(self, *, timeout):
+            asked.append(timeout)
+            return True
+
+    call = Call(int, 0)
+    call.wake = Wake()
+    ledger.queue.waiting.extend(Call(int, 0) for _ in range(waiting))
+    assert ledger.queue._sleep(call, time.monotonic() + left)
+    assert [pytest.approx(seconds, abs=0.05)] == asked
 
 
 class MineError(ValueError):
