@@ -172,12 +172,13 @@ class FileDatabase:
         deadline = time.monotonic() + self._patience
         queue = self._writer.queue
         calls = queue.run_each(operations, deadline)
-        if not self._is_there():
+        if self._is_there():
+            self._note_log()
+        else:
             # Whatever went wrong with it; asked now, as the first to go on opens another.
             for call in calls:
                 if isinstance(call.error, sqlite3.Error):
                     call.error = FileReplacedError()
-        self._note_log()
 
         def rest(call: Call, operation: Operation[bool], size: int) -> Callable[[], bool]:
             run = partial(queue.run, operation, size, deadline)
