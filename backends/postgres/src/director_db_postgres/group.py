@@ -199,29 +199,29 @@ class Group:
             raises as `store` does.
         """
         writes = [Write(*each) for each in messages]
-        small = [write for write in writes if _size(write.row) <= MAX_WRITE_BYTES]
+        sizes = [(write, _size(write.row)) for write in writes]
+        small = [each for each in sizes if each[1] <= MAX_WRITE_BYTES]
         if len(small) < _FEWEST or self._pool.connector.is_sharded or self._is_held_up():
             return [False] * len(writes)
-        operations = [(write, _size(write.row)) for write in small]
-        deadline = min(write.call.deadline for write in small)
+        deadline = min(write.call.deadline for write, _ in small)
         try:
-            calls = iter(self.queue.run_each(operations, deadline, self._is_held_up))
+            calls = self.queue.run_each(small, deadline, self._is_held_up)
         except BaseException:
-            for write in small:
+            for write, _ in small:
                 write.wait_until_over()
             raise
-        answers: list[bool | Callable[[], bool]] = []
-        for write in writes:
-            queued = next(calls) if _size(write.row) <= MAX_WRITE_BYTES else None
-            if queued is None:
-                answers.append(False)
-            elif queued.error is None and write.is_stored:
-                answers.append(True)
-            elif self._may_begin_anew(write, queued):
-                answers.append(False)
-            else:
-                answers.append(partial(self._is_stored, write, queued.outcome))
-        return answers
+        answers = {
+            write: self._answer(write, queued)
+            for (write, _), queued in zip(small, calls, strict=True)
+        }
+        return [answers.get(write, False) for write in writes]
+
+    def _answer(self, write: Write, queued: Queued) -> bool | Callable[[], bool]:
+        if queued.error is None and write.is_stored:
+            return True
+        if self._may_begin_anew(write, queued):
+            return False
+        return partial(self._is_stored, write, queued.outcome)
 
     def _may_begin_anew(self, write: Write, queued: Queued) -> bool:
         """Whether nothing was done for a message: its session is locked, for one.
