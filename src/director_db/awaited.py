@@ -194,10 +194,12 @@ def store_together(executor: Executor[Message]) -> None:
 
     What is not stored goes on in a thread of its own, and meets its error there.
     """
-    job, following = executor.take_gathered(), executor.take_gathered()
+    job = executor.take_gathered()
+    if job is None:
+        return  # Not to be asked once more: one that comes only now would be taken, and run by nobody.
+    following = executor.take_gathered()
     if following is None:
-        if job is not None:
-            job.run()
+        job.run()
         return
     jobs: list[Message] = []
     messages, size = [], 0

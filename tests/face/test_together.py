@@ -16,6 +16,7 @@ import pytest
 
 from director_db import BackendUnavailableError, ClosedError, InvalidRecordError, SchemaError
 from director_db.asyncio import CARRIED_OUT, AsyncDB
+from director_db.awaited import store_together
 from director_db.queue import MAX_BATCH_CALLS
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
@@ -102,6 +103,33 @@ def test_many_at_once_take_few_calls_of_storage(watched):
     assert {number: number for number in range(MANY)} == stored(watched)
     assert len(watched.together) + len(watched.alone) <= MANY / 2
     assert max(watched.together) <= MAX_BATCH_CALLS
+
+
+def test_one_that_comes_as_a_thread_finds_nothing_is_not_lost(watched, monkeypatch):
+    """The thread had taken it, and stored nothing: its caller waited for ever."""
+    db, waiters = AsyncDB(watched), []
+    executor = db._executor
+    take = executor.take_gathered
+
+    async def main():
+        call = store(db, 1)
+
+        def find():
+            job = take()
+            if job is None and not waiters:
+                waiters.append(call.send(None))
+            return job
+
+        with monkeypatch.context() as patched:
+            patched.setattr(executor, "take_gathered", find)
+            patched.setattr(executor, "send_for_gathered", lambda: None)  # Nobody else takes it.
+            store_together(executor)
+        executor.send_for_gathered()
+        await asyncio.wait(waiters, timeout=10)
+        call.close()
+
+    asyncio.run(main())
+    assert {0: 0, 1: 1} == stored(watched)
 
 
 def test_one_alone_goes_as_any_other(watched):
@@ -443,6 +471,7 @@ def test_nobody_s_context_is_that_of_all(watched, monkeypatch):
     assert {"none"} == {*seen}
 
 
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")  # From 3.13 on.
 def test_an_instance_that_nobody_has_is_gone_at_once(tmp_path):
     """A thread that waits for work does not keep it, nor its connections."""
     sync_db = SQLiteDB(tmp_path / "x.db")
@@ -510,7 +539,8 @@ def test_a_log_of_the_file_before_is_refused(tmp_path):
         (tmp_path / "new.db").replace(path)
         return answers, await asyncio.gather(db.get_session("s1"), return_exceptions=True)
 
-    answers, (refused,) = asyncio.run(main())
+    with sync_db:
+        answers, (refused,) = asyncio.run(main())
     assert [True] * 20 == answers
     assert SchemaError is type(refused)
     assert "-wal" in str(refused)
