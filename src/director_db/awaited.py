@@ -196,7 +196,7 @@ def store_together(executor: Executor[Message]) -> None:
     """
     job = executor.take_gathered()
     if job is None:
-        return  # Not to be asked once more: one that comes only now would be taken, and run by nobody.
+        return  # Without another look: one that comes only now would be taken, and run by nobody.
     following = executor.take_gathered()
     if following is None:
         job.run()

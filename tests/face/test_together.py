@@ -484,6 +484,7 @@ def test_an_instance_that_nobody_has_is_gone_at_once(tmp_path):
     while seen() is not None and time.monotonic() < deadline:
         gc.collect()
     assert seen() is None
+    gc.collect()  # Here, where the warning is expected.
 
 
 class OnlyOne(SQLiteDB, db_type="only-one"):
