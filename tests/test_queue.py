@@ -351,6 +351,25 @@ def test_the_transaction_says_what_became_of_a_struck_batch(
     assert (["a", "b", "c"] if place == "after_commit" else ["c"]) == ledger.stored
 
 
+@pytest.mark.parametrize("place", ["before_begin", "before_commit", "after_commit"])
+def test_what_one_thread_stands_for_is_told_what_became_of_it(ledger, place):
+    """What is raised after the commit undoes nothing, so it is nobody's error."""
+
+    def run():
+        setattr(ledger, place, throw(MemoryError()))
+        each = [(lambda name=name: name, 0) for name in "ab"]
+        return ledger.queue.run_each(each, math.inf)
+
+    with ThreadPoolExecutor() as pool:  # The main thread would lead for one of them at a time.
+        calls = pool.submit(run).result(PATIENCE)
+    if place == "after_commit":
+        assert ["a", "b"] == ledger.stored == [call.outcome() for call in calls]
+        return
+    with pytest.raises(MemoryError):
+        calls[0].outcome()
+    assert "b" not in ledger.stored or calls[1].outcome() == "b"
+
+
 class Dropping(deque):
     """A queue whose second call, or what comes after it, is in no list: its leader is struck."""
 

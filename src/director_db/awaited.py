@@ -178,7 +178,9 @@ async def outcome(
             cancelled.add_note(CARRIED_OUT)
         raise cancelled from job.error
     except BaseException:
-        executor.withdraw(job)  # The coroutine is closed: its loop has gone.
+        # The coroutine is closed: its loop has gone. Without the executor's lock, as a garbage
+        # collection may do this in a thread that holds it.
+        job.is_unwanted = True
         raise
     if job.error is not None:
         try:
@@ -201,40 +203,64 @@ def store_together(executor: Executor[Message]) -> None:
     if following is None:
         job.run()
         return
-    jobs: list[Message] = []
-    messages, size = [], 0
-    while job is not None:
+    jobs = deque((job, following))
+    try:
+        messages = _checked(executor, jobs)
+        executor.send_for_gathered()  # Who waits still need not wait for these.
+        if jobs:
+            _store(executor, jobs, messages)
+    except BaseException as error:  # noqa: BLE001 - no memory, for one; nobody may wait for ever
+        for job in jobs:
+            job.error = error
+            job.done()
+
+
+def _checked(executor: Executor[Message], jobs: deque[Message]) -> list[tuple[str, MessageRow]]:
+    """Check messages, and take more until they are enough; those that fail leave `jobs`."""
+    messages: list[tuple[str, MessageRow]] = []
+    size = 0
+    while len(messages) < len(jobs):
+        job = jobs[len(messages)]
         try:
             message = job.context.run(job.check)
+            size += message_bytes(message[1])
         except BaseException:  # noqa: BLE001 - it meets it again
             executor.give_back(job)
+            jobs.remove(job)
         else:
-            jobs.append(job)
             messages.append(message)
-            size += message_bytes(message[1])
-        job, following = following, None
-        if job is None and len(jobs) < MAX_BATCH_CALLS and size < _MOST_CHARACTERS:
-            job = executor.take_gathered()
-    executor.send_for_gathered()  # Who waits still need not wait for these.
-    if not jobs:
-        return
+        if len(messages) == len(jobs) < MAX_BATCH_CALLS and size < _MOST_CHARACTERS:
+            more = executor.take_gathered()
+            if more is not None:
+                jobs.append(more)
+    return messages
+
+
+def _store(
+    executor: Executor[Message], jobs: deque[Message], messages: list[tuple[str, MessageRow]]
+) -> None:
+    """Store messages, and answer each; those that have their answer leave `jobs`."""
     answers: list[bool | Callable[[], bool]]
     try:
         answers = jobs[0].db._store_together(messages)  # noqa: SLF001 - one concept
     except BaseException:  # noqa: BLE001 - it is closed, for one, and each meets that
         answers = [job.call for job in jobs]
     to_wake = set()
-    for job, answer in zip(jobs, answers, strict=True):
-        if answer is True:
-            job.result = True
-            job.ends.told.append(job.end)
-            to_wake.add(job.ends)
-        elif answer is False:
-            executor.give_back(job)
-        else:
-            job.call = answer
-            executor.submit(job)
-    # Only now: a loop that is woken takes the interpreter's lock, and its next calls would come in
-    # two parts.
-    for ends in to_wake:
-        ends.wake()
+    try:
+        for answer in answers:
+            job = jobs[0]
+            if answer is True:
+                job.result = True
+                job.ends.told.append(job.end)
+                to_wake.add(job.ends)
+            elif answer is False:
+                executor.give_back(job)
+            else:
+                job.call = answer
+                executor.submit(job)
+            jobs.popleft()
+    finally:
+        # Only now: a loop that is woken takes the interpreter's lock, and its next calls would come
+        # in two parts.
+        for ends in to_wake:
+            ends.wake()

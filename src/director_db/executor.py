@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from director_db import lifecycle
@@ -29,6 +30,9 @@ STUCK: Final = 0.1
 
 _IDLE: Final = 5.0  # Seconds after which a thread without work ends.
 
+# What a system raises that starts none.
+_NO_THREAD: Final = (RuntimeError, MemoryError)
+
 
 class Job:
     """A call, and what became of it.
@@ -37,12 +41,13 @@ class Job:
         call: what to run.
         context: where: without one, a copy of the caller's.
         has_begun: whether a thread has taken it.
+        is_unwanted: whether it is never to begin, as nobody waits for it.
         done: called in the thread that ran it, when it has ended.
         result: what it returned.
         error: what it raised; None if it returned.
     """
 
-    __slots__ = ("_unwanted", "call", "context", "done", "error", "has_begun", "result")
+    __slots__ = ("call", "context", "done", "error", "has_begun", "is_unwanted", "result")
 
     def __init__(
         self,
@@ -55,14 +60,14 @@ class Job:
         self.context = contextvars.copy_context() if context is None else context
         self.done = done
         self.has_begun = False
-        self._unwanted = False
+        self.is_unwanted = False
         self.result: Any = None
         self.error: BaseException | None = None
 
     @property
     def is_withdrawn(self) -> bool:
         """Whether it is never to begin."""
-        return self._unwanted and not self.has_begun
+        return self.is_unwanted and not self.has_begun
 
     def run(self) -> None:
         """Run it; nothing is raised."""
@@ -82,7 +87,10 @@ def _nothing() -> None:
 
 
 class Executor(Generic[J]):
-    """A few daemon threads, started as they are needed, that end when they are not."""
+    """A few daemon threads, started as they are needed, that end when they are not.
+
+    Nothing that a garbage collection may run takes the lock: it would wait for its own thread.
+    """
 
     def __init__(self, name: str, run_together: Callable[[Executor[J]], None]) -> None:
         """Start no thread yet.
@@ -100,59 +108,62 @@ class Executor(Generic[J]):
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
+        # Those that have begun in another thread, and go on before any other begins.
+        self._unfinished: deque[Job] = deque()
         # Those to be run together, and whether a thread is on its way to them.
         self._gathered: deque[J] = deque()
         self._is_coming = False
+        # By a token each; also those that are being started.
+        self._threads: set[object] = set()
         # The last to fall asleep is the first to be woken, so that a few do all there is to do.
         self._asleep: list[threading.Lock] = []
-        self._count = 0
         self._most = THREADS
         self._begun = 0
         self._watched = False
 
     def submit(self, job: Job) -> None:
-        """Let a thread run a job; first come, first served.
+        """Let a thread run a job; first come, first served, but first those that have begun.
 
-        Raises:
-            RuntimeError: there is no thread, and the system starts none.
+        Where there is no thread, and the system starts none, all jobs that wait end with its error.
         """
-        target = None
-        with self._lock:
-            self._waiting.append(job)
-            if self._asleep:
-                self._asleep.pop().release()
-            elif self._count < self._most:
-                self._count += 1
-                target = self._work
-            elif not self._watched:
-                self._watched = True
-                target = self._watch
-        if target is None:
-            return
+        thread = object()
         try:
-            self._start(target)
-        except RuntimeError:
-            with self._lock:
-                if target == self._work:
-                    self._count -= 1
-                else:
-                    self._watched = False
-                if self._count:
-                    return  # Those that there are do it.
+            self._submit(job, thread)
+        except BaseException:  # By a signal's handler: nobody waits for it.
             self.withdraw(job)
+            self._threads.discard(thread)
             raise
 
-    def submit_together(self, job: J) -> None:
-        """Let a thread run a job together with those that wait when it comes.
+    def _submit(self, job: Job, thread: object) -> None:
+        works = watches = False
+        with self._lock:
+            (self._unfinished if job.has_begun else self._waiting).append(job)
+            if self._asleep:
+                self._asleep.pop().release()
+            elif len(self._threads) < self._most:
+                works = True
+                self._threads.add(thread)
+            elif not self._watched:
+                self._watched = watches = True
+        if works:
+            self._start_worker(thread)
+        elif watches:
+            try:
+                self._start(self._watch)
+            except BaseException as error:
+                self._watched = False
+                if not isinstance(error, _NO_THREAD):
+                    raise
 
-        Where the system starts no thread, RuntimeError is what the job ends with.
-        """
+    def submit_together(self, job: J) -> None:
+        """Let a thread run a job together with those that wait when it comes; see `submit`."""
         try:
             with self._lock:
                 self._gathered.append(job)
             self.send_for_gathered()
         except BaseException:
-            self.withdraw(job)  # By a signal's handler: nobody waits for it.
+            self.withdraw(job)
+            self.send_for_gathered()  # Somebody may have come meanwhile, and sent for nobody.
             raise
 
     def send_for_gathered(self) -> None:
@@ -164,11 +175,6 @@ class Executor(Generic[J]):
                 self._is_coming = True
             # They are of several callers, so it runs in the context of none.
             self.submit(Job(self._work_together, _nothing, contextvars.Context()))
-        except RuntimeError as error:
-            self._is_coming = False
-            while (job := self.take_gathered()) is not None:
-                job.error = RuntimeError(*error.args)
-                job.done()
         except BaseException:
             self._is_coming = False  # One thread too many comes, perhaps, and finds nothing to do.
             raise
@@ -199,16 +205,37 @@ class Executor(Generic[J]):
     def withdraw(self, job: Job) -> bool:
         """Let a job never begin; False if it has begun."""
         with self._lock:
-            job._unwanted = True  # noqa: SLF001 - one concept, in one file
+            job.is_unwanted = True
             return job.is_withdrawn
 
     def run_apart(self, job: Job) -> None:
-        """Run a job in a thread of its own, at once, however many wait."""
+        """Run a job in a thread of its own, at once, however many wait.
+
+        Raises:
+            RuntimeError: the system starts no thread.
+        """
         job.has_begun = True
         self._start(job.run)
 
     def _start(self, target: Callable[[], object]) -> None:
         threading.Thread(target=target, name=self._name, daemon=True).start()
+
+    def _start_worker(self, thread: object) -> None:
+        try:
+            self._start(partial(self._work, thread))
+        except BaseException as error:
+            lost: list[Job] = []
+            with self._lock:
+                self._threads.discard(thread)
+                if not self._threads:  # Or those that there are do it.
+                    lost = [*self._waiting, *self._gathered]
+                    self._is_coming = False
+            if not isinstance(error, _NO_THREAD):
+                raise
+            for job in lost:
+                if self.withdraw(job):
+                    job.error = type(error)(*error.args)
+                    job.done()
 
     def _take(self, waiting: deque[K]) -> K | None:
         while waiting:
@@ -219,15 +246,25 @@ class Executor(Generic[J]):
                 return job
         return None
 
-    def _work(self) -> None:
+    def _work(self, thread: object) -> None:
+        self._threads.add(thread)  # Also where who started it was struck, and took it for failed.
+        try:
+            self._run_what_waits(thread)
+        finally:
+            self._threads.discard(thread)
+
+    def _run_what_waits(self, thread: object) -> None:
         wake = threading.Lock()
         wake.acquire()
         while True:
             with self._lock:
-                job = self._take(self._waiting)
+                job = self._take(self._unfinished)
+                # What begins in a fork is held back by the instance, with its thread.
+                if job is None and not lifecycle.is_forking():
+                    job = self._take(self._waiting)
                 if job is None:
-                    if self._count > THREADS:  # There were more for a while.
-                        self._count -= 1
+                    if len(self._threads) > THREADS:  # There were more for a while.
+                        self._threads.discard(thread)
                         return
                     self._asleep.append(wake)
             if job is not None:
@@ -237,34 +274,45 @@ class Executor(Generic[J]):
                 with self._lock:
                     if wake in self._asleep:
                         self._asleep.remove(wake)
-                        self._count -= 1
-                        return
-                wake.acquire()  # Somebody has woken it this very moment.
+                        if not self._waiting:
+                            self._threads.discard(thread)
+                            return
+                # Somebody has woken it this very moment, or was struck before.
+                wake.acquire(blocking=False)
 
     def _watch(self) -> None:
         """Start more threads for as long as calls wait and none begins."""
-        pause = threading.Event()
-        begun = -1
-        while True:
-            with self._lock:
-                more = 0
-                if all(job.is_withdrawn for job in self._waiting):
-                    self._watched = False
-                    self._most = THREADS
-                    return
-                if self._begun == begun:
-                    more = min(THREADS, len(self._waiting), MOST_THREADS - self._count)
-                    self._count += more
-                    self._most = max(THREADS, self._count)
-                begun = self._begun
-            for number in range(more):
-                try:
-                    self._start(self._work)
-                except RuntimeError:
-                    with self._lock:
-                        self._count -= more - number
-                    break
-            pause.wait(STUCK)
+        try:
+            pause = threading.Event()
+            begun = -1
+            while True:
+                more: list[object] = []
+                with self._lock:
+                    if not self._is_waited_for():
+                        self._watched = False
+                        self._most = THREADS
+                        return
+                    if self._begun == begun:
+                        more = [object() for _ in range(self._missing())]
+                        self._threads.update(more)
+                        self._most = max(THREADS, len(self._threads))
+                    begun = self._begun
+                for thread in more:
+                    self._start_worker(thread)
+                pause.wait(STUCK)
+        finally:
+            self._watched = False
+
+    def _is_waited_for(self) -> bool:
+        return any(not job.is_withdrawn for job in (*self._unfinished, *self._waiting))
+
+    def _missing(self) -> int:
+        """How many more threads there are to be."""
+        left = MOST_THREADS - len(self._threads)
+        if not lifecycle.is_forking():
+            return min(THREADS, len(self._unfinished) + len(self._waiting), left)
+        # The fork waits for these, however many threads are held back by it.
+        return min(THREADS, len(self._unfinished), max(1, left))
 
     # --- Forks ------------------------------------------------------------------------------------
 
@@ -272,7 +320,9 @@ class Executor(Generic[J]):
         """Nothing: the instance waits for what has begun, and holds back what begins."""
 
     def _after_fork_in_parent(self) -> None:
-        """Nothing."""
+        with self._lock:
+            for _ in range(min(len(self._waiting), len(self._asleep))):
+                self._asleep.pop().release()
 
     def _after_fork_in_child(self) -> None:
         self._reset()  # The threads are the parent's, and so are the calls that wait.

@@ -143,6 +143,12 @@ _paused: list[ForkAware] = []
 # Held during a fork: two at once would take each other's pauses for their own, and an instance that
 # is added while the set is walked would break the walk.
 _forking = threading.RLock()
+_is_near = False
+
+
+def is_forking() -> bool:
+    """Whether this process forks, or waits for operations in flight before it does."""
+    return _is_near
 
 
 def survive_forks(instance: ForkAware) -> None:
@@ -152,7 +158,9 @@ def survive_forks(instance: ForkAware) -> None:
 
 
 def _before_fork() -> None:
+    global _is_near  # noqa: PLW0603
     _forking.acquire()
+    _is_near = True
     deadline = time.monotonic() + FORK_PATIENCE
     for instance in list(_instances):
         _paused.append(instance)
@@ -163,6 +171,8 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
+    global _is_near  # noqa: PLW0603
+    _is_near = False
     while _paused:
         instance = _paused.pop()
         try:
@@ -174,8 +184,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _forking  # noqa: PLW0603 - the old lock's holder does not exist here
+    global _forking, _is_near  # noqa: PLW0603 - the old lock's holder does not exist here
     _forking = threading.RLock()
+    _is_near = False
     _paused.clear()
     for instance in list(_instances):
         try:

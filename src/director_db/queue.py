@@ -208,7 +208,7 @@ class Queue:
             BackendUnavailableError: it could not begin in time, or who ran it was interrupted.
         """
         call = Call(operation, size)
-        self._settle_calls([call], deadline, gives_up)
+        self._settle_calls([call], deadline, gives_up, for_itself=True)
         result: T = call.outcome()
         return result
 
@@ -224,11 +224,16 @@ class Queue:
             For each, which comes with its size, its call: its result, or the error of it alone.
         """
         calls = [Call(*each) for each in operations]
-        self._settle_calls(calls, deadline, gives_up)
+        self._settle_calls(calls, deadline, gives_up, for_itself=False)
         return calls
 
     def _settle_calls(
-        self, calls: list[Call], deadline: float, gives_up: Callable[[], bool] | None
+        self,
+        calls: list[Call],
+        deadline: float,
+        gives_up: Callable[[], bool] | None,
+        *,
+        for_itself: bool,
     ) -> None:
         if self.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
             raise in_use_by_this_thread(self._place())
@@ -244,7 +249,9 @@ class Queue:
                             woken = self._sleep(call, deadline, gives_up)
                 except Exception as error:  # noqa: BLE001 - it is raised by `run`
                     self._abandon((call,))
-                    call.error = error
+                    # What is raised after a commit is nothing to those this thread stands for.
+                    if for_itself or not call.settled or call.error is not None:
+                        call.error = error
         except BaseException:
             self._abandon(calls)
             raise

@@ -206,7 +206,7 @@ def test_a_forked_child_has_threads_of_its_own(held):
             try:
                 # In the middle of a coroutine; its loop is the parent's.
                 if asyncio.run(db.delete_message("s1", "m1")):
-                    status = 0 if 1 == db._executor._count else 2
+                    status = 0 if 1 == len(db._executor._threads) else 2
             finally:
                 os._exit(status)
         waited = await asyncio.to_thread(os.waitpid, child, 0)
@@ -249,9 +249,9 @@ def test_threads_end_when_there_is_nothing_to_do(db, sync_db, monkeypatch):
 
     asyncio.run(main())
     deadline = time.monotonic() + 120
-    while db._executor._count and time.monotonic() < deadline:
+    while db._executor._threads and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert 0 == db._executor._count
+    assert not db._executor._threads
     asyncio.run(main())
     assert 200 == length(sync_db)
 

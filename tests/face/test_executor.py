@@ -1,0 +1,214 @@
+"""The executor where things go wrong: no thread, no memory, a handler that raises, a fork."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+
+import pytest
+
+from director_db import awaited
+from director_db.asyncio import AsyncDB
+from director_db.executor import Executor
+from director_db_sqlite import SQLiteDB
+
+REFUSED = "can't start new thread"
+
+
+@pytest.fixture
+def db(tmp_path):
+    with SQLiteDB(tmp_path / "x.db") as sync_db:
+        sync_db.create_session("s1")
+        yield AsyncDB(sync_db)
+
+
+def store(db, number):
+    return db.add_or_update_msg_to_conv("s1", "c", f"m{number}", "t", [], [], number)
+
+
+def stored(db):
+    return [message["content"] for message in db.sync_db.get_conversations("s1")]
+
+
+def each(calls, seconds=30):
+    """Run calls at once; return what each ended with, None where it has not ended."""
+
+    async def main():
+        tasks = list(map(asyncio.ensure_future, calls))
+        await asyncio.wait(tasks, timeout=seconds)
+        return [task.exception() or task.result() if task.done() else None for task in tasks]
+
+    loop = asyncio.new_event_loop()
+    ends = loop.run_until_complete(main())
+    if None not in ends:  # Or it would wait for it.
+        loop.close()
+    return ends
+
+
+def struck_in(function, call, meanwhile=lambda: None):
+    """Begin a call, and raise in the main thread where it calls a function of the executor."""
+
+    def trace(frame, event, _argument):
+        if event == "call" and frame.f_code is function.__code__:
+            sys.settrace(None)
+            meanwhile()
+            raise KeyboardInterrupt
+
+    async def main():
+        sys.settrace(trace)
+        with pytest.raises(KeyboardInterrupt):
+            call.send(None)
+
+    asyncio.run(main())
+
+
+def test_a_coroutine_that_is_collected_under_the_lock_waits_for_no_lock(db):
+    """A collection may run in a thread that holds it, and close what was left of a closed loop."""
+
+    async def main():
+        calls = [store(db, 1), db.get_session("s1")]
+        for call in calls:
+            call.send(None)
+        return calls
+
+    calls = asyncio.run(main())
+
+    def collect():
+        with db._executor._lock:
+            for call in calls:
+                call.close()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [True] == each([store(db, 2)])
+
+
+@pytest.mark.parametrize("error", [RuntimeError(REFUSED), MemoryError()])
+def test_where_no_thread_starts_all_who_wait_are_told(db, monkeypatch, error):
+    """Also those who relied on the thread that another one was about to start."""
+    both = threading.Barrier(2)
+
+    def refuse(_executor, _target):
+        both.wait(30)
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Executor, "_start", refuse)
+        ends = []
+        threads = [
+            threading.Thread(target=lambda call=call: ends.extend(each([call])), daemon=True)
+            for call in (store(db, 1), db.get_session("s1"))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [type(error)] * 2 == list(map(type, ends))
+    assert [True] == each([store(db, 2)])
+    assert [2] == stored(db)
+
+
+def test_without_memory_for_one_the_others_are_stored(db, monkeypatch):
+    measured, failed = awaited.message_bytes, []
+
+    def measure(row):
+        if not failed:
+            failed.append(row)
+            raise MemoryError
+        return measured(row)
+
+    monkeypatch.setattr(awaited, "message_bytes", measure)
+    while not failed:  # Until two come at once.
+        assert [True] * 20 == each([store(db, number) for number in range(20)])
+    assert set(range(20)) == set(stored(db))
+
+
+def test_without_memory_for_the_answers_nobody_waits_for_ever(db, monkeypatch):
+    failed = []
+
+    def send(_executor):
+        failed.append(1)
+        raise MemoryError
+
+    def together(executor):
+        with monkeypatch.context() as patched:
+            patched.setattr(Executor, "send_for_gathered", send)
+            awaited.store_together(executor)
+
+    monkeypatch.setattr(db._executor, "_run_together", together)
+    while not failed:
+        ends = each([store(db, number) for number in range(20)])
+    assert {bool, MemoryError} >= set(map(type, ends))
+    assert MemoryError in set(map(type, ends))
+
+
+@pytest.mark.parametrize("function", ["_submit", "_start", "_start_worker"])
+def test_a_plain_call_that_is_struck_as_it_begins_never_begins(db, function):
+    struck_in(getattr(Executor, function), db.create_session("struck"))
+    assert [None] != each([db.get_session("s1")])
+    assert not db.sync_db.get_session("struck")
+    assert len(db._executor._threads) == 1
+
+
+def test_a_message_of_another_loop_is_stored_though_its_sender_is_struck(db):
+    """It had relied on the thread that the other one was sending for."""
+    ends = []
+    other = threading.Thread(target=lambda: ends.extend(each([store(db, 2)])), daemon=True)
+
+    def meanwhile():
+        other.start()
+        while len(db._executor._gathered) < 2:
+            time.sleep(0.001)
+
+    struck_in(Executor.submit, store(db, 1), meanwhile)
+    other.join()
+    assert [True] == ends
+    assert [2] == stored(db)
+
+
+class Slow(SQLiteDB, db_type="slow-together"):
+    """Leaves what is stored together to other threads, once it is told to."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def _upsert_together(self, messages):
+        self.begun.set()
+        assert self.go_on.wait(30)
+        return [lambda: True] * len(messages)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_what_has_begun_ends_before_a_fork_however_many_wait(tmp_path, caplog):
+    """They wait behind calls that the fork holds back, so they go on first."""
+    with Slow(tmp_path / "x.db") as sync_db:
+        sync_db.create_session("s1")
+        db = AsyncDB(sync_db)
+
+        async def main():
+            tasks = [asyncio.create_task(store(db, number)) for number in range(20)]
+            assert await asyncio.to_thread(sync_db.begun.wait, 30)
+            tasks += [asyncio.create_task(db.get_session("s1")) for _ in range(1_000)]
+            # The first act of a fork, before these get in.
+            sync_db._gate.pause(0)
+            await asyncio.sleep(0.3)
+            threading.Timer(0.1, sync_db.go_on.set).start()
+            child = os.fork()
+            if not child:
+                status = 1
+                try:
+                    status = 0 if sync_db.get_session("s1") else 2
+                finally:
+                    os._exit(status)
+            waited = await asyncio.to_thread(os.waitpid, child, 0)
+            assert 0 == os.waitstatus_to_exitcode(waited[1])
+            await asyncio.gather(*tasks)
+
+        asyncio.run(main())
+    assert "before a fork" not in caplog.text
