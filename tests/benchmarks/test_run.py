@@ -19,7 +19,7 @@ from benchmarks.scale import TINY
 from benchmarks.statistics import Spread
 from director_db_conformance.servers import NoServerError, offered_postgres
 
-pytestmark = pytest.mark.sampled
+pytestmark = pytest.mark.sampled(together=True)
 
 COUNTED_ON_THE_WIRE = (
     "upsert",

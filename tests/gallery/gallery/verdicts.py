@@ -46,7 +46,8 @@ def pytest_report_header(config):
 def pytest_configure(config):
     """Begin to collect verdicts."""
     text = f"sampled: takes long; with {SAMPLE_OPTION}, it is drawn one time in {OF_DAYS}"
-    config.addinivalue_line("markers", f"{text}, unless it is marked as sampled(always=True)")
+    text += ", with the others of its file if it is marked as sampled(together=True)"
+    config.addinivalue_line("markers", f"{text}, and always as sampled(always=True)")
     config.pluginmanager.register(_Verdicts(), "director-db-gallery-verdicts")
 
 
@@ -63,14 +64,18 @@ def pytest_collection_modifyitems(config, items):
     }
     drawn = sample(trials.values(), seed)
     out = {item for item, name in trials.items() if name not in drawn}
-    out |= {item for item in items if _is_sampled(item) and not has_its_turn(item.nodeid, seed)}
+    out |= {item for item in items if not _is_drawn(item, seed)}
     config.hook.pytest_deselected(items=list(out))
     items[:] = [item for item in items if item not in out]
 
 
-def _is_sampled(item):
+def _is_drawn(item, seed):
     marker = item.get_closest_marker("sampled")
-    return marker is not None and not marker.kwargs.get("always")
+    if marker is None or marker.kwargs.get("always"):
+        return True
+    # What a whole file shares takes as long for one of its tests as for all.
+    name = item.nodeid.partition("::")[0] if marker.kwargs.get("together") else item.nodeid
+    return has_its_turn(name, seed)
 
 
 def sample(names, seed):
