@@ -178,9 +178,7 @@ async def outcome(
             cancelled.add_note(CARRIED_OUT)
         raise cancelled from job.error
     except BaseException:
-        # The coroutine is closed: its loop has gone. Without the executor's lock, as a garbage
-        # collection may do this in a thread that holds it.
-        job.is_unwanted = True
+        job.is_unwanted = True  # The coroutine is closed: its loop has gone.
         raise
     if job.error is not None:
         try:
@@ -251,8 +249,8 @@ def _store(
             job = jobs[0]
             if answer is True:
                 job.result = True
-                job.ends.told.append(job.end)
                 to_wake.add(job.ends)
+                job.ends.told.append(job.end)
             elif answer is False:
                 executor.give_back(job)
             else:

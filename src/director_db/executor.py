@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from director_db import lifecycle
@@ -86,11 +85,15 @@ def _nothing() -> None:
     """Tell nobody."""
 
 
-class Executor(Generic[J]):
-    """A few daemon threads, started as they are needed, that end when they are not.
+def _is_waited_for(waiting: deque[Job]) -> bool:
+    """Whether there is a job to begin; those before it that never will are dropped."""
+    while waiting and waiting[0].is_withdrawn:
+        waiting.popleft()
+    return bool(waiting)
 
-    Nothing that a garbage collection may run takes the lock: it would wait for its own thread.
-    """
+
+class Executor(Generic[J]):
+    """A few daemon threads, started as they are needed, that end when they are not."""
 
     def __init__(self, name: str, run_together: Callable[[Executor[J]], None]) -> None:
         """Start no thread yet.
@@ -106,15 +109,17 @@ class Executor(Generic[J]):
         lifecycle.survive_forks(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        # In the middle of a thread that has it, a collection of garbage may run what is left of a
+        # coroutine, and a signal's handler may fork.
+        self._lock = threading.RLock()
         self._waiting: deque[Job] = deque()
         # Those that have begun in another thread, and go on before any other begins.
         self._unfinished: deque[Job] = deque()
         # Those to be run together, and whether a thread is on its way to them.
         self._gathered: deque[J] = deque()
         self._is_coming = False
-        # By a token each; also those that are being started.
-        self._threads: set[object] = set()
+        # Those that work, and those that are being started.
+        self._threads: set[threading.Thread] = set()
         # The last to fall asleep is the first to be woken, so that a few do all there is to do.
         self._asleep: list[threading.Lock] = []
         self._most = THREADS
@@ -126,34 +131,44 @@ class Executor(Generic[J]):
 
         Where there is no thread, and the system starts none, all jobs that wait end with its error.
         """
-        thread = object()
+        thread = None
+        is_in = watches = False
         try:
-            self._submit(job, thread)
-        except BaseException:  # By a signal's handler: nobody waits for it.
-            self.withdraw(job)
-            self._threads.discard(thread)
-            raise
-
-    def _submit(self, job: Job, thread: object) -> None:
-        works = watches = False
-        with self._lock:
-            (self._unfinished if job.has_begun else self._waiting).append(job)
-            if self._asleep:
-                self._asleep.pop().release()
-            elif len(self._threads) < self._most:
-                works = True
-                self._threads.add(thread)
-            elif not self._watched:
-                self._watched = watches = True
-        if works:
-            self._start_worker(thread)
-        elif watches:
-            try:
-                self._start(self._watch)
-            except BaseException as error:
+            with self._lock:
+                (self._unfinished if job.has_begun else self._waiting).append(job)
+                is_in = True
+                if self._asleep:
+                    self._asleep.pop().release()
+                elif len(self._threads) < self._most:
+                    thread = self._thread(self._work)
+                    self._threads.add(thread)
+                elif not self._watched:
+                    self._watched = watches = True
+            if thread is not None:
+                thread.start()
+            elif watches:
+                self._thread(self._watch).start()
+        except BaseException as error:
+            if watches:
                 self._watched = False
-                if not isinstance(error, _NO_THREAD):
-                    raise
+            if thread is not None and not thread.is_alive():
+                self._threads.discard(thread)
+            if not is_in or not isinstance(error, _NO_THREAD):
+                self.withdraw(job)  # By a signal's handler: nobody waits for it.
+                raise
+            self._tell_where_no_thread_is(error)
+
+    def _tell_where_no_thread_is(self, error: BaseException) -> None:
+        with self._lock:
+            if self._threads:
+                return  # Those that there are do it.
+            lost = [*self._waiting, *self._gathered]
+            self._waiting.clear()
+            self._gathered.clear()
+            self._is_coming = False
+        for job in lost:
+            job.error = type(error)(*error.args)
+            job.done()
 
     def submit_together(self, job: J) -> None:
         """Let a thread run a job together with those that wait when it comes; see `submit`."""
@@ -215,27 +230,10 @@ class Executor(Generic[J]):
             RuntimeError: the system starts no thread.
         """
         job.has_begun = True
-        self._start(job.run)
+        self._thread(job.run).start()
 
-    def _start(self, target: Callable[[], object]) -> None:
-        threading.Thread(target=target, name=self._name, daemon=True).start()
-
-    def _start_worker(self, thread: object) -> None:
-        try:
-            self._start(partial(self._work, thread))
-        except BaseException as error:
-            lost: list[Job] = []
-            with self._lock:
-                self._threads.discard(thread)
-                if not self._threads:  # Or those that there are do it.
-                    lost = [*self._waiting, *self._gathered]
-                    self._is_coming = False
-            if not isinstance(error, _NO_THREAD):
-                raise
-            for job in lost:
-                if self.withdraw(job):
-                    job.error = type(error)(*error.args)
-                    job.done()
+    def _thread(self, target: Callable[[], object]) -> threading.Thread:
+        return threading.Thread(target=target, name=self._name, daemon=True)
 
     def _take(self, waiting: deque[K]) -> K | None:
         while waiting:
@@ -246,14 +244,15 @@ class Executor(Generic[J]):
                 return job
         return None
 
-    def _work(self, thread: object) -> None:
+    def _work(self) -> None:
+        thread = threading.current_thread()
         self._threads.add(thread)  # Also where who started it was struck, and took it for failed.
         try:
             self._run_what_waits(thread)
         finally:
             self._threads.discard(thread)
 
-    def _run_what_waits(self, thread: object) -> None:
+    def _run_what_waits(self, thread: threading.Thread) -> None:
         wake = threading.Lock()
         wake.acquire()
         while True:
@@ -286,25 +285,26 @@ class Executor(Generic[J]):
             pause = threading.Event()
             begun = -1
             while True:
-                more: list[object] = []
+                more: list[threading.Thread] = []
                 with self._lock:
-                    if not self._is_waited_for():
+                    if not any(map(_is_waited_for, (self._unfinished, self._waiting))):
                         self._watched = False
                         self._most = THREADS
                         return
                     if self._begun == begun:
-                        more = [object() for _ in range(self._missing())]
+                        more = [self._thread(self._work) for _ in range(self._missing())]
                         self._threads.update(more)
                         self._most = max(THREADS, len(self._threads))
                     begun = self._begun
                 for thread in more:
-                    self._start_worker(thread)
+                    try:
+                        thread.start()
+                    except _NO_THREAD:
+                        self._threads.discard(thread)
                 pause.wait(STUCK)
-        finally:
+        except BaseException:
             self._watched = False
-
-    def _is_waited_for(self) -> bool:
-        return any(not job.is_withdrawn for job in (*self._unfinished, *self._waiting))
+            raise
 
     def _missing(self) -> int:
         """How many more threads there are to be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -14,6 +15,8 @@ from director_db import awaited
 from director_db.asyncio import AsyncDB
 from director_db.executor import Executor
 from director_db_sqlite import SQLiteDB
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 REFUSED = "can't start new thread"
 
@@ -65,23 +68,32 @@ def struck_in(function, call, meanwhile=lambda: None):
     asyncio.run(main())
 
 
-def test_a_coroutine_that_is_collected_under_the_lock_waits_for_no_lock(db):
-    """A collection may run in a thread that holds it, and close what was left of a closed loop."""
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_coroutine_that_is_collected_under_the_lock_waits_for_nobody(db, goes_on):
+    """A collection may run in a thread that has it, and close what was left of a closed loop."""
+
+    async def left(call):
+        try:
+            await call
+        finally:
+            if goes_on:
+                await db.get_session("s1")
 
     async def main():
-        calls = [store(db, 1), db.get_session("s1")]
+        calls = [left(store(db, 1)), left(db.get_session("s1"))]
         for call in calls:
             call.send(None)
         return calls
 
     calls = asyncio.run(main())
 
-    def collect():
+    async def collect():
         with db._executor._lock:
             for call in calls:
-                call.close()
+                with contextlib.suppress(RuntimeError):  # It goes on where it was to end.
+                    call.close()
 
-    thread = threading.Thread(target=collect, daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(collect()), daemon=True)
     thread.start()
     thread.join(30)
     assert not thread.is_alive()
@@ -91,14 +103,16 @@ def test_a_coroutine_that_is_collected_under_the_lock_waits_for_no_lock(db):
 @pytest.mark.parametrize("error", [RuntimeError(REFUSED), MemoryError()])
 def test_where_no_thread_starts_all_who_wait_are_told(db, monkeypatch, error):
     """Also those who relied on the thread that another one was about to start."""
-    both = threading.Barrier(2)
+    both, start = threading.Barrier(2), threading.Thread.start
 
-    def refuse(_executor, _target):
+    def refuse(thread):
+        if not thread.name.startswith("director_db"):
+            return start(thread)
         both.wait(30)
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(Executor, "_start", refuse)
+        patched.setattr(threading.Thread, "start", refuse)
         ends = []
         threads = [
             threading.Thread(target=lambda call=call: ends.extend(each([call])), daemon=True)
@@ -123,33 +137,39 @@ def test_without_memory_for_one_the_others_are_stored(db, monkeypatch):
         return measured(row)
 
     monkeypatch.setattr(awaited, "message_bytes", measure)
-    while not failed:  # Until two come at once.
+    for _ in range(1_000):
         assert [True] * 20 == each([store(db, number) for number in range(20)])
+        if failed:  # Two have come at once.
+            break
+    assert failed
     assert set(range(20)) == set(stored(db))
 
 
-def test_without_memory_for_the_answers_nobody_waits_for_ever(db, monkeypatch):
-    failed = []
+def test_an_error_in_the_middle_of_what_is_stored_together_is_told_to_each(db, monkeypatch):
+    executor, error = db._executor, MemoryError()
 
-    def send(_executor):
-        failed.append(1)
-        raise MemoryError
+    def send():
+        raise error
 
-    def together(executor):
+    async def main():
+        calls = [store(db, number) for number in range(5)]
         with monkeypatch.context() as patched:
-            patched.setattr(Executor, "send_for_gathered", send)
+            patched.setattr(executor, "send_for_gathered", lambda: None)  # Nobody else takes them.
+            waiters = [call.send(None) for call in calls]
+            patched.setattr(executor, "send_for_gathered", send)
             awaited.store_together(executor)
+        await asyncio.wait(waiters, timeout=10)
+        for call in calls:
+            with pytest.raises(MemoryError):
+                call.send(None)
 
-    monkeypatch.setattr(db._executor, "_run_together", together)
-    while not failed:
-        ends = each([store(db, number) for number in range(20)])
-    assert {bool, MemoryError} >= set(map(type, ends))
-    assert MemoryError in set(map(type, ends))
+    asyncio.run(main())
+    assert [] == stored(db)
 
 
-@pytest.mark.parametrize("function", ["_submit", "_start", "_start_worker"])
+@pytest.mark.parametrize("function", [Executor.submit, Executor._thread, threading.Thread.start])
 def test_a_plain_call_that_is_struck_as_it_begins_never_begins(db, function):
-    struck_in(getattr(Executor, function), db.create_session("struck"))
+    struck_in(function, db.create_session("struck"))
     assert [None] != each([db.get_session("s1")])
     assert not db.sync_db.get_session("struck")
     assert len(db._executor._threads) == 1
@@ -184,8 +204,18 @@ class Slow(SQLiteDB, db_type="slow-together"):
         return [lambda: True] * len(messages)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_what_has_begun_ends_before_a_fork_however_many_wait(tmp_path, caplog):
+@needs_fork
+def test_a_handler_that_forks_under_the_lock_waits_for_nobody(db):
+    """In the middle of its thread, as a signal's does."""
+    with db._executor._lock:
+        child = os.fork()
+        if not child:
+            os._exit(0 if db.sync_db.get_session("s1") is not None else 1)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@needs_fork
+def test_what_has_begun_ends_before_a_fork_however_many_wait(tmp_path, caplog, monkeypatch):
     """They wait behind calls that the fork holds back, so they go on first."""
     with Slow(tmp_path / "x.db") as sync_db:
         sync_db.create_session("s1")
@@ -193,6 +223,10 @@ def test_what_has_begun_ends_before_a_fork_however_many_wait(tmp_path, caplog):
 
         async def main():
             tasks = [asyncio.create_task(store(db, number)) for number in range(20)]
+            with monkeypatch.context() as patched:
+                patched.setattr(db._executor, "send_for_gathered", lambda: None)
+                await asyncio.sleep(0)  # Until all of them have come.
+            db._executor.send_for_gathered()
             assert await asyncio.to_thread(sync_db.begun.wait, 30)
             tasks += [asyncio.create_task(db.get_session("s1")) for _ in range(1_000)]
             # The first act of a fork, before these get in.
