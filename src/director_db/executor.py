@@ -162,7 +162,7 @@ class Executor(Generic[J]):
         with self._lock:
             if self._threads:
                 return  # Those that there are do it.
-            lost = [*self._waiting, *self._gathered]
+            lost: list[Job] = [*self._waiting, *self._gathered]
             self._waiting.clear()
             self._gathered.clear()
             self._is_coming = False
