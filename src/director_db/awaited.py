@@ -178,7 +178,7 @@ async def outcome(
             cancelled.add_note(CARRIED_OUT)
         raise cancelled from job.error
     except BaseException:
-        job.is_unwanted = True  # The coroutine is closed: its loop has gone.
+        executor.withdraw(job)  # The coroutine is closed: its loop has gone.
         raise
     if job.error is not None:
         try:

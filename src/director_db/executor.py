@@ -40,13 +40,12 @@ class Job:
         call: what to run.
         context: where: without one, a copy of the caller's.
         has_begun: whether a thread has taken it.
-        is_unwanted: whether it is never to begin, as nobody waits for it.
         done: called in the thread that ran it, when it has ended.
         result: what it returned.
         error: what it raised; None if it returned.
     """
 
-    __slots__ = ("call", "context", "done", "error", "has_begun", "is_unwanted", "result")
+    __slots__ = ("_unwanted", "call", "context", "done", "error", "has_begun", "result")
 
     def __init__(
         self,
@@ -59,14 +58,14 @@ class Job:
         self.context = contextvars.copy_context() if context is None else context
         self.done = done
         self.has_begun = False
-        self.is_unwanted = False
+        self._unwanted = False
         self.result: Any = None
         self.error: BaseException | None = None
 
     @property
     def is_withdrawn(self) -> bool:
         """Whether it is never to begin."""
-        return self.is_unwanted and not self.has_begun
+        return self._unwanted and not self.has_begun
 
     def run(self) -> None:
         """Run it; nothing is raised."""
@@ -220,7 +219,7 @@ class Executor(Generic[J]):
     def withdraw(self, job: Job) -> bool:
         """Let a job never begin; False if it has begun."""
         with self._lock:
-            job.is_unwanted = True
+            job._unwanted = True  # noqa: SLF001 - one concept, in one file
             return job.is_withdrawn
 
     def run_apart(self, job: Job) -> None:
