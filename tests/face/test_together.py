@@ -41,6 +41,17 @@ async def at_once(db, numbers, **kwargs):
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
+async def in_one_thread(db, numbers):
+    """As `at_once`, and no thread comes before all of them wait."""
+    executor = db._executor
+    executor.send_for_gathered = lambda: None
+    calls = [asyncio.create_task(store(db, number)) for number in numbers]
+    await asyncio.sleep(0)
+    del executor.send_for_gathered
+    executor.send_for_gathered()
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
 async def carried_out(task):
     """Whether a call that was cancelled has taken effect. `gather` makes an error of its own."""
     try:
@@ -250,7 +261,7 @@ def test_closing_waits_for_what_goes_on_alone(watched, eventually, monkeypatch):
     monkeypatch.setattr(watched, "_upsert_together", lambda messages: [rest] * len(messages))
 
     async def main():
-        answers = asyncio.create_task(at_once(db, range(8)))
+        answers = asyncio.create_task(in_one_thread(db, range(8)))
         await eventually(lambda: begun.acquire(blocking=False))
         closing = asyncio.create_task(db.aclose())
         await eventually(lambda: db.closed)
@@ -260,9 +271,9 @@ def test_closing_waits_for_what_goes_on_alone(watched, eventually, monkeypatch):
         await closing
         return await answers
 
-    lost = [answer for answer in asyncio.run(main()) if isinstance(answer, BackendUnavailableError)]
-    assert lost
-    assert len({id(error) for error in lost}) == len(lost)
+    lost = asyncio.run(main())
+    assert {BackendUnavailableError} == set(map(type, lost))
+    assert len({id(error) for error in lost}) == len(lost) == 8
     assert all(error.maybe_applied for error in lost)
 
 
@@ -282,13 +293,8 @@ def test_what_the_driver_raises_of_what_is_left_is_translated(watched, monkeypat
         )
 
     monkeypatch.setattr(watched, "_upsert_together", lambda messages: [rest] * len(messages))
-    db, failed = AsyncDB(watched), []
-    for _ in range(1_000):
-        answers = asyncio.run(at_once(db, range(8)))
-        failed = [answer for answer in answers if answer is not True]
-        if failed:  # Two have come at once.
-            break
-    assert len(failed) >= 2
+    failed = asyncio.run(in_one_thread(AsyncDB(watched), range(8)))
+    assert len(failed) == 8
     assert all(isinstance(answer, BackendUnavailableError | SchemaError) for answer in failed)
 
 
