@@ -54,12 +54,15 @@ def imported(module):
                 yield inner if inner in FILES else node.module
 
 
-IMPORTS = {module: {*imported(module)} for module in FILES}
+@pytest.fixture(scope="module")
+def imports():
+    """What each module imports. Not at import: every process of a run imports this file."""
+    return {module: {*imported(module)} for module in FILES}
 
 
-def test_no_imports_stand_in_a_circle():
+def test_no_imports_stand_in_a_circle(imports):
     assert 100 < len(FILES)
-    ours = {module: names & FILES.keys() for module, names in IMPORTS.items()}
+    ours = {module: names & FILES.keys() for module, names in imports.items()}
     assert 100 < len(ours)
     try:
         TopologicalSorter(ours).prepare()
@@ -68,8 +71,8 @@ def test_no_imports_stand_in_a_circle():
 
 
 @pytest.mark.parametrize("package", FOLDERS)
-def test_packages_import_one_way(package):
-    mine = [names for module, names in IMPORTS.items() if module.partition(".")[0] == package]
+def test_packages_import_one_way(imports, package):
+    mine = [names for module, names in imports.items() if module.partition(".")[0] == package]
     packages = {name.partition(".")[0] for name in set().union(*mine)}
     assert (packages & FOLDERS.keys()) - {package} == (set() if package == CORE else {CORE})
     if package == CORE:
@@ -77,18 +80,18 @@ def test_packages_import_one_way(package):
         assert "sqlite3" not in packages
 
 
-def test_an_integration_needs_its_own_framework_and_no_other():
+def test_an_integration_needs_its_own_framework_and_no_other(imports):
     ours = {f"{INTEGRATIONS}.{name}" for name in FRAMEWORKS}
     assert ours <= FILES.keys()
     for module in FILES:
         if module.partition(".")[0] == INTEGRATIONS:
-            packages = {name.partition(".")[0] for name in IMPORTS[module]}
+            packages = {name.partition(".")[0] for name in imports[module]}
             others = packages - sys.stdlib_module_names - {CORE, INTEGRATIONS}
             name = module.rpartition(".")[2]
             needed = DRIVERS | FRAMEWORKS
             # What is moved in is made by the integration that reads it, or without its framework.
             source = name.removeprefix("from_")
-            of_source = IMPORTS[module] & ours - {module}
+            of_source = imports[module] & ours - {module}
             assert of_source <= {f"{INTEGRATIONS}.{source}"}, module
             name = source if of_source else PARTS.get(name, name)
             assert others == needed.get(name, set()), module

@@ -12,7 +12,6 @@ from benchmarks.__main__ import main
 from benchmarks.cases import CASES, turns
 from benchmarks.cases.start import import_row
 from benchmarks.report import markdown, words
-from benchmarks.report.plots import draw
 from benchmarks.results import Curve, Figure, Goal, Report, Row
 from benchmarks.run import run
 from benchmarks.scale import TINY
@@ -30,6 +29,14 @@ COUNTED_ON_THE_WIRE = (
     "read a context",
     "delete a session",
 )
+
+
+@pytest.fixture
+def draw():
+    """What draws the pictures. Not at import: every process of a run imports this file."""
+    from benchmarks.report.plots import draw  # noqa: PLC0415
+
+    return draw
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +136,7 @@ def test_a_report_survives_its_file(report, tmp_path):
     assert report == Report.load(tmp_path / "report.json")
 
 
-def test_the_pictures_are_drawn(report, tmp_path):
+def test_the_pictures_are_drawn(report, draw, tmp_path):
     drawn = draw(report, tmp_path)
     assert {"conversation", "context", "sessions", "threads", "coroutines"} == set(drawn)
     for name in drawn.values():
@@ -137,7 +144,7 @@ def test_the_pictures_are_drawn(report, tmp_path):
         assert "{http://www.w3.org/2000/svg}svg" == root.tag
 
 
-def test_the_same_figures_give_the_same_picture(tmp_path):
+def test_the_same_figures_give_the_same_picture(draw, tmp_path):
     report = small_report()
     report.curves.append(Curve("sessions", "sqlite", "ours", [(10, 0.001), (100, 0.002)]))
     pictures = []
