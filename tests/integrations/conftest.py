@@ -30,6 +30,12 @@ if importlib.util.find_spec("agents") is None:
 PROGRAMS = Path(__file__).parent / "programs"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One fewer than for the other tests: each imports all frameworks, for eight seconds."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def settings(request, tmp_path):
     """The environment variables that open an empty database."""

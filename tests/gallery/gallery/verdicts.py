@@ -18,7 +18,7 @@ SAMPLE_OPTION: Final = "--sample"
 SAMPLED: Final = 60
 """How many trials are a sample."""
 
-OF_DAYS: Final = 7
+OF_DAYS: Final = 10
 """In a run with a sample, a test that is marked ``sampled`` has its turn one time in so many."""
 
 
