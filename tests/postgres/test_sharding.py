@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import pkgutil
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from director_db import (
 )
 from director_db_postgres import PostgresDB, sql
 from director_db_postgres.pipeline import PipelinedConnection
+from director_db_postgres.sql import server
 from director_db_postgres.statements import Statements
 
 IDLE = TransactionStatus.IDLE
@@ -62,7 +65,7 @@ STATEMENTS = {
         if isinstance(text, bytes) and name not in OF_SEVERAL_SESSIONS
     },
     **{f"page {flags}": text.decode() for flags, text in COMPOSED._select_sessions.items()},
-    "SELECT_SERVER": sql.SELECT_SERVER.decode(),
+    "SELECT_SERVER": server.SELECT_SERVER.decode(),
 }
 # They ask every shard, or none: pages, and what reads the one row of director_meta or no row.
 OF_NO_SESSION = {name for name in STATEMENTS if name.startswith("page ")} | {
@@ -80,9 +83,11 @@ every_statement_of_a_session = pytest.mark.parametrize(
 
 
 def test_no_statement_is_left_out():
+    modules = [f"{sql.__name__}.{found.name}" for found in pkgutil.iter_modules(sql.__path__)]
     texts = {
         name.lower()
-        for name, text in vars(sql).items()
+        for module in map(importlib.import_module, modules)
+        for name, text in vars(module).items()
         if isinstance(text, str) and not name.startswith("_") and "{schema}" in text
     }
     assert texts <= STATEMENTS.keys() | OF_SEVERAL_SESSIONS

@@ -16,7 +16,7 @@ from director_db_postgres.driver_log import LOGGER
 from director_db_postgres.errors import OutOfStepError, is_of_the_connection, is_out_of_step
 from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.refusal import refusal_state
-from director_db_postgres.sql import IS_READ_ONLY, LIMIT_LOCK_WAITS
+from director_db_postgres.sql.server import IS_READ_ONLY, LIMIT_LOCK_WAITS
 from director_db_postgres.waiting import NO_LIMIT, NoAnswerError, watched
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from director_db_postgres.errors import (
     reason,
     sqlstate,
 )
-from director_db_postgres.sql import SET_LOCK_TIMEOUT
+from director_db_postgres.sql.server import SET_LOCK_TIMEOUT
 from director_db_postgres.waiting import NoAnswerError
 
 if TYPE_CHECKING:

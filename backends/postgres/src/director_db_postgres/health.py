@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import psycopg
 
 from director_db import CONTRACT_VERSION, __version__
-from director_db_postgres import citus, old_layout, sql
+from director_db_postgres import citus, old_layout
+from director_db_postgres.sql import server
 from director_db_postgres.upgrades import SCHEMA_VERSION
 from director_db_postgres.version import __version__ as plugin_version
 
@@ -48,7 +49,7 @@ class ServerHealth(NamedTuple):
             psycopg.Error: it cannot answer, or a table of ours is missing.
         """
         connection.run(statements.probe_tables)
-        (row,) = connection.run(sql.SELECT_SERVER).rows()
+        (row,) = connection.run(server.SELECT_SERVER).rows()
         old_tables = old_layout.tables_with_rows(connection, statements)
         return cls._make((*row, old_tables, citus.look(connection, statements.schema)))
 

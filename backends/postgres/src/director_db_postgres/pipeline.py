@@ -30,7 +30,7 @@ from director_db_postgres.errors import (
     severity,
     sqlstate,
 )
-from director_db_postgres.sql import SET_LOCK_TIMEOUT
+from director_db_postgres.sql.server import SET_LOCK_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

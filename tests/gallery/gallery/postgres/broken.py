@@ -9,8 +9,9 @@ import psycopg
 from director_db_conformance.postgres_place import place_on
 from director_db_conformance.servers import find_cluster
 from director_db_conformance.servers.server_sources import asked_version
-from director_db_postgres import PostgresDB, schema, sql
+from director_db_postgres import PostgresDB, schema
 from director_db_postgres.connections import Connection
+from director_db_postgres.sql import contexts, history, messages, server, sessions
 from gallery.broken import Mutant
 
 POSTGRES: Final = "Postgres"
@@ -126,4 +127,9 @@ def edit_tables(*changes):
 
 def edit_sql(name, *changes):
     """Change a statement."""
-    edit(sql, name, *changes)
+    for module in (server, sessions, messages, history, contexts):
+        if name in vars(module):
+            edit(module, name, *changes)
+            return
+    message = f"There is no statement {name} any more."
+    raise LookupError(message)

@@ -7,7 +7,8 @@ import time
 from functools import partial
 
 from director_db.rows import DeletedComponents, SaveOutcome, StoredMessage
-from director_db_postgres import errors, schema, sql
+from director_db_postgres import errors, schema
+from director_db_postgres.sql import sessions
 from gallery.broken import ROUND_TRIP, read_until_changed
 from gallery.postgres.broken import BrokenPostgresDB, connect_with, edit_sql
 
@@ -470,7 +471,7 @@ class CopyWithoutTheLock(BrokenPostgresDB, rule="SES-9", level="concurrent"):
     @classmethod
     def break_code(cls):
         for name in ("COPY_SESSION", "COPY_MESSAGES", "COPY_CONTEXT", "COPY_ITEMS"):
-            edit_sql(name, (f"AND {sql._IS_LOCKED}", ""))
+            edit_sql(name, (f"AND {sessions.IS_LOCKED}", ""))
         # After its own snapshot, and before that of the next one. An EXISTS alone is not run.
         late = "(SELECT 1 FROM pg_sleep(0.1)) = 1 AND EXISTS ("
         edit_sql("COPY_MESSAGES", ("EXISTS (", late))
