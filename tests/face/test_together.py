@@ -52,6 +52,14 @@ async def in_one_thread(db, numbers):
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
+def until_idle(db):
+    """Wait until each thread has nothing to do: it tells the loop of a call before it lets go."""
+    executor, deadline = db._executor, time.monotonic() + 120
+    while len(executor._asleep) < len(executor._threads):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 async def carried_out(task):
     """Whether a call that was cancelled has taken effect. `gather` makes an error of its own."""
     try:
@@ -367,6 +375,7 @@ def test_nothing_of_them_is_kept_alive(watched):
 
     seen = []
     asyncio.run(main())
+    until_idle(db)
     gc.collect()
     assert not any(ref() for ref in seen)
 
@@ -488,12 +497,10 @@ def test_an_instance_that_nobody_has_is_gone_at_once(tmp_path):
     db = AsyncDB(sync_db)
     assert [True] * 40 == asyncio.run(at_once(db, range(40)))
     seen = weakref.ref(sync_db)
+    until_idle(db)
     del sync_db, db
-    deadline = time.monotonic() + 2  # Idle threads end after five seconds.
-    while seen() is not None and time.monotonic() < deadline:
-        gc.collect()
-    assert seen() is None
     gc.collect()  # Here, where the warning is expected.
+    assert seen() is None
 
 
 class OnlyOne(SQLiteDB, db_type="only-one"):
