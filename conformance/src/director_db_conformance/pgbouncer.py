@@ -39,6 +39,9 @@ logfile = {folder}/pgbouncer.log
 pidfile = {folder}/pgbouncer.pid
 """
 
+TOLD: Final = {"POSTGRES_POOLER": "1"}
+"""The setting that tells director-db of the pooler."""
+
 _START_ATTEMPTS: Final = 5
 _PATIENCE: Final = 20.0
 _PAUSE: Final = 0.01
@@ -97,9 +100,8 @@ class PgBouncer:
         except BaseException:
             self.close()
             raise
-        self.database = Database(
-            database.name, replace(database.dsn, host=LOOPBACK, port=str(port))
-        )
+        self._port = str(port)
+        self.database = self.database_of(database)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +114,10 @@ class PgBouncer:
     ) -> None:
         self.close()
 
+    def database_of(self, database: Database) -> Database:
+        """Return a database of the same server and owner, through the pooler."""
+        return Database(database.name, replace(database.dsn, host=LOOPBACK, port=self._port))
+
     @property
     def dsn(self) -> str:
         """The URL of the database through the pooler; it holds the password."""
@@ -120,7 +126,7 @@ class PgBouncer:
     @property
     def environment(self) -> dict[str, str]:
         """The settings with which director-db opens the database through the pooler."""
-        return self.database.environment | {"POSTGRES_POOLER": "1"}
+        return self.database.environment | TOLD
 
     @property
     def log(self) -> str:

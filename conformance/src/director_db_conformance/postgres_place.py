@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from director_db.testing import Place, connections_to
 from director_db_conformance import citus_place
 from director_db_conformance.dsn import parts
-from director_db_conformance.pgbouncer import PgBouncer
+from director_db_conformance.pgbouncer import TOLD, PgBouncer
 from director_db_conformance.postgres_faults import delete_session_row, faults_of, lock_session_row
 from director_db_conformance.servers import find_postgres
+from director_db_conformance.servers.server import Database
 from director_db_conformance.servers.server_sources import asked_version
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ def place_on(
         encoding: of the database; None for the server's own.
     """
     database = server.create_database(encoding)
-    pooler = PgBouncer(database) if pooled else None
+    entrance, environment = database, database.environment
+    if pooled:
+        entrance = _pooler(server).database_of(database)
+        environment = entrance.environment | (TOLD if announced else {})
 
     def destroy() -> None:
-        if pooler is not None:
-            pooler.close()
         # Of somebody's own server no more is asked than to create databases and to drop them.
         recycled = server.can_restart and encoding is None
         (server.give_back if recycled else server.drop_database)(database)
@@ -64,11 +66,10 @@ def place_on(
         server.kill()
         server.start()
 
-    entrance = database if pooler is None else pooler.database
     movable = server.can_restart
     return Place(
         "postgres",
-        pooler.environment if pooler is not None and announced else entrance.environment,
+        environment,
         url=entrance.dsn,
         impatient={"retry_deadline": 0.5, "operation_timeout": 1.0},
         restart=restart if movable else None,
@@ -82,7 +83,7 @@ def place_on(
         lock_session_row=functools.partial(lock_session_row, database),
         connections=connections_to(int(parts(entrance.dsn).get("port", "5432"))),
         faults=faults_of(server, database, pooled=pooled),
-        server=f"Postgres {server}{'' if pooler is None else ', through PgBouncer'}",
+        server=f"Postgres {server}{', through PgBouncer' if pooled else ''}",
         # Each process starts a server of its own. Somebody's may have too few connections for more.
         apart=movable,
     )
@@ -93,3 +94,11 @@ def _server() -> PostgresServer:
     server = find_postgres(version=asked_version())
     atexit.register(server.close)
     return server
+
+
+@functools.cache
+def _pooler(server: PostgresServer) -> PgBouncer:
+    # One for all databases: to start one for each took a fifth of a run.
+    pooler = PgBouncer(Database("postgres", server.owner_dsn))
+    atexit.register(pooler.close)
+    return pooler
