@@ -27,7 +27,8 @@ PEERS_READY := $(PEERS_VENV)/.ready
 BENCH_PYTHON := $(if $(PEERS),$(PEERS_VENV),$(VENV))/bin/python
 RESULTS := benchmarks/results
 
-# The site takes packages that the tests do without.
+# The linters and the site take packages that the tests do without.
+LINT_READY := $(VENV)/.lint-ready
 DOCS_READY := $(VENV)/.docs-ready
 
 # More workers than cores, as most tests of Postgres wait; the longest files begin.
@@ -91,7 +92,7 @@ docs: $(DOCS_READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The site is in build/site; to look at it: python3 -m http.server --directory build/site'
 
-lint: $(READY) $(if $(wildcard $(INTEGRATIONS_READY)),lint-integrations)
+lint: $(LINT_READY) $(if $(wildcard $(INTEGRATIONS_READY)),lint-integrations)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -100,10 +101,10 @@ lint: $(READY) $(if $(wildcard $(INTEGRATIONS_READY)),lint-integrations)
 
 # Beside the frameworks, which `lint` does without where they are not installed. mypy would check all that
 # they import, too, which takes five times as long; it is stricter, and `lint` has it look without them.
-lint-integrations: $(INTEGRATIONS_READY)
+lint-integrations: $(LINT_READY) $(INTEGRATIONS_READY)
 	$(BIN)/basedpyright --pythonpath $(INTEGRATIONS_BIN)/python integrations/src
 
-format: $(READY)
+format: $(LINT_READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -129,9 +130,9 @@ $(READY): $(wildcard pyproject.toml */pyproject.toml */*/pyproject.toml) constra
 		--constraint constraints.txt --requirement requirements-dev.txt $(DISTS)
 	@touch $@
 
-$(DOCS_READY): $(READY) requirements-docs.txt
+$(LINT_READY) $(DOCS_READY): $(VENV)/.%-ready: $(READY) requirements-%.txt
 	$(BIN)/python $(PIP_INSTALL) \
-		--constraint constraints.txt --requirement requirements-docs.txt
+		--constraint constraints.txt --requirement requirements-$*.txt
 	@touch $@
 
 $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
