@@ -315,6 +315,7 @@ while True:
         armed = True
         while True:
             call(f"m{next(numbers)}")
+            assert armed, "a call went on, as if nothing had interrupted it"
     except Boom:
         interrupted += inside
     longest *= 0.9 if len(appended) > before else 1.1
