@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -436,6 +437,15 @@ def test_contributing_installs_what_the_makefile_installs():
     dists = re.search(r"^DISTS := (.+)$", text_of("Makefile"), re.MULTILINE)[1]
     shown = text_of("CONTRIBUTING.md").replace("\\\n    ", "")
     assert f"--requirement requirements-dev.txt {dists}\n" in shown
+    requirements = sorted(path.name for path in ROOT.glob("requirements-*.txt"))
+    assert requirements == sorted(set(re.findall(r"--requirement (requirements-\w+\.txt)", shown)))
+
+
+def test_the_sdist_has_what_the_makefile_installs_from():
+    project = tomllib.loads(text_of("pyproject.toml"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    files = {f"/{path.name}" for path in ROOT.glob("*.txt")} | {"/Makefile"}
+    assert set() == files - set(included)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -163,6 +163,17 @@ class TestDatabases:
             assert connection.execute(names, [first.name]).fetchone() == (0,)
         cluster.drop_database(second)
 
+    def test_are_new_where_somebody_came_back_to_the_last_one(self, cluster):
+        first = cluster.create_database()
+        cluster.give_back(first)
+        with psycopg.connect(first.dsn) as late:
+            second = cluster.create_database()
+            with psycopg.connect(second.dsn) as connection:
+                assert one(connection, "SELECT current_database()") == second.name
+            with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+                late.execute("SELECT 1")
+        cluster.drop_database(second)
+
     @pytest.mark.parametrize(
         "statement",
         [
@@ -228,7 +239,7 @@ class TestServer:
     def test_leaves_nothing(self):
         with find_cluster() as cluster:
             path = cluster.path
-            assert len(processes_in(path)) == 1
+            assert len(servers_in(path)) == 1
         assert not path.exists()
         assert processes_in(path) == []
 
@@ -302,13 +313,19 @@ class TestFaults:
             assert one(connection, "SELECT count(*) FROM t") == 0
 
 
+def servers_in(path):
+    """Return the servers in a folder, without their children, which begin under the same name."""
+    found = processes_in(path)
+    return [each for each in found if each.parent not in {server.pid for server in found}]
+
+
 class TestOwner:
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     def test_that_dies_takes_its_server_with_it(self, number):
         with start(OWNER) as owner:
             path = Path(first_line(owner))
             assert path.exists()
-            assert len(processes_in(path)) == 1
+            assert len(servers_in(path)) == 1
             owner.send_signal(number)
             owner.wait(60)
         assert wait_until_gone(path)
@@ -322,7 +339,7 @@ class TestOwner:
             owner.kill()
             owner.wait(60)
         assert path.exists()
-        assert len(processes_in(path)) == 1
+        assert len(servers_in(path)) == 1
         ServerFolder(None).remove()
         assert not path.exists()
         assert processes_in(path) == []

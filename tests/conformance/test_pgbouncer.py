@@ -8,6 +8,7 @@ import pytest
 from director_db_conformance import pgbouncer
 from director_db_conformance.dsn import replace
 from director_db_conformance.pgbouncer import NoPgBouncerError, PgBouncer
+from director_db_conformance.postgres_place import place_on
 from director_db_conformance.servers.reaper import processes_in
 from director_db_postgres import PostgresDB
 
@@ -79,6 +80,19 @@ def test_leaves_nothing(database):
         assert len(processes_in(path)) == 1
     assert not path.exists()
     assert processes_in(path) == []
+
+
+def test_places_of_a_process_share_one(cluster):
+    first, second = (place_on(cluster, pooled=True) for _ in range(2))
+    ports = {replace(place.url, dbname="") for place in (first, second)}
+    assert 1 == len(ports)
+    with first.open() as db, second.open() as other:
+        db.create_session("s")
+        other.create_session("t")
+        assert {} == other.get_session("s")
+        first.destroy()
+        assert "t" == other.get_session("t")["session_id"]
+    second.destroy()
 
 
 def test_says_how_to_install_it(monkeypatch, tmp_path):

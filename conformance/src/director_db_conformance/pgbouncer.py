@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -78,10 +77,10 @@ class PgBouncer:
     """
 
     def __init__(self, database: Database, *, pool_size: int = 5, max_clients: int = 500) -> None:
-        """Start it in front of a database.
+        """Start it in front of a database's server.
 
         Args:
-            database: where to lead.
+            database: where to lead, unless `database_of` is asked for others.
             pool_size: how many server connections all clients share. Few are better for tests: each
                 connection then really is a different one from one transaction to the next.
             max_clients: how many clients it lets in.
@@ -139,7 +138,8 @@ class PgBouncer:
         if not self._folder.is_ours:
             return
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            # It has nothing to write back, and newer ones wait for their clients when asked to end.
+            self._process.kill()
             self._process.wait(_PATIENCE)
             self._process = None
         self._folder.remove()

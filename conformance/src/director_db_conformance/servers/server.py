@@ -155,12 +155,19 @@ class PostgresServer:
         Args:
             encoding: as Postgres calls it, such as ``LATIN1``; None for the server's own.
         """
+        import psycopg  # noqa: PLC0415 - an extra
+
         name = f"{DATABASE_PREFIX}{secrets.token_hex(8)}"
         if encoding is None and self._emptied:
             old = self._emptied.pop()
-            self._administer(_RENAME_DATABASE, old=old, name=name)
-            self._created = self._created - {old} | {name}
-            return Database(name, replace(self._owner_dsn, dbname=name))
+            try:
+                self._administer(_RENAME_DATABASE, old=old, name=name)
+            except psycopg.errors.ObjectInUse:
+                # A pooler was still logging in to it, for a client that has gone.
+                self.drop_database(Database(old, ""))
+            else:
+                self._created = self._created - {old} | {name}
+                return Database(name, replace(self._owner_dsn, dbname=name))
         owner = parts(self._owner_dsn).get("user", "")
         if encoding is None:
             self._administer(_CREATE_DATABASE, name=name, owner=owner)
