@@ -98,8 +98,8 @@ def _server() -> PostgresServer:
 
 @functools.cache
 def _pooler(server: PostgresServer) -> PgBouncer:
-    # One for all databases: to start one for each took a fifth of a run. A process that ends without
-    # its exit functions, such as a trial of the gallery, leaves it to its reaper.
+    # One for all databases: to start one for each took a fifth of a run. A process that ends
+    # without its exit functions, such as a trial of the gallery, leaves it to its reaper.
     pooler = PgBouncer(Database("postgres", server.owner_dsn))
     atexit.register(pooler.close)
     return pooler
