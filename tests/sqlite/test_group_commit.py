@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import sqlite3
 import threading
@@ -24,8 +25,10 @@ from director_db import (
 )
 from director_db.call import Call
 from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Batch
-from director_db_sqlite import SQLiteDB
+from director_db.rows import MessageRow
+from director_db_sqlite import SQLiteDB, upsert
 from director_db_sqlite.readers import FEW, MAX_READERS
+from director_db_sqlite.upsert import Upsert
 
 PATIENCE = 60
 
@@ -194,6 +197,112 @@ def test_who_has_returned_is_seen_by_all(db):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     assert 480 == len(stored(db))
+
+
+# --- Messages of many callers in few statements -------------------------------------------------
+
+
+def message(msg_id, session_id="before", *, at=7, text="x", created_at=None):
+    created = 5 if created_at is None else created_at
+    row = MessageRow(
+        *("c", msg_id, "t", "[]", "[]", f'"{text}"', None, created, at, "{}"),
+        created_at_given=created_at is not None,
+    )
+    return Upsert(session_id, row)
+
+
+def everything(db):
+    """Return all rows that messages touch, as another connection finds them."""
+    with closing(sqlite3.connect(db.place)) as other:
+        return [
+            other.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
+            for table in ("director_sessions", "director_conversations")
+        ]
+
+
+def in_one_batch(group, operations):
+    """Have a thread in the middle of its write while these queue; return what each got."""
+    group.lead(insert("first"))
+    group.queue(*operations)
+    return group.outcomes()[1:]
+
+
+def test_messages_that_wait_take_three_statements(db, group):
+    with statements(db) as seen:
+        assert [True] * 9 == in_one_batch(group, [message(f"m{n}") for n in range(9)])
+    together = ["SAVEPOINT", "UPDATE", "UPDATE", "INSERT", "RELEASE"]
+    assert ["BEGIN", "INSERT", *together, "COMMIT"] == seen
+    assert [f"m{n}" for n in range(9)] == [
+        each["msg_id"] for each in db.get_conversations("before")
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_messages_together_are_stored_as_one_after_another(tmp_path, seed):
+    chance = random.Random(seed)
+    names = ["s1", "s2", "S1", *(["missing"] if seed % 2 else [])]
+    messages = [
+        message(
+            *(chance.choice(["a", "b", f"m{n}"]), chance.choice(names)),
+            at=chance.choice([1, 7, 10**6, 10**10]),
+            text=str(n),
+            created_at=chance.choice([None, None, None, n]),
+        )
+        for n in range(chance.choice([3, 4, 7, 20, 60]))
+    ]
+    with SQLiteDB(tmp_path / "alone.db") as alone, SQLiteDB(tmp_path / "together.db") as together:
+        for db in (alone, together):
+            for name in ("s1", "s2", "S1", "other"):
+                db.create_session(name, created_at=1, updated_at=2)
+            db.add_or_update_msg_to_conv("s2", "c", "b", "t", [], [], "0", created_at=3)
+        alone._database.write(insert("first"), 0)
+        one_by_one = [alone._database.write(each, 0) for each in messages]
+        group = Group(together)
+        assert one_by_one == in_one_batch(group, messages)
+        group.pool.shutdown()
+        assert everything(alone) == everything(together)
+
+
+def test_a_message_that_fails_fails_alone(db, group):
+    db._database.write(
+        lambda connection: connection.execute(
+            "CREATE TRIGGER refused BEFORE INSERT ON director_conversations"
+            " WHEN new.msg_id = 'bad' BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        ),
+        0,
+    )
+    *stored, bad, last = in_one_batch(group, map(message, ["a", "b", "c", "bad", "d"]))
+    assert [True] * 4 == [*stored, last]
+    assert "refused" == str(bad)
+    assert [*"abcd"] == [each["msg_id"] for each in db.get_conversations("before")]
+
+
+def test_messages_whose_transaction_is_ended_fail_together(db, group):
+    db._database.write(
+        lambda connection: connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON director_conversations"
+            " WHEN new.msg_id = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
+        ),
+        0,
+    )
+    group.lead(insert("first"))
+    group.queue(*map(message, ["a", "b", "bad", "d"]))
+    for outcome in group.outcomes():
+        assert "full" in f"{outcome!r} {outcome.__cause__!r}"
+    assert [] == stored(db)
+    assert [] == db.get_conversations("before")
+    db._database.write(message("a"), 0)
+
+
+def test_struck_in_the_middle_of_messages_nothing_has_happened(db, group, monkeypatch):
+    with struck(monkeypatch, upsert, "_store_all", after=True):
+        leader, *others = [*in_one_batch(group, map(message, "abc")), group.leader.exception()][
+            ::-1
+        ]
+    assert isinstance(leader, Boom)
+    assert [(True, False)] * 3 == [(each.retryable, each.maybe_applied) for each in others]
+    assert [] == stored(db)
+    assert [] == db.get_conversations("before")
 
 
 # --- Failures -----------------------------------------------------------------------------------

@@ -46,7 +46,12 @@ def statements():
     }
     # A function that is cached is a routine.
     for name, function in inspect.getmembers(sql, inspect.isroutine):
+        if name.startswith("_"):
+            continue
         switches = list(inspect.signature(function).parameters)
+        if switches == ["size"]:
+            found[f"{name}(size)"] = function(4)
+            continue
         for chosen in itertools.product((True, False), repeat=len(switches)):
             wanted = dict(zip(switches, chosen, strict=True))
             on = ", ".join(switch for switch in switches if wanted[switch])
@@ -91,7 +96,7 @@ def test_the_statements_are_found():
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_no_statement_scans_or_sorts(database, name):
     plan = plan_of(database, STATEMENTS[name])
-    scans = [step for step in plan if re.match(r"SCAN (?!.*(CONSTANT|VIRTUAL TABLE))", step)]
+    scans = [step for step in plan if re.match(r"SCAN (?!new$|.*(CONSTANT|VIRTUAL TABLE))", step)]
     assert ([SCANS[name]] if name in SCANS else []) == scans
     assert [] == [step for step in plan if "TEMP B-TREE" in step or "AUTOMATIC" in step]
 

@@ -22,6 +22,7 @@ from director_db_sqlite.history import HistoryStorage
 from director_db_sqlite.memory import MemoryDatabase
 from director_db_sqlite.places import AFTER_ALL, LONG_AGO, take_places
 from director_db_sqlite.settings import DEFAULT_PATH, check_path, check_synchronous
+from director_db_sqlite.upsert import Upsert
 
 if TYPE_CHECKING:
     import sqlite3
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
         SessionChanges,
         SessionQuery,
     )
-    from director_db_sqlite.connections import Operation
     from director_db_sqlite.database import Database
 
 _A_YEAR: Final = 365 * 86_400.0
@@ -203,7 +203,8 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
 
     def _upsert_messages(self, session_id: str, rows: Sequence[MessageRow]) -> bool:
         if len(rows) == 1:
-            return self._database.write(*_upsert(session_id, rows[0]))
+            upsert_one = Upsert(session_id, rows[0])
+            return self._database.write(upsert_one, upsert_one.size)
         latest = max(row.updated_at for row in rows)
 
         def upsert(connection: sqlite3.Connection) -> bool:
@@ -222,7 +223,8 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
     def _upsert_together(
         self, messages: Sequence[tuple[str, MessageRow]]
     ) -> Sequence[bool | Callable[[], bool]]:
-        return self._database.write_each([_upsert(*each) for each in messages])
+        upserts = [Upsert(*each) for each in messages]
+        return self._database.write_each([(upsert, upsert.size) for upsert in upserts])
 
     def _upsert_guarded(
         self, session_id: str, rows: Sequence[GuardedMessage]
@@ -326,16 +328,3 @@ def _update_session(
 
 def _delete(connection: sqlite3.Connection, statement: str, *key: str) -> bool:
     return connection.execute(statement, key).rowcount > 0
-
-
-def _upsert(session_id: str, row: MessageRow) -> tuple[Operation[bool], int]:
-    """Return what stores one message, and its size."""
-
-    def upsert(connection: sqlite3.Connection) -> bool:
-        place = take_places(connection, session_id, 1, row.updated_at)
-        if place is None:
-            return False
-        connection.execute(sql.UPSERT_MESSAGE, (session_id, place, *row))
-        return True
-
-    return upsert, message_bytes(row)

@@ -101,6 +101,63 @@ UPSERT_MESSAGE: Final = f"""
         {_UPDATE_MESSAGE}
 """
 
+# Messages of many callers in one statement each; see `upsert`. The size is that of the list, whose
+# rows without a session do nothing.
+
+
+@functools.cache
+def move_sessions(size: int) -> str:
+    """Return what sets the time of those sessions that are not as late yet."""
+    return f"""
+        UPDATE director_sessions SET updated_at = new.latest
+        FROM {_list_of(size, "session_id, latest")}
+        WHERE director_sessions.session_id = new.session_id
+            AND director_sessions.updated_at < new.latest
+    """
+
+
+@functools.cache
+def count_messages(size: int) -> str:
+    """Return what takes places in many sessions."""
+    return f"""
+        UPDATE director_sessions SET last_seq = last_seq + new.messages
+        FROM {_list_of(size, "session_id, messages")}
+        WHERE director_sessions.session_id = new.session_id
+    """
+
+
+_MESSAGE: Final = """
+    conv_id, msg_id, msg_type, agents, actions, content, status, created_at, updated_at, metadata
+"""
+
+
+@functools.cache
+def upsert_messages(size: int) -> str:
+    """Return what stores messages, in the order of the list, in places that were taken for them.
+
+    Behind each session's id comes how many of its messages follow.
+    """
+    return f"""
+        INSERT INTO director_conversations (session_id, seq, {_MESSAGE})
+        SELECT new.session_id, session.last_seq - new.later, {_qualified(_MESSAGE)}
+        FROM {_list_of(size, f"session_id, later, {_MESSAGE}")}
+            CROSS JOIN director_sessions AS session ON session.session_id = new.session_id
+        WHERE TRUE
+        ON CONFLICT (session_id, msg_id) DO UPDATE SET
+            {_UPDATE_MESSAGE}
+    """
+
+
+def _list_of(size: int, columns: str) -> str:
+    row = f"({', '.join('?' * (1 + columns.count(',')))})"
+    rows = ", ".join([row] * size)
+    return f"(WITH new ({columns}) AS (VALUES {rows}) SELECT * FROM new) AS new"
+
+
+def _qualified(columns: str) -> str:
+    return ", ".join(f"new.{column.strip()}" for column in columns.split(","))
+
+
 _UPSERT_REVISION: Final = f"""
     INSERT INTO director_conversations
         (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
@@ -117,10 +174,7 @@ UPSERT_GUARDED: Final = f"""
     WHERE NOT ? AND coalesce(revision < excluded.revision, TRUE)
 """
 
-_MESSAGE_FIELDS: Final = """
-    conv_id, msg_id, msg_type, agents, actions, content, status, created_at, updated_at, metadata,
-    revision
-"""
+_MESSAGE_FIELDS: Final = f"{_MESSAGE}, revision"
 
 _MESSAGE_COLUMNS: Final = f"session_id, {_MESSAGE_FIELDS}"
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Final, cast
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from director_db.logs import ERROR, LONG, WARNING, log
 from director_db.queue import Queue
@@ -20,8 +21,9 @@ from director_db_sqlite.file import FileReplacedError, log_bytes
 from director_db_sqlite.locks import LOGGER, long_wait, patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from director_db.call import Call
     from director_db.queue import Batch
 
 # Between two tries to get the write lock of the file, in seconds; see `_begin`.
@@ -34,6 +36,34 @@ _SHRINKING: Final = 0.9
 # most, and for how long it takes it that they do.
 _LONGEST_GAP: Final = 0.001
 _CROWDED: Final = 0.25
+
+
+# Fewer of a kind are run one by one, which is as fast.
+_FEWEST: Final = 3
+
+
+class Together(Protocol):
+    """What an operation may have as its attribute `together`: runs several like it at once."""
+
+    def __call__(self, connection: sqlite3.Connection, operations: Sequence[Any], /) -> bool:
+        """Do what the operations do one after another, of which each would return True.
+
+        Returns:
+            False if one of them might not: it is undone, and each is run by itself.
+        """
+
+
+def _together(call: Call) -> Together | None:
+    return getattr(call.operation, "together", None)
+
+
+def _take(batch: Batch, call: Call | None) -> list[Call]:
+    """Take calls for as long as the last one may be run together with others."""
+    calls = []
+    while call is not None:
+        calls.append(call)
+        call = None if _together(call) is None else batch.take()
+    return calls
 
 
 class Writer:
@@ -79,27 +109,60 @@ class Writer:
             self._checkpoint(connection, deadline)
         self._begin(connection, deadline)
         call = batch.take_first()
-        try:
-            call.result = call.operation(connection)
-        except Exception as error:  # noqa: BLE001 - raised again if it is not the call's
-            batch.fail(call, error)
-            # It needs no savepoint: what is rolled back is its own.
-            if not self._is_there():
-                call.error = FileReplacedError()
-            self._end(connection)
-            return
-        while (following := batch.take()) is not None:
+        calls = _take(batch, call)
+        if len(calls) == 1:
             try:
-                connection.execute("SAVEPOINT one_call")
-                following.result = following.operation(connection)
-                connection.execute("RELEASE one_call")
-            except Exception as error:  # noqa: BLE001 - as above
-                batch.fail(following, error)
-                if not self._undo(connection):
-                    self._fail_all(batch, error)
+                call.result = call.operation(connection)
+            except Exception as error:  # noqa: BLE001 - raised again if it is not the call's
+                batch.fail(call, error)
+                # It needs no savepoint: what is rolled back is its own.
+                if not self._is_there():
+                    call.error = FileReplacedError()
+                self._end(connection)
+                return
+            calls = _take(batch, batch.take())
+        while calls:
+            for together, alike in groupby(calls, _together):
+                if not self._run_alike(connection, batch, [*alike], together):
                     self._end(connection)
                     return
+            calls = _take(batch, batch.take())
         self._commit(connection, batch)
+
+    def _run_alike(
+        self,
+        connection: sqlite3.Connection,
+        batch: Batch,
+        calls: list[Call],
+        together: Together | None,
+    ) -> bool:
+        """Run calls, with one call of `together` if there is such; False if all has failed."""
+        if together is not None and len(calls) >= _FEWEST:
+            try:
+                connection.execute("SAVEPOINT one_call")
+                if together(connection, [call.operation for call in calls]):
+                    connection.execute("RELEASE one_call")
+                    for call in calls:
+                        call.result = True
+                    return True
+                connection.execute("ROLLBACK TO one_call")
+                connection.execute("RELEASE one_call")
+            except self.queue.errors as error:
+                if not self._undo(connection):
+                    self._fail_all(batch, error)
+                    return False
+            # Now each by itself, so that what failed is told to the one whose fault it is.
+        for call in calls:
+            try:
+                connection.execute("SAVEPOINT one_call")
+                call.result = call.operation(connection)
+                connection.execute("RELEASE one_call")
+            except Exception as error:  # noqa: BLE001 - raised again if it is not the call's
+                batch.fail(call, error)
+                if not self._undo(connection):
+                    self._fail_all(batch, error)
+                    return False
+        return True
 
     def recover(self) -> bool:
         """Roll back what a leader that was interrupted left open; whether it was committed."""
