@@ -26,7 +26,7 @@ from director_db import (
 from director_db.call import Call
 from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Batch
 from director_db.rows import MessageRow
-from director_db_sqlite import SQLiteDB, upsert
+from director_db_sqlite import SQLiteDB, upsert, writer
 from director_db_sqlite.readers import FEW, MAX_READERS
 from director_db_sqlite.upsert import Upsert
 
@@ -229,24 +229,31 @@ def in_one_batch(group, operations):
 
 def test_messages_that_wait_take_three_statements(db, group):
     with statements(db) as seen:
-        assert [True] * 9 == in_one_batch(group, [message(f"m{n}") for n in range(9)])
+        assert [True] * 19 == in_one_batch(group, [message(f"m{n}") for n in range(19)])
     together = ["SAVEPOINT", "UPDATE", "UPDATE", "INSERT", "RELEASE"]
     assert ["BEGIN", "INSERT", *together, "COMMIT"] == seen
-    assert [f"m{n}" for n in range(9)] == [
+    assert [f"m{n}" for n in range(19)] == [
         each["msg_id"] for each in db.get_conversations("before")
     ]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.fixture
+def few(monkeypatch):
+    """Let few messages be stored together, too."""
+    monkeypatch.setattr(writer, "_FEWEST", 2)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("seed", range(30))
 def test_messages_together_are_stored_as_one_after_another(tmp_path, seed):
     chance = random.Random(seed)
     names = ["s1", "s2", "S1", *(["missing"] if seed % 2 else [])]
     messages = [
         message(
-            *(chance.choice(["a", "b", f"m{n}"]), chance.choice(names)),
+            *(chance.choice(["a", "b", *[f"m{n}"] * (seed % 5 * 4)]), chance.choice(names)),
             at=chance.choice([1, 7, 10**6, 10**10]),
             text=str(n),
-            created_at=chance.choice([None, None, None, n]),
+            created_at=chance.choice([*[None] * (1 + seed % 7 * 3), n]),
         )
         for n in range(chance.choice([3, 4, 7, 20, 60]))
     ]
@@ -263,6 +270,7 @@ def test_messages_together_are_stored_as_one_after_another(tmp_path, seed):
         assert everything(alone) == everything(together)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_message_that_fails_fails_alone(db, group):
     db._database.write(
         lambda connection: connection.execute(
@@ -277,6 +285,7 @@ def test_a_message_that_fails_fails_alone(db, group):
     assert [*"abcd"] == [each["msg_id"] for each in db.get_conversations("before")]
 
 
+@pytest.mark.usefixtures("few")
 def test_messages_whose_transaction_is_ended_fail_together(db, group):
     db._database.write(
         lambda connection: connection.execute(
@@ -294,8 +303,9 @@ def test_messages_whose_transaction_is_ended_fail_together(db, group):
     db._database.write(message("a"), 0)
 
 
+@pytest.mark.usefixtures("few")
 def test_struck_in_the_middle_of_messages_nothing_has_happened(db, group, monkeypatch):
-    with struck(monkeypatch, upsert, "_store_all", after=True):
+    with struck(monkeypatch, upsert, "_execute", after=True):
         leader, *others = [*in_one_batch(group, map(message, "abc")), group.leader.exception()][
             ::-1
         ]

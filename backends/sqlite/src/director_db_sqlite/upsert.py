@@ -18,7 +18,7 @@ from director_db_sqlite.places import take_places
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from director_db.rows import MessageRow
 
@@ -32,18 +32,16 @@ class Upsert:
     Attributes:
         session_id: where.
         row: the message.
-        together: stores several like it with one call; see `Together`.
         size: about how much it writes, in bytes.
     """
 
-    __slots__ = ("row", "session_id", "size", "together")
+    __slots__ = ("row", "session_id", "size")
 
     def __init__(self, session_id: str, row: MessageRow) -> None:
         """Take a message; nothing is done yet."""
         self.session_id = session_id
         self.row = row
         self.size = message_bytes(row)
-        self.together = _store_with_times if row.created_at_given else _store
 
     def __call__(self, connection: sqlite3.Connection) -> bool:
         """Store it; False if there is no such session."""
@@ -53,41 +51,39 @@ class Upsert:
         connection.execute(sql.UPSERT_MESSAGE, (self.session_id, place, *self.row))
         return True
 
-
-def _store(connection: sqlite3.Connection, upserts: Sequence[Upsert]) -> bool:
-    """Store messages as one after another; False if something was not, and is to be undone."""
-    return _store_all(connection, upserts, given=False)
-
-
-def _store_with_times(connection: sqlite3.Connection, upserts: Sequence[Upsert]) -> bool:
-    """Do the same with those that give their time of creation (MSG-2)."""
-    return _store_all(connection, upserts, given=True)
-
-
-def _store_all(connection: sqlite3.Connection, upserts: Sequence[Upsert], *, given: bool) -> bool:
-    counts = Counter(upsert.session_id for upsert in upserts)
-    latest: dict[str, int] = {}
-    for upsert in upserts:
-        time = upsert.row.updated_at
-        latest[upsert.session_id] = max(latest.get(upsert.session_id, time), time)
-    connection.execute(*_filled(sql.move_sessions, latest.items(), len(latest), 2))
-    counted = connection.execute(*_filled(sql.count_messages, counts.items(), len(counts), 2))
-    if counted.rowcount != len(counts):
-        return False  # A session is missing: its messages are to be told so, and no others.
-    left = counts.copy()
-    rows = []
-    for upsert in upserts:
-        left[upsert.session_id] -= 1
-        rows.append((upsert.session_id, left[upsert.session_id], *upsert.row.columns))
-    statement, values = _filled(sql.upsert_messages, rows, len(rows), 12)
-    connection.execute(statement, (*values, given))
-    return True
+    @staticmethod
+    def together(connection: sqlite3.Connection, upserts: Sequence[Upsert]) -> bool:
+        """Store messages as one after another; False if that cannot be, see `writer.Together`."""
+        counts = Counter(upsert.session_id for upsert in upserts)
+        latest: dict[str, int] = {}
+        for upsert in upserts:
+            time = upsert.row.updated_at
+            latest[upsert.session_id] = max(latest.get(upsert.session_id, time), time)
+        _execute(connection, sql.move_sessions, latest.items(), 2)
+        if _execute(connection, sql.count_messages, counts.items(), 2).rowcount != len(counts):
+            return False  # A session is missing, and only its messages are to be told so.
+        rows: dict[bool, list[tuple[str | int | None, ...]]] = {False: [], True: []}
+        keys: dict[bool, set[tuple[str, str]]] = {False: set(), True: set()}
+        for upsert in upserts:
+            session_id, row = upsert.session_id, upsert.row
+            counts[session_id] -= 1
+            rows[row.created_at_given].append((session_id, counts[session_id], *row.columns))
+            keys[row.created_at_given].add((session_id, row.msg_id))
+        if keys[False] & keys[True]:
+            return False  # Which of the two comes first would be lost.
+        for given in filter(rows.get, rows):
+            _execute(connection, sql.upsert_messages, rows[given], 12, given)
+        return True
 
 
-def _filled(
-    statement: Callable[[int], str], rows: Iterable[tuple[object, ...]], count: int, columns: int
-) -> tuple[str, tuple[object, ...]]:
-    """Return a statement that takes so many rows, and all its parameters."""
-    size = next(size for size in _SIZES if size >= count)
-    nothing = repeat(None, (size - count) * columns)
-    return statement(size), (*chain.from_iterable(rows), *nothing)
+def _execute(
+    connection: sqlite3.Connection,
+    statement: Callable[[int], str],
+    rows: Collection[tuple[object, ...]],
+    columns: int,
+    *others: object,
+) -> sqlite3.Cursor:
+    """Execute a statement on a list of rows, and with other parameters behind it."""
+    size = next(size for size in _SIZES if size >= len(rows))
+    nothing = repeat(None, (size - len(rows)) * columns)
+    return connection.execute(statement(size), (*chain.from_iterable(rows), *nothing, *others))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from director_db.queue import Queue
+from director_db_sqlite.upsert import Upsert
 from director_db_sqlite.writer import Writer
 from gallery.broken import ROUND_TRIP, BrokenDB
 
@@ -86,3 +87,33 @@ class FollowersGetTheLeadersResult(BrokenDB, rule="LIF-1", level="concurrent"):
             settle(self, batch)
 
         Queue._settle = broken
+
+
+class OneOfABatchGivesTheTimeOfAll(BrokenDB, rule="LIF-3", level="concurrent"):
+    """As soon as one of those who share a statement gives its time of creation, all do."""
+
+    @classmethod
+    def break_code(cls):
+        together = Upsert.together
+
+        def broken(connection, upserts):
+            given = any(upsert.row.created_at_given for upsert in upserts)
+            rows = [upsert.row._replace(created_at_given=given) for upsert in upserts]
+            ids = [upsert.session_id for upsert in upserts]
+            return together(connection, [*map(Upsert, ids, rows)])
+
+        Upsert.together = broken
+
+
+class NobodyOfABatchMissesTheSession(BrokenDB, rule="LIF-3", level="concurrent"):
+    """Those who share a statement are told that they are stored, also without a session."""
+
+    @classmethod
+    def break_code(cls):
+        together = Upsert.together
+
+        def broken(connection, upserts):
+            together(connection, upserts)
+            return True
+
+        Upsert.together = broken
