@@ -51,6 +51,16 @@ _LONG = (
     "conformance/test_suite.py",
 )
 
+# Mutants that die only as some wait runs out, of a minute and more. At the end, where each worker
+# is left with one of them, nothing else would run.
+_LONG_TRIALS = (
+    "IllnessIsRemembered",
+    "WaitsForALockForEver",
+    "WaitsForAnAnswerForEver",
+    "ThirtyTwoAtMost",
+    "ABatchWaitsForLocks",
+)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
@@ -92,7 +102,13 @@ class _Failures:
 
 def pytest_collection_modifyitems(items):
     turns = {**{name: turn for turn, name in enumerate(_LONG)}, "gallery/test_gallery.py": 1000}
-    items.sort(key=lambda item: turns.get("/".join(item.path.parts[-2:]), len(turns)))
+
+    def turn(item):
+        if any(f"[{name}]" in item.name for name in _LONG_TRIALS):
+            return len(_LONG)
+        return turns.get("/".join(item.path.parts[-2:]), len(turns))
+
+    items.sort(key=turn)
 
 
 def pytest_collection_finish():
