@@ -87,6 +87,7 @@ class Group:
         """Queue operations, one after the other, each of a thread of its own."""
         for operation in operations:
             before = len(self.calls.waiting)
+            size = getattr(operation, "size", size)
             self.waiting.append(self.pool.submit(self.db._database.write, operation, size))
             wait_until(lambda before=before: len(self.calls.waiting) > before)
 
@@ -261,13 +262,92 @@ def test_messages_together_are_stored_as_one_after_another(tmp_path, seed):
         for db in (alone, together):
             for name in ("s1", "s2", "S1", "other"):
                 db.create_session(name, created_at=1, updated_at=2)
-            db.add_or_update_msg_to_conv("s2", "c", "b", "t", [], [], "0", created_at=3)
+            times = {"created_at": 3, "updated_at": 10**9}
+            db.add_or_update_msg_to_conv("s2", "c", "b", "t", [], [], "0", **times)
         alone._database.write(insert("first"), 0)
         one_by_one = [alone._database.write(each, 0) for each in messages]
         group = Group(together)
         assert one_by_one == in_one_batch(group, messages)
         group.pool.shutdown()
         assert everything(alone) == everything(together)
+
+
+def test_messages_of_many_kinds_take_four_statements(db, group):
+    db.create_session("later", updated_at=10**11)
+    messages = [
+        message(f"m{n}", chance, at=10**10, created_at=given)
+        for n, (chance, given) in enumerate([("before", None), ("later", 3)] * 6)
+    ]
+    with statements(db) as seen:
+        assert [True] * 12 == in_one_batch(group, messages)
+    assert [*["SAVEPOINT", "UPDATE", "UPDATE", "INSERT", "INSERT", "RELEASE"], "COMMIT"] == seen[2:]
+
+
+def test_few_messages_and_large_ones_go_one_by_one(db, group):
+    large = "x" * writer._LARGE
+    texts = ["x"] * 11 + [large] + ["x"] * 11
+    with statements(db) as seen:
+        in_one_batch(group, [message(f"m{n}", text=text) for n, text in enumerate(texts)])
+    assert ["SAVEPOINT", "UPDATE", "INSERT", "RELEASE"] == seen[-5:-1]
+    assert len(texts) == seen.count("SAVEPOINT")
+    assert len(texts) == len(db.get_conversations("before"))
+
+
+def test_a_batch_takes_so_many_messages_and_no_more(db, group):
+    with statements(db) as seen:
+        in_one_batch(group, [message(f"m{n}") for n in range(MAX_BATCH_CALLS + 20)])
+    assert 2 == seen.count("COMMIT")
+    assert [f"m{n}" for n in range(MAX_BATCH_CALLS + 20)] == [
+        each["msg_id"] for each in db.get_conversations("before")
+    ]
+
+
+def test_what_is_no_message_is_run_in_its_turn(db, group):
+    messages = [message(f"m{n}") for n in range(24)]
+    outcomes = in_one_batch(group, [*messages[:12], insert("x"), *messages[12:]])
+    assert [*[True] * 12, "x", *[True] * 12] == outcomes
+    assert ["first", "x"] == stored(db)
+    assert 24 == len(db.get_conversations("before"))
+
+
+@contextmanager
+def waiting_for_the_file(db, group, operations):
+    """Have callers queue, none of whom gets the write lock of the file meanwhile."""
+    with closing(sqlite3.connect(db.place, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        group.queue(*operations[:1])
+        wait_until(lambda: group.calls._batch is not None)
+        for operation in operations[1:]:
+            group.waiting.append(group.pool.submit(db._database.write, operation, 0))
+        wait_until(lambda: len(group.calls.waiting) == len(operations))
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_a_message_leads_others_that_came_while_it_waited_for_the_file(db, group):
+    messages = [message(f"m{n}") for n in range(20)]
+    with statements(db) as seen:
+        with waiting_for_the_file(db, group, messages):
+            pass
+        assert [True] * 20 == [future.result(PATIENCE) for future in group.waiting]
+    begun = [word for word in seen if word != "BEGIN"]
+    assert ["SAVEPOINT", "UPDATE", "UPDATE", "INSERT", "RELEASE", "COMMIT"] == begun
+
+
+@pytest.mark.parametrize("how", ["ABORT", "ROLLBACK"])
+def test_messages_that_fail_with_a_file_that_is_gone_are_stored_in_the_new_one(db, group, how):
+    db._database.write(
+        lambda connection: connection.execute(
+            "CREATE TRIGGER refused BEFORE INSERT ON director_conversations"
+            f" BEGIN SELECT RAISE({how}, 'refused'); END"
+        ),
+        0,
+    )
+    with waiting_for_the_file(db, group, [message(f"m{n}") for n in range(12)]):
+        for end in ("", "-wal", "-shm"):
+            os.unlink(f"{db.place}{end}")  # noqa: PTH108 - no path of pathlib's has an end like it
+    # The new one has no session.
+    assert [False] * 12 == [future.result(PATIENCE) for future in group.waiting]
 
 
 @pytest.mark.usefixtures("few")

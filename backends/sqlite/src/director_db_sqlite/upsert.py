@@ -18,12 +18,12 @@ from director_db_sqlite.places import take_places
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from director_db.rows import MessageRow
 
 # Each length of a list is a statement of its own, which has to be prepared and kept.
-_SIZES: Final = (4, 8, 16, 32, MAX_BATCH_CALLS)
+_SIZES: Final = (16, 32, MAX_BATCH_CALLS)
 
 
 class Upsert:
@@ -53,37 +53,41 @@ class Upsert:
 
     @staticmethod
     def together(connection: sqlite3.Connection, upserts: Sequence[Upsert]) -> bool:
-        """Store messages as one after another; False if that cannot be, see `writer.Together`."""
-        counts = Counter(upsert.session_id for upsert in upserts)
+        """Store messages as one after another; False if that cannot be, see `writer.Together`.
+
+        But for what triggers or indexes of a user's own see of it.
+        """
+        counts: Counter[str] = Counter()
         latest: dict[str, int] = {}
+        given: dict[tuple[str, str], bool] = {}
         for upsert in upserts:
-            time = upsert.row.updated_at
-            latest[upsert.session_id] = max(latest.get(upsert.session_id, time), time)
-        _execute(connection, sql.move_sessions, latest.items(), 2)
-        if _execute(connection, sql.count_messages, counts.items(), 2).rowcount != len(counts):
+            session_id, row = upsert.session_id, upsert.row
+            counts[session_id] += 1
+            latest[session_id] = max(latest.get(session_id, row.updated_at), row.updated_at)
+            gives = row.created_at_given
+            if given.setdefault((session_id, row.msg_id), gives) != gives:
+                return False  # Two statements would lose which of the two came first.
+        _execute(connection, sql.move_sessions, [*latest.items()])
+        if _execute(connection, sql.count_messages, [*counts.items()]).rowcount != len(counts):
             return False  # A session is missing, and only its messages are to be told so.
-        rows: dict[bool, list[tuple[str | int | None, ...]]] = {False: [], True: []}
-        keys: dict[bool, set[tuple[str, str]]] = {False: set(), True: set()}
+        rows: dict[bool, list[tuple[object, ...]]] = {False: [], True: []}
         for upsert in upserts:
             session_id, row = upsert.session_id, upsert.row
             counts[session_id] -= 1
             rows[row.created_at_given].append((session_id, counts[session_id], *row.columns))
-            keys[row.created_at_given].add((session_id, row.msg_id))
-        if keys[False] & keys[True]:
-            return False  # Which of the two comes first would be lost.
-        for given in filter(rows.get, rows):
-            _execute(connection, sql.upsert_messages, rows[given], 12, given)
+        for gives, some in rows.items():
+            if some:
+                _execute(connection, sql.upsert_messages, some, gives)
         return True
 
 
 def _execute(
     connection: sqlite3.Connection,
     statement: Callable[[int], str],
-    rows: Collection[tuple[object, ...]],
-    columns: int,
+    rows: Sequence[tuple[object, ...]],
     *others: object,
 ) -> sqlite3.Cursor:
     """Execute a statement on a list of rows, and with other parameters behind it."""
-    size = next(size for size in _SIZES if size >= len(rows))
-    nothing = repeat(None, (size - len(rows)) * columns)
+    size = next((size for size in _SIZES if size >= len(rows)), len(rows))
+    nothing = repeat(None, (size - len(rows)) * len(rows[0]))
     return connection.execute(statement(size), (*chain.from_iterable(rows), *nothing, *others))

@@ -38,8 +38,10 @@ _LONGEST_GAP: Final = 0.001
 _CROWDED: Final = 0.25
 
 
-# Fewer of a kind are run one by one, which is as fast: with four threads faster.
+# Fewer are run one by one, which is as fast: with four threads faster. So are those of more bytes,
+# as a statement keeps its parameters until it is used again.
 _FEWEST: Final = 12
+_LARGE: Final = 64 * 1024
 
 
 class Together(Protocol):
@@ -55,11 +57,11 @@ class Together(Protocol):
 
 
 def _together(call: Call) -> Together | None:
-    return getattr(call.operation, "together", None)
+    return None if call.size > _LARGE else getattr(call.operation, "together", None)
 
 
 def _take(batch: Batch, call: Call | None) -> list[Call]:
-    """Take calls for as long as the last one may be run together with others."""
+    """Take calls up to the first that is run by itself, which is the last of them."""
     calls = []
     while call is not None:
         calls.append(call)
@@ -102,7 +104,10 @@ class Writer:
     # --- A transaction --------------------------------------------------------------------------
 
     def run(self, batch: Batch, deadline: float) -> None:
-        """Run the calls of a batch in one transaction, each in a savepoint but the first."""
+        """Run the calls of a batch in one transaction.
+
+        Each in a savepoint, alone or with others, but the first if it is taken alone.
+        """
         self._committing = False
         connection = self.connection or self._open(deadline)
         # The checkpoint's connection goes by the path: another file there is none of ours.
@@ -117,14 +122,14 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - raised again if it is not the call's
                 batch.fail(call, error)
                 # It needs no savepoint: what is rolled back is its own.
-                if not self._is_there():
-                    call.error = FileReplacedError()
+                self._fail_if_replaced(batch)
                 self._end(connection)
                 return
             calls = _take(batch, batch.take())
         while calls:
             for together, alike in groupby(calls, _together):
                 if not self._run_alike(connection, batch, [*alike], together):
+                    self._fail_if_replaced(batch)
                     self._end(connection)
                     return
             calls = _take(batch, batch.take())
@@ -137,7 +142,7 @@ class Writer:
         calls: list[Call],
         together: Together | None,
     ) -> bool:
-        """Run calls, with one call of `together` if there is such; False if all has failed."""
+        """Run calls, at once if that can be; False if the whole transaction has failed."""
         if together is not None and len(calls) >= _FEWEST:
             try:
                 connection.execute("SAVEPOINT one_call")
@@ -222,9 +227,7 @@ class Writer:
     def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
         # Once for the whole batch and at the last moment. Each caller for itself, before it queues,
         # would have to give up the interpreter for it: with 32 threads a tenth of what they stored.
-        if not self._is_there():
-            for call in batch.calls:
-                call.error = FileReplacedError()
+        if self._fail_if_replaced(batch):
             self._end(connection)
             return
         # From here on, a transaction that is not open any more has been committed: nothing can
@@ -240,6 +243,14 @@ class Writer:
         else:
             self._checkpointer.count(len(batch.calls), batch.size, connection.total_changes)
             self._warn_if_long("a commit", began)
+
+    def _fail_if_replaced(self, batch: Batch) -> bool:
+        """Have all calls run again on the file that is there now, if it is another one."""
+        if self._is_there():
+            return False
+        for call in batch.calls:
+            call.error = FileReplacedError()
+        return True
 
     def _checkpoint(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Empty the log in a transaction that writes nothing: the next one starts it anew."""
