@@ -41,6 +41,8 @@ _PROGRAMS: Final = {"postgres", "initdb", "pg_basebackup", "pgbouncer"}
 
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.01
+# To look through all processes takes as long as that, and a busy machine has more to do.
+_LONGEST_PAUSE: Final = 0.2
 
 # An engine ends what runs in a container, frozen or not, and removes its files.
 _ENGINE_PATIENCE: Final = 60.0
@@ -201,9 +203,10 @@ def _processes_from_ps() -> Iterator[Process]:
 
 
 def _left_after(folder: Path, patience: float) -> list[Process]:
-    deadline = time.monotonic() + patience
+    deadline, pause = time.monotonic() + patience, _PAUSE
     while (left := processes_in(folder)) and time.monotonic() < deadline:
-        time.sleep(_PAUSE)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
     return left
 
 
