@@ -54,7 +54,6 @@ _LONG = (
 # Mutants that die only as some wait runs out, of a minute and more. At the end, where each worker
 # is left with one of them, nothing else would run.
 _LONG_TRIALS = (
-    "IllnessIsRemembered",
     "WaitsForALockForEver",
     "WaitsForAnAnswerForEver",
     "ThirtyTwoAtMost",

@@ -10,6 +10,7 @@ import time
 
 from director_db import BackendUnavailableError, ConfigurationError, DirectorDBError
 from director_db.records import Health
+from director_db_conformance.clauses import faults
 from director_db_sqlite import schema
 from director_db_sqlite.database import FileDatabase
 from gallery.broken import PASSWORD, ROUND_TRIP, BrokenDB, replace
@@ -147,6 +148,10 @@ class IllnessIsRemembered(BrokenDB, rule="LIF-4", level="durable"):
     """Who was ill once is never well again."""
 
     _failure = None
+
+    @classmethod
+    def break_code(cls):
+        faults._AFTERMATH = 3.0  # Ten times as long would be waited for what never comes.
 
     def _check(self):
         if self._failure is not None:
