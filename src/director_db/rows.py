@@ -132,6 +132,27 @@ class MessageRow(NamedTuple):
         return self._replace(created_at=before.created_at, created_at_given=before.created_at_given)
 
 
+def count_by_session(
+    messages: Sequence[tuple[str, MessageRow]],
+) -> tuple[dict[str, int], dict[str, int], list[int]]:
+    """Count messages of many sessions, which are to be stored at once.
+
+    Returns:
+        For each session how many it gets, and their latest `updated_at`; for each message how many
+        of its session come after it.
+    """
+    counts: dict[str, int] = {}
+    latest: dict[str, int] = {}
+    for session_id, row in messages:
+        counts[session_id] = counts.get(session_id, 0) + 1
+        latest[session_id] = max(row.updated_at, latest.get(session_id, row.updated_at))
+    left, later = counts.copy(), []
+    for session_id, _ in messages:
+        left[session_id] -= 1
+        later.append(left[session_id])
+    return counts, latest, later
+
+
 class GuardedMessage(NamedTuple):
     """A message that is stored only if its guards allow it (MSG-11).
 

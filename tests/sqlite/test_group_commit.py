@@ -228,6 +228,13 @@ def in_one_batch(group, operations):
     return group.outcomes()[1:]
 
 
+def refuse(db, how, said, when=""):
+    """Let a trigger refuse messages."""
+    text = "CREATE TRIGGER refusing BEFORE INSERT ON director_conversations"
+    text = f"{text} {when} BEGIN SELECT RAISE({how}, '{said}'); END"
+    db._database.write(lambda connection: connection.execute(text), 0)
+
+
 def test_messages_that_wait_take_three_statements(db, group):
     with statements(db) as seen:
         assert [True] * 19 == in_one_batch(group, [message(f"m{n}") for n in range(19)])
@@ -275,8 +282,8 @@ def test_messages_together_are_stored_as_one_after_another(tmp_path, seed):
 def test_messages_of_many_kinds_take_four_statements(db, group):
     db.create_session("later", updated_at=10**11)
     messages = [
-        message(f"m{n}", chance, at=10**10, created_at=given)
-        for n, (chance, given) in enumerate([("before", None), ("later", 3)] * 6)
+        message(f"m{n}", name, at=10**10, created_at=given)
+        for n, (name, given) in enumerate([("before", None), ("later", 3)] * 6)
     ]
     with statements(db) as seen:
         assert [True] * 12 == in_one_batch(group, messages)
@@ -336,13 +343,7 @@ def test_a_message_leads_others_that_came_while_it_waited_for_the_file(db, group
 
 @pytest.mark.parametrize("how", ["ABORT", "ROLLBACK"])
 def test_messages_that_fail_with_a_file_that_is_gone_are_stored_in_the_new_one(db, group, how):
-    db._database.write(
-        lambda connection: connection.execute(
-            "CREATE TRIGGER refused BEFORE INSERT ON director_conversations"
-            f" BEGIN SELECT RAISE({how}, 'refused'); END"
-        ),
-        0,
-    )
+    refuse(db, how, "refused")
     with waiting_for_the_file(db, group, [message(f"m{n}") for n in range(12)]):
         for end in ("", "-wal", "-shm"):
             os.unlink(f"{db.place}{end}")  # noqa: PTH108 - no path of pathlib's has an end like it
@@ -352,13 +353,7 @@ def test_messages_that_fail_with_a_file_that_is_gone_are_stored_in_the_new_one(d
 
 @pytest.mark.usefixtures("few")
 def test_a_message_that_fails_fails_alone(db, group):
-    db._database.write(
-        lambda connection: connection.execute(
-            "CREATE TRIGGER refused BEFORE INSERT ON director_conversations"
-            " WHEN new.msg_id = 'bad' BEGIN SELECT RAISE(ABORT, 'refused'); END"
-        ),
-        0,
-    )
+    refuse(db, "ABORT", "refused", "WHEN new.msg_id = 'bad'")
     *stored, bad, last = in_one_batch(group, map(message, ["a", "b", "c", "bad", "d"]))
     assert [True] * 4 == [*stored, last]
     assert "refused" == str(bad)
@@ -367,13 +362,7 @@ def test_a_message_that_fails_fails_alone(db, group):
 
 @pytest.mark.usefixtures("few")
 def test_messages_whose_transaction_is_ended_fail_together(db, group):
-    db._database.write(
-        lambda connection: connection.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON director_conversations"
-            " WHEN new.msg_id = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
-        ),
-        0,
-    )
+    refuse(db, "ROLLBACK", "full", "WHEN new.msg_id = 'bad'")
     group.lead(insert("first"))
     group.queue(*map(message, ["a", "b", "bad", "d"]))
     for outcome in group.outcomes():
@@ -386,10 +375,8 @@ def test_messages_whose_transaction_is_ended_fail_together(db, group):
 @pytest.mark.usefixtures("few")
 def test_struck_in_the_middle_of_messages_nothing_has_happened(db, group, monkeypatch):
     with struck(monkeypatch, upsert, "_execute", after=True):
-        leader, *others = [*in_one_batch(group, map(message, "abc")), group.leader.exception()][
-            ::-1
-        ]
-    assert isinstance(leader, Boom)
+        others = in_one_batch(group, map(message, "abc"))
+    assert isinstance(group.leader.exception(), Boom)
     assert [(True, False)] * 3 == [(each.retryable, each.maybe_applied) for each in others]
     assert [] == stored(db)
     assert [] == db.get_conversations("before")

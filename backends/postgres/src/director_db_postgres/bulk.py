@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from director_db.rows import count_by_session
 from director_db_postgres.arrays import BigintArray, TextArray
 
 if TYPE_CHECKING:
@@ -46,16 +47,9 @@ def together(
     The first one counts the messages of each session; the second one stores them, each with the
     number of those that come after it in its session.
     """
-    counts: dict[str, int] = {}
-    latest: dict[str, int] = {}
-    for (session_id, _), row in messages.items():
-        counts[session_id] = counts.get(session_id, 0) + 1
-        latest[session_id] = max(row.updated_at, latest.get(session_id, row.updated_at))
-    later = []
-    left = dict(counts)
-    for session_id, _ in messages:
-        left[session_id] -= 1
-        later.append(left[session_id])
+    counts, latest, later = count_by_session(
+        [(session_id, row) for (session_id, _), row in messages.items()]
+    )
     given = [key for key, row in messages.items() if row.created_at_given]
     sessions = (TextArray(counts), BigintArray(counts.values()), BigintArray(latest.values()))
     return sessions, (

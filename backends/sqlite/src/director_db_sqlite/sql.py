@@ -80,6 +80,12 @@ def select_sessions(*, before: bool, video: bool, collection: bool, user: bool) 
 
 # --- Messages -----------------------------------------------------------------------------------
 
+_MESSAGE: Final = """
+    conv_id, msg_id, msg_type, agents, actions, content, status, created_at, updated_at, metadata
+"""
+
+_MESSAGE_FIELDS: Final = f"{_MESSAGE}, revision"
+
 _UPDATE_MESSAGE: Final = """
     conv_id = excluded.conv_id,
     msg_type = excluded.msg_type,
@@ -93,9 +99,7 @@ _UPDATE_MESSAGE: Final = """
 """
 
 UPSERT_MESSAGE: Final = f"""
-    INSERT INTO director_conversations
-        (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
-         created_at, updated_at, metadata)
+    INSERT INTO director_conversations (session_id, seq, {_MESSAGE})
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
         {_UPDATE_MESSAGE}
@@ -126,11 +130,6 @@ def count_messages(size: int) -> str:
     """
 
 
-_MESSAGE: Final = """
-    conv_id, msg_id, msg_type, agents, actions, content, status, created_at, updated_at, metadata
-"""
-
-
 @functools.cache
 def upsert_messages(size: int) -> str:
     """Return what stores messages, in the order of the list, in places that were taken for them.
@@ -159,9 +158,7 @@ def _qualified(columns: str) -> str:
 
 
 _UPSERT_REVISION: Final = f"""
-    INSERT INTO director_conversations
-        (session_id, seq, conv_id, msg_id, msg_type, agents, actions, content, status,
-         created_at, updated_at, metadata, revision)
+    INSERT INTO director_conversations (session_id, seq, {_MESSAGE_FIELDS})
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (session_id, msg_id) DO UPDATE SET
         {_UPDATE_MESSAGE},
@@ -173,8 +170,6 @@ UPSERT_GUARDED: Final = f"""
     {_UPSERT_REVISION}
     WHERE NOT ? AND coalesce(revision < excluded.revision, TRUE)
 """
-
-_MESSAGE_FIELDS: Final = f"{_MESSAGE}, revision"
 
 _MESSAGE_COLUMNS: Final = f"session_id, {_MESSAGE_FIELDS}"
 

@@ -7,12 +7,12 @@ of a batch are stored by three statements for all of them.
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
 from director_db.checks import message_bytes
 from director_db.queue import MAX_BATCH_CALLS
+from director_db.rows import count_by_session
 from director_db_sqlite import sql
 from director_db_sqlite.places import take_places
 
@@ -57,24 +57,21 @@ class Upsert:
 
         But for what triggers or indexes of a user's own see of it.
         """
-        counts: Counter[str] = Counter()
-        latest: dict[str, int] = {}
         given: dict[tuple[str, str], bool] = {}
         for upsert in upserts:
-            session_id, row = upsert.session_id, upsert.row
-            counts[session_id] += 1
-            latest[session_id] = max(latest.get(session_id, row.updated_at), row.updated_at)
-            gives = row.created_at_given
-            if given.setdefault((session_id, row.msg_id), gives) != gives:
+            gives = upsert.row.created_at_given
+            if given.setdefault((upsert.session_id, upsert.row.msg_id), gives) != gives:
                 return False  # Two statements would lose which of the two came first.
+        counts, latest, later = count_by_session(
+            [(upsert.session_id, upsert.row) for upsert in upserts]
+        )
         _execute(connection, sql.move_sessions, [*latest.items()])
         if _execute(connection, sql.count_messages, [*counts.items()]).rowcount != len(counts):
             return False  # A session is missing, and only its messages are to be told so.
         rows: dict[bool, list[tuple[object, ...]]] = {False: [], True: []}
-        for upsert in upserts:
-            session_id, row = upsert.session_id, upsert.row
-            counts[session_id] -= 1
-            rows[row.created_at_given].append((session_id, counts[session_id], *row.columns))
+        for upsert, follow in zip(upserts, later, strict=True):
+            values = (upsert.session_id, follow, *upsert.row.columns)
+            rows[upsert.row.created_at_given].append(values)
         for gives, some in rows.items():
             if some:
                 _execute(connection, sql.upsert_messages, some, gives)

@@ -37,7 +37,6 @@ _SHRINKING: Final = 0.9
 _LONGEST_GAP: Final = 0.001
 _CROWDED: Final = 0.25
 
-
 # Fewer are run one by one, which is as fast: with four threads faster. So are those of more bytes,
 # as a statement keeps its parameters until it is used again.
 _FEWEST: Final = 12

@@ -107,7 +107,7 @@ class PostgresServer:
         self._dsn = dsn
         self._owner_dsn = owner_dsn or dsn
         self._created: set[str] = set()
-        self._emptied: list[str] = []
+        self._emptied: list[Database] = []
         self._lock = threading.Lock()
         self._kept: psycopg.Connection | None = None
         self._keeper = os.getpid()
@@ -158,16 +158,17 @@ class PostgresServer:
         import psycopg  # noqa: PLC0415 - an extra
 
         name = f"{DATABASE_PREFIX}{secrets.token_hex(8)}"
+        database = Database(name, replace(self._owner_dsn, dbname=name))
         if encoding is None and self._emptied:
             old = self._emptied.pop()
             try:
-                self._administer(_RENAME_DATABASE, old=old, name=name)
+                self._administer(_RENAME_DATABASE, old=old.name, name=name)
             except psycopg.errors.ObjectInUse:
                 # A pooler was still logging in to it, for a client that has gone.
-                self.drop_database(Database(old, ""))
+                self.drop_database(old)
             else:
-                self._created = self._created - {old} | {name}
-                return Database(name, replace(self._owner_dsn, dbname=name))
+                self._created = self._created - {old.name} | {name}
+                return database
         owner = parts(self._owner_dsn).get("user", "")
         if encoding is None:
             self._administer(_CREATE_DATABASE, name=name, owner=owner)
@@ -175,7 +176,7 @@ class PostgresServer:
             statement = f"{_CREATE_DATABASE}{_ENCODED}"
             self._administer(statement, name=name, owner=owner, encoding=encoding)
         self._created.add(name)
-        return Database(name, replace(self._owner_dsn, dbname=name))
+        return database
 
     def drop_database(self, database: Database) -> None:
         """Drop a database, also from under those who use it."""
@@ -199,7 +200,7 @@ class PostgresServer:
         except (psycopg.Error, TimeoutError):
             is_empty = False
         if is_empty:
-            self._emptied.append(database.name)
+            self._emptied.append(database)
         else:
             self.drop_database(database)
 
