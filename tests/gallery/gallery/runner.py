@@ -14,6 +14,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from _pytest.config import default_plugins
+
 from director_db_conformance import CLAUSES
 from gallery import trial
 from gallery.broken import SQLITE
@@ -80,7 +82,10 @@ class Trials:
         # A trial takes some tenths of a second, to start Python and import everything as much
         # again; so each is a fork of one clean process that has imported what they all need.
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([trial.__name__, f"{__package__}.subject"])
+        of_pytest = [f"_pytest.{name}" for name in default_plugins]
+        self._context.set_forkserver_preload(
+            [trial.__name__, f"{__package__}.subject", *of_pytest, "msgspec"]
+        )
         with _search_path():
             forkserver.ensure_running()
         self._pool = ThreadPoolExecutor(AT_ONCE)

@@ -25,6 +25,13 @@ OUTPUT: Final = "output.txt"
 MOST_MEMORY: Final = 6 * 1024**3
 RESULT: Final = "result.json"
 
+# To set them up takes a fifth of most trials; one of them would collect garbage again and again.
+_UNNEEDED: Final = (
+    *("cacheprovider", "debugging", "doctest", "faulthandler", "junitxml", "legacypath", "logging"),
+    *("pastebin", "recwarn", "setuponly", "setupplan", "stepwise", "threadexception"),
+    *("tracemalloc", "unittest", "unraisableexception"),
+)
+
 KILLERS: Final = Path(__file__).parents[1] / "killers.json"
 """Which mutants each clause killed when ``run.py --keep`` noted it; it says what to try first."""
 
@@ -120,9 +127,7 @@ def _run_clauses(trial, folder, level):
         [
             str(SUBJECT),
             *("-x", "-v", "--assert=plain", "--import-mode=importlib", "--tb=native"),
-            *("-p", "no:cacheprovider", "-p", "no:doctest", "-p", "no:unittest"),
-            # It would collect garbage again and again, which takes longer than most trials.
-            *("-p", "no:unraisableexception"),
+            *(f"-pno:{name}" for name in _UNNEEDED),
             *("-p", "director_db_conformance.plugin", LEVEL_OPTION, level),
             # What the project's own tests set and load is not for the suite.
             *("--noconftest", "-c", os.devnull),
