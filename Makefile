@@ -19,6 +19,8 @@ DISTS := -e . -e backends/postgres -e "conformance[docker,pgserver]" -e integrat
 INTEGRATIONS_VENV := .venv-integrations
 INTEGRATIONS_BIN := $(INTEGRATIONS_VENV)/bin
 INTEGRATIONS_READY := $(INTEGRATIONS_VENV)/.ready
+# By the other environment's pip: to have one of its own takes five seconds.
+INTO_INTEGRATIONS := $(BIN)/python $(subst -m pip,-m pip --python $(INTEGRATIONS_BIN)/python,$(PIP_INSTALL))
 
 # With PEERS=1 the benchmarks also measure the libraries of benchmarks/peers.txt, in an environment
 # that the tests never see.
@@ -137,9 +139,9 @@ $(LINT_READY) $(DOCS_READY): $(VENV)/.%-ready: $(READY) requirements-%.txt
 
 $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 	@rm -f $@
-	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
-	$(INTEGRATIONS_BIN)/python $(NEW_PIP)
-	$(INTEGRATIONS_BIN)/python $(PIP_INSTALL) --no-build-isolation \
+	$(PYTHON) -m venv --without-pip $(INTEGRATIONS_VENV)
+	$(INTO_INTEGRATIONS) --constraint constraints.txt hatchling editables
+	$(INTO_INTEGRATIONS) --no-build-isolation \
 		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist \
 		aiosqlite "sqlalchemy[asyncio]" langchain-community \
 		langgraph-checkpoint-postgres langgraph-checkpoint-sqlite $(DISTS)[all]
