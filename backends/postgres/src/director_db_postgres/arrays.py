@@ -7,7 +7,8 @@ prepared statement. In text form, every quote of a payload would need an escape.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from psycopg import postgres, pq
 from psycopg.adapt import AdaptersMap, Dumper
@@ -45,20 +46,23 @@ class _ArrayDumper(Dumper):
 
 class _TextArrayDumper(_ArrayDumper, element="text"):
     def dump(self, obj: TextArray) -> bytes:
-        parts: list[bytes] = []
-        for text in obj:
-            if text is None:
-                parts.append(_NULL)
-            else:
-                data = text.encode()
-                parts += (_LENGTH.pack(len(data)), data)
-        return self._join(len(obj), parts)
+        if None in obj:
+            parts = [_NULL if text is None else _with_length(text.encode()) for text in obj]
+            return self._join(len(obj), parts)
+        # Without a step of Python's own for each: a batch waits for this.
+        texts = [*map(str.encode, cast("list[str]", obj))]
+        lengths = map(_LENGTH.pack, map(len, texts))
+        return self._join(len(texts), chain.from_iterable(zip(lengths, texts, strict=True)))
 
 
 class _BigintArrayDumper(_ArrayDumper, element="int8"):
     def dump(self, obj: BigintArray) -> bytes:
         parts = [_NULL if number is None else _BIGINT.pack(8, number) for number in obj]
         return self._join(len(obj), parts)
+
+
+def _with_length(data: bytes) -> bytes:
+    return _LENGTH.pack(len(data)) + data
 
 
 def _adapters() -> AdaptersMap:
