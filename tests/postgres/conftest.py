@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
+import textwrap
 import time
 from typing import NamedTuple
 
@@ -49,6 +52,47 @@ class Place(NamedTuple):
 
     def connect(self):
         return self.server.connect(self.name)
+
+
+TOGETHER = """
+import sys
+from director_db_postgres import PostgresDB
+
+dsn, number = sys.argv[1:]
+
+def wait_for_the_others():
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+"""
+
+
+@pytest.fixture
+def in_processes(place):
+    """Run code in processes, each of which waits for the others; return their output."""
+
+    def in_processes(count, code):
+        program = TOGETHER + textwrap.dedent(code)
+        with contextlib.ExitStack() as stack:
+            processes = []
+            for number in range(count):
+                process = subprocess.Popen(
+                    [sys.executable, "-c", program, place.dsn, str(number)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                processes.append(stack.enter_context(process))
+                stack.callback(process.kill)
+            assert ["ready\n"] * count == [process.stdout.readline() for process in processes]
+            for process in processes:
+                process.stdin.write("\n")
+                process.stdin.flush()
+            said = [process.communicate(timeout=400)[0] for process in processes]
+        assert [0] * count == [process.returncode for process in processes]
+        return said
+
+    return in_processes
 
 
 @pytest.fixture(scope="module")

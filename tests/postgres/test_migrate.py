@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import threading
 import time
 import tracemalloc
@@ -650,31 +649,15 @@ def test_the_environment_may_allow_it(place, busy, monkeypatch):
         assert 3 == len(db.get_sessions())
 
 
-def _use(dsn, barrier, name, results):
-    with PostgresDB(dsn, migrate=True) as db:
-        barrier.wait(60)
-        try:
-            db.create_session(name)
-            db.add_or_update_msg_to_conv(name, "c", "m", "input", [], [], [])
-            results.put((len(db.get_conversations("s0")), db.migrate().messages))
-        except Exception as error:  # noqa: BLE001 - the parent reads it
-            results.put(repr(error))
-
-
-def test_many_processes_that_start_at_once_find_it_migrated_once(place, db, busy):
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(6), context.Queue()
-    processes = [
-        context.Process(target=_use, args=(place.dsn, barrier, f"p{number}", results))
-        for number in range(6)
-    ]
-    for process in processes:
-        process.start()
-    assert [(10, 0)] * 6 == [results.get(timeout=400) for _ in processes]
-    for process in processes:
-        process.join()
-    results.close()
-    results.join_thread()
+def test_many_processes_that_start_at_once_find_it_migrated_once(db, busy, in_processes):
+    use = """
+        with PostgresDB(dsn, migrate=True) as db:
+            wait_for_the_others()
+            db.create_session("p" + number)
+            db.add_or_update_msg_to_conv("p" + number, "c", "m", "input", [], [], [])
+            print(len(db.get_conversations("s0")), db.migrate().messages)
+    """
+    assert ["10 0\n"] * 6 == in_processes(6, use)
     assert 9 == len(db.get_sessions())
     assert 30 == sum(len(db.get_conversations(f"s{number}")) for number in range(3))
 

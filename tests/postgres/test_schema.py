@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from psycopg import sql
 
 from director_db import ConfigurationError, SchemaError
 from director_db_conformance.dsn import replace
-from director_db_postgres import PostgresDB
 
 pytestmark = pytest.mark.sampled
 
@@ -57,31 +55,14 @@ def test_the_first_operation_creates_the_tables(place, db):
     assert tables(place) == [("public", name) for name in OURS]
 
 
-def _create(dsn, barrier, schema, results):
-    with PostgresDB(dsn, schema=schema) as db:
-        barrier.wait(30)
-        try:
-            db.create_session(f"s{barrier.parties}")
-            results.put(None)
-        except Exception as error:  # noqa: BLE001 - the parent reads it
-            results.put(repr(error))
-
-
 @pytest.mark.parametrize("schema", [None, "agents"])
-def test_many_processes_may_create_them_at_once(place, schema):
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(8), context.Queue()
-    processes = [
-        context.Process(target=_create, args=(place.dsn, barrier, schema, results))
-        for _ in range(8)
-    ]
-    for process in processes:
-        process.start()
-    assert [results.get(timeout=400) for _ in processes] == [None] * 8
-    for process in processes:
-        process.join()
-    results.close()
-    results.join_thread()
+def test_many_processes_may_create_them_at_once(place, schema, in_processes):
+    create = f"""
+        with PostgresDB(dsn, schema={schema!r}) as db:
+            wait_for_the_others()
+            db.create_session("s8")
+    """
+    in_processes(8, create)
     assert tables(place) == [(schema or "public", name) for name in OURS]
 
 
