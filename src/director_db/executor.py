@@ -267,7 +267,6 @@ class Executor(Generic[J]):
                     self._asleep.append(wake)
             if job is not None:
                 job.run()
-                del job  # Or it would keep its result until the next one.
             elif not wake.acquire(timeout=_IDLE):
                 with self._lock:
                     if wake in self._asleep:
