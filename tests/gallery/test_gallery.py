@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from _pytest.config import default_plugins
 
 from director_db_conformance import CLAUSES, Level
 from gallery.broken import SQLITE
 from gallery.registry import whole_gallery
 from gallery.report import as_json, as_markdown, left_to_luck, others, summary
 from gallery.runner import RACES, Trials, Verdict
-from gallery.trial import RESULT, Trial, known_killers
+from gallery.trial import RESULT, UNNEEDED, Trial, known_killers
 from gallery.verdicts import OF_DAYS, PROPERTY, SAMPLED, has_its_turn, sample
 
 CONTRACT = (Path(__file__).parents[2] / "CONTRACT.md").read_text(encoding="utf-8")
@@ -139,6 +140,10 @@ def test_what_is_tried_first_is_of_the_rule_that_the_mutant_breaks():
     items = [SimpleNamespace(originalname=name) for name in CLAUSES]
     tried.pytest_collection_modifyitems(items)
     assert own == items[0].originalname
+
+
+def test_what_pytest_is_to_do_without_are_plugins_of_its_own():
+    assert set() == {*UNNEEDED} - {*default_plugins}
 
 
 class Missing(Trials):

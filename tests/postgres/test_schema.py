@@ -60,7 +60,7 @@ def test_many_processes_may_create_them_at_once(place, schema, in_processes):
     create = f"""
         with PostgresDB(dsn, schema={schema!r}) as db:
             wait_for_the_others()
-            db.create_session("s8")
+            db.create_session("s")
     """
     in_processes(8, create)
     assert tables(place) == [(schema or "public", name) for name in OURS]

@@ -82,7 +82,8 @@ class Trials:
         # A trial takes some tenths of a second, to start Python and import everything as much
         # again; so each is a fork of one clean process that has imported what they all need.
         self._context = multiprocessing.get_context("forkserver")
-        of_pytest = [f"_pytest.{name}" for name in default_plugins]
+        of_pytest = [f"_pytest.{name}" for name in default_plugins if name not in trial.UNNEEDED]
+        # The last one is what the core imports as soon as it is used.
         self._context.set_forkserver_preload(
             [trial.__name__, f"{__package__}.subject", *of_pytest, "msgspec"]
         )

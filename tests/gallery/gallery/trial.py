@@ -25,12 +25,12 @@ OUTPUT: Final = "output.txt"
 MOST_MEMORY: Final = 6 * 1024**3
 RESULT: Final = "result.json"
 
-# To set them up takes a fifth of most trials; one of them would collect garbage again and again.
-_UNNEEDED: Final = (
-    *("cacheprovider", "debugging", "doctest", "faulthandler", "junitxml", "legacypath", "logging"),
-    *("pastebin", "recwarn", "setuponly", "setupplan", "stepwise", "threadexception"),
-    *("tracemalloc", "unittest", "unraisableexception"),
+# What takes a fifth of most trials to set up. The last one would collect garbage again and again.
+UNNEEDED: Final = (
+    *("cacheprovider", "debugging", "doctest", "junitxml", "legacypath", "logging", "pastebin"),
+    *("recwarn", "setuponly", "setupplan", "threadexception", "unittest", "unraisableexception"),
 )
+"""Plugins of pytest that no clause uses."""
 
 KILLERS: Final = Path(__file__).parents[1] / "killers.json"
 """Which mutants each clause killed when ``run.py --keep`` noted it; it says what to try first."""
@@ -127,7 +127,7 @@ def _run_clauses(trial, folder, level):
         [
             str(SUBJECT),
             *("-x", "-v", "--assert=plain", "--import-mode=importlib", "--tb=native"),
-            *(f"-pno:{name}" for name in _UNNEEDED),
+            *(f"-pno:{name}" for name in UNNEEDED),
             *("-p", "director_db_conformance.plugin", LEVEL_OPTION, level),
             # What the project's own tests set and load is not for the suite.
             *("--noconftest", "-c", os.devnull),

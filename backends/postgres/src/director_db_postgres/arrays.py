@@ -47,7 +47,13 @@ class _ArrayDumper(Dumper):
 class _TextArrayDumper(_ArrayDumper, element="text"):
     def dump(self, obj: TextArray) -> bytes:
         if None in obj:
-            parts = [_NULL if text is None else _with_length(text.encode()) for text in obj]
+            parts: list[bytes] = []
+            for text in obj:
+                if text is None:
+                    parts.append(_NULL)
+                else:
+                    data = text.encode()
+                    parts += (_LENGTH.pack(len(data)), data)
             return self._join(len(obj), parts)
         # Without a step of Python's own for each: a batch waits for this.
         texts = [*map(str.encode, cast("list[str]", obj))]
@@ -59,10 +65,6 @@ class _BigintArrayDumper(_ArrayDumper, element="int8"):
     def dump(self, obj: BigintArray) -> bytes:
         parts = [_NULL if number is None else _BIGINT.pack(8, number) for number in obj]
         return self._join(len(obj), parts)
-
-
-def _with_length(data: bytes) -> bytes:
-    return _LENGTH.pack(len(data)) + data
 
 
 def _adapters() -> AdaptersMap:
