@@ -145,6 +145,8 @@ $(INTEGRATIONS_READY): $(READY) integrations/constraints.txt
 		--constraint integrations/constraints.txt langgraph-checkpoint-conformance pytest-timeout pytest-xdist \
 		aiosqlite "sqlalchemy[asyncio]" langchain-community \
 		langgraph-checkpoint-postgres langgraph-checkpoint-sqlite $(DISTS)[all]
+	@# Compiled once, and not by each process of the tests at the same moment.
+	-@$(INTEGRATIONS_BIN)/python -m pytest --quiet --collect-only tests/integrations >/dev/null
 	@touch $@
 
 # What of the peers cannot be installed here is left out of the measurements, and they say so.

@@ -317,22 +317,23 @@ class ContextAppendingClauses:
     def test_ctx_4_the_size_counts_what_saves_left(self, db: RecordedDB) -> None:
         """An append counts what is stored by then, whatever the saves before it have changed."""
         name = new_session(db)
-        part = "x" * (24 * 1024 * 1024)
+        # Two parts leave no room for the rest, and one does; what is refused is not stored.
+        part, rest = ("x" * (length * 1024 * 1024) for length in (4, 58))
         db.add_or_update_context_msg(name, {"reasoning": [1]})
         for saved in ([part, part], [part, part, 1], [1, part, part]):
             db.add_or_update_context_msg(name, {"reasoning": saved})
-            error = expect_error(InvalidRecordError, db.append_context_messages, name, [part])
+            error = expect_error(InvalidRecordError, db.append_context_messages, name, [rest])
             expect(error.path[: len("context")], "context")
         db.add_or_update_context_msg(name, {"reasoning": [part]})
-        expect(db.append_context_messages(name, [part]), 2, "after a shorter save")
+        expect(db.append_context_messages(name, [rest]), 2, "after a shorter save")
         expect_error(InvalidRecordError, db.append_context_messages, name, [part])
         error = expect_error(
             InvalidRecordError,
             db.add_or_update_context_msg,
             name,
-            {"reasoning": [part, part, part]},
+            {"reasoning": [part, rest, part]},
         )
         expect(error.path, "context_messages")
         found = db.get_context_messages(name)
-        as_it_was = found == {"reasoning": [part, part]}
+        as_it_was = found == {"reasoning": [part, rest]}
         expect_that(as_it_was, "the context as it was, of two long items", found)
