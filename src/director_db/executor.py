@@ -267,6 +267,8 @@ class Executor(Generic[J]):
                     self._asleep.append(wake)
             if job is not None:
                 job.run()
+                # Not under the lock: what it holds may be long, or end with a caller's code.
+                del job
             elif not wake.acquire(timeout=_IDLE):
                 with self._lock:
                     if wake in self._asleep:

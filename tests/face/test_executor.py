@@ -13,7 +13,7 @@ import pytest
 
 from director_db import awaited
 from director_db.asyncio import AsyncDB
-from director_db.executor import Executor
+from director_db.executor import Executor, Job
 from director_db_sqlite import SQLiteDB
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -98,6 +98,28 @@ def test_a_coroutine_that_is_collected_under_the_lock_waits_for_nobody(db, goes_
     thread.join(30)
     assert not thread.is_alive()
     assert [True] == each([store(db, 2)])
+
+
+def test_what_a_job_holds_ends_without_the_lock():
+    """An object of the caller's may end with its job, and wait for what another thread does."""
+    executor = Executor("director-db", lambda _: None)
+    is_known_to_a_thread_alone, is_over, found = threading.Event(), threading.Event(), []
+
+    class Waiting:
+        def __call__(self):
+            assert is_known_to_a_thread_alone.wait(120)
+
+        def __del__(self):
+            has_run = threading.Event()
+            job = Job(has_run.set, lambda: None)
+            threading.Thread(target=executor.submit, args=(job,), daemon=True).start()
+            found.append(has_run.wait(120))
+            is_over.set()
+
+    executor.submit(Job(Waiting(), lambda: None))
+    is_known_to_a_thread_alone.set()
+    assert is_over.wait(300)
+    assert [True] == found
 
 
 @pytest.mark.parametrize("error", [RuntimeError(REFUSED), MemoryError()])
