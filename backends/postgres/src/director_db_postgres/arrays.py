@@ -7,8 +7,7 @@ prepared statement. In text form, every quote of a payload would need an escape.
 from __future__ import annotations
 
 import struct
-from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from psycopg import postgres, pq
 from psycopg.adapt import AdaptersMap, Dumper
@@ -46,19 +45,14 @@ class _ArrayDumper(Dumper):
 
 class _TextArrayDumper(_ArrayDumper, element="text"):
     def dump(self, obj: TextArray) -> bytes:
-        if None in obj:
-            parts: list[bytes] = []
-            for text in obj:
-                if text is None:
-                    parts.append(_NULL)
-                else:
-                    data = text.encode()
-                    parts += (_LENGTH.pack(len(data)), data)
-            return self._join(len(obj), parts)
-        # Without a step of Python's own for each: a batch waits for this.
-        texts = [*map(str.encode, cast("list[str]", obj))]
-        lengths = map(_LENGTH.pack, map(len, texts))
-        return self._join(len(texts), chain.from_iterable(zip(lengths, texts, strict=True)))
+        parts: list[bytes] = []
+        for text in obj:
+            if text is None:
+                parts.append(_NULL)
+            else:
+                data = text.encode()
+                parts += (_LENGTH.pack(len(data)), data)
+        return self._join(len(obj), parts)
 
 
 class _BigintArrayDumper(_ArrayDumper, element="int8"):
