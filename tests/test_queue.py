@@ -463,6 +463,32 @@ def test_a_handler_writes_before_the_call_that_it_interrupts(ledger):
     assert ["handler", "main"] == ledger.stored
 
 
+class Interrupting:
+    """A lock whose first owner is interrupted as soon as it has let go."""
+
+    def __init__(self, lock, meanwhile):
+        self.acquire, self._is_owned = lock.acquire, lock._is_owned
+        self._lock, self._meanwhile = lock, [meanwhile]
+
+    def release(self):
+        self._lock.release()
+        if self._meanwhile:
+            self._meanwhile.pop()()
+
+
+def test_a_call_that_has_failed_is_not_stored_by_the_next_leader(ledger, callers):
+    """Its transaction did not even begin: another process had the lock for too long, say."""
+
+    def others_lead():
+        assert "b" == callers.pool.submit(ledger.write, "b").result(PATIENCE)
+
+    ledger.before_begin = throw(DriverError("locked"))
+    ledger.queue.leading = Interrupting(ledger.queue.leading, others_lead)
+    with pytest.raises(DriverError, match="locked"):
+        callers.pool.submit(ledger.write, "a").result(PATIENCE)
+    assert ["b"] == ledger.stored
+
+
 # --- Deadlines ----------------------------------------------------------------------------------
 
 

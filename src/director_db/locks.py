@@ -37,3 +37,9 @@ def in_use_by_this_thread(place: str) -> BackendUnavailableError:
     """Return the error of a call that a signal's handler makes in the middle of another one."""
     message = f"{place} is in use by this very thread, which was interrupted. Try again later."
     return BackendUnavailableError(message, retryable=True)
+
+
+def stayed_locked(place: str) -> BackendUnavailableError:
+    """Return the error of a call whose time went by while other threads held the lock."""
+    message = f"{place} stayed locked by other threads of this process. Try again."
+    return BackendUnavailableError(message, retryable=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from director_db.call import Call
 from director_db.errors import BackendUnavailableError, DirectorDBError
-from director_db.locks import in_use_by_this_thread, new_lock
+from director_db.locks import in_use_by_this_thread, new_lock, stayed_locked
 from director_db.logs import WARNING, log
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class Queue:
                             woken = self._sleep(call, deadline, gives_up)
                 except Exception as error:  # noqa: BLE001 - it is raised by `run`
                     self._abandon((call,))
-                    # What is raised after a commit is nothing to those this thread stands for.
+                    # What comes after the commit does not concern callers this thread acts for.
                     if for_itself or not call.settled or call.error is not None:
                         call.error = error
         except BaseException:
@@ -258,8 +258,7 @@ class Queue:
 
     def _abandon(self, calls: Sequence[Call]) -> None:
         """Withdraw calls that have not begun; the others end with their transaction."""
-        # Marked first, by an assignment, before which nothing strikes: what strikes in the middle
-        # of `_withdraw` would leave them in the queue, and somebody would store them later.
+        # Marked first: what strikes in the middle of `_withdraw` leaves them in the queue.
         for call in calls:
             call.abandoned = True
         for call in calls:
@@ -268,7 +267,6 @@ class Queue:
 
     def is_led(self) -> bool:
         """Whether another thread leads."""
-        led = True
         try:
             led = not self.leading.acquire(blocking=False)
         finally:
@@ -276,6 +274,8 @@ class Queue:
                 self.leading.release()
             except RuntimeError:
                 pass
+        if not led:
+            self._wake_next()  # It may have looked in just that moment, and fallen asleep.
         return led
 
     # --- Waiting --------------------------------------------------------------------------------
@@ -329,8 +329,7 @@ class Queue:
             place = self._place()
             if left <= 0:
                 log(self._logger, WARNING, "%s: gave up waiting for other threads' writes", place)
-            message = f"{place} stayed locked by other threads of this process. Try again."
-            raise BackendUnavailableError(message, retryable=True)
+            raise stayed_locked(place)
         # It has begun, and a commit waits for none.
         return wake.acquire(timeout=_LONGEST_SLEEP)
 
@@ -365,9 +364,11 @@ class Queue:
                     # A leader was struck after it took this call and before it noted it.
                     call.error = self._interrupted()
                     call.settled = True
+        except BaseException:
+            call.abandoned = True  # Before another thread leads, which would store it.
+            raise
         finally:
-            # Without asking whether we own it; see `locks.Lock`.
-            try:  # noqa: SIM105 - to call suppress() would be the very gap
+            try:  # noqa: SIM105 - see `locks.Lock`; to call suppress() would be the very gap
                 self.leading.release()
             except RuntimeError:
                 pass

@@ -6,8 +6,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from director_db.errors import BackendUnavailableError
-from director_db.locks import in_use_by_this_thread
+from director_db.locks import in_use_by_this_thread, stayed_locked
 from director_db.logs import LONG, LongWait
 from director_db_sqlite.errors import WAIT, primary_code
 
@@ -35,12 +34,11 @@ def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:
         raise in_use_by_this_thread(path)
     try:
         if not _acquire(lock, path, deadline):
-            message = f"{path} stayed locked by other threads of this process. Try again."
-            raise BackendUnavailableError(message, retryable=True)
+            raise stayed_locked(path)
         return run()
     finally:
         # First of all, and without asking whether we own it: an exception between the question and
-        # the answer would leave it locked for good. After a time-out we do not.
+        # the answer would leave it locked for good. After a time-out we do not own it.
         try:  # noqa: SIM105 - to call suppress() would be the very gap
             lock.release()
         except RuntimeError:

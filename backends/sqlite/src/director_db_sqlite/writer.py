@@ -47,7 +47,7 @@ class Together(Protocol):
     """What an operation may have as its attribute `together`: runs several like it at once."""
 
     def __call__(self, connection: sqlite3.Connection, operations: Sequence[Any], /) -> bool:
-        """Do what the operations do one after another, of which each would return True.
+        """Do what several operations do one after another, if each of them would return True.
 
         Returns:
             False if one of them would not, or it cannot be done at once: what it did is undone,
@@ -269,6 +269,8 @@ class Writer:
     def _fail_all(self, batch: Batch, cause: Exception) -> None:
         text = "%s: a transaction failed, and with it all of its writes (%d): %s"
         log(LOGGER, ERROR, text, self._path(), len(batch.calls), cause)
+        # Its traceback holds the batch, and so what all the others wanted to store.
+        cause.__traceback__ = None
         batch.fail_all(lambda: failure(cause, self._path()))
 
     def _end(self, connection: sqlite3.Connection) -> None:
