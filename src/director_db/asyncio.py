@@ -19,7 +19,7 @@ from director_db.executor import Executor
 from director_db.operations.messages import checked_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
     from types import TracebackType
 
     from director_db.db_type import DBType
@@ -33,14 +33,22 @@ R = TypeVar("R")
 _GUARDS: Final = {"revision", "if_absent"}
 
 
+def _session(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    """Return whose lock an operation takes with these arguments."""
+    session_id = args[0] if args else kwargs.get("session_id")
+    return session_id if isinstance(session_id, str) else None
+
+
 def _coroutine(
-    method: Callable[Concatenate[Any, P], R],
+    method: Callable[Concatenate[Any, P], R], *, writes: bool = False
 ) -> Callable[Concatenate[AsyncDB, P], Coroutine[Any, Any, R]]:
     """Make an operation of `BaseDB` a coroutine: signature, types and docstring are the same."""
 
     @functools.wraps(method)
     async def call(self: AsyncDB, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await outcome(self._executor, partial(method, self.sync_db, *args, **kwargs))
+        work = partial(method, self.sync_db, *args, **kwargs)
+        session = _session(args, kwargs) if writes else None
+        return await outcome(self._executor, work, session=session)
 
     return cast("Callable[Concatenate[AsyncDB, P], Coroutine[Any, Any, R]]", call)
 
@@ -53,10 +61,11 @@ def _storing(
     @functools.wraps(method)
     async def call(self: AsyncDB, /, *args: P.args, **kwargs: P.kwargs) -> R:
         alone = partial(method, self.sync_db, *args, **kwargs)
+        session = _session(args, kwargs)
         if not self._stores_together or kwargs.keys() & _GUARDS:
-            return await outcome(self._executor, alone)
+            return await outcome(self._executor, alone, session=session)
         message = self.sync_db, partial(checked_message, *args, **kwargs)
-        return await outcome(self._executor, alone, message=message)
+        return await outcome(self._executor, alone, session=session, message=message)
 
     return cast("Callable[Concatenate[AsyncDB, P], Coroutine[Any, Any, R]]", call)
 
@@ -97,7 +106,8 @@ class AsyncDB:
     def __init__(self, sync_db: BaseDB) -> None:
         """Wrap an instance, ``AsyncDB(SQLiteDB("x.db"))``. Nothing is opened, no thread started."""
         self.sync_db = sync_db
-        self._executor = Executor(f"director_db {sync_db.db_type}", store_together)
+        name = f"director_db {sync_db.db_type}"
+        self._executor = Executor(name, store_together, sync_db._patience)  # noqa: SLF001
         self._stores_together = type(sync_db)._upsert_together is not BaseDB._upsert_together  # noqa: SLF001
 
     def __repr__(self) -> str:
@@ -118,31 +128,31 @@ class AsyncDB:
         """Whether it was closed (LIF-5)."""
         return self.sync_db.closed
 
-    create_session = _coroutine(BaseDB.create_session)
+    create_session = _coroutine(BaseDB.create_session, writes=True)
     get_session = _coroutine(BaseDB.get_session)
     get_sessions = _coroutine(BaseDB.get_sessions)
     iter_sessions = _iterator(BaseDB.iter_sessions, BaseDB._session_pages)  # noqa: SLF001
-    update_session = _coroutine(BaseDB.update_session)
-    delete_session = _coroutine(BaseDB.delete_session)
-    copy_session = _coroutine(BaseDB.copy_session)
+    update_session = _coroutine(BaseDB.update_session, writes=True)
+    delete_session = _coroutine(BaseDB.delete_session, writes=True)
+    copy_session = _coroutine(BaseDB.copy_session, writes=True)
 
     add_or_update_msg_to_conv = _storing(BaseDB.add_or_update_msg_to_conv)
-    add_or_update_msgs_to_conv = _coroutine(BaseDB.add_or_update_msgs_to_conv)
+    add_or_update_msgs_to_conv = _coroutine(BaseDB.add_or_update_msgs_to_conv, writes=True)
     get_conversations = _coroutine(BaseDB.get_conversations)
     iter_conversations = _iterator(BaseDB.iter_conversations, BaseDB._message_pages)  # noqa: SLF001
     get_message = _coroutine(BaseDB.get_message)
     get_messages = _coroutine(BaseDB.get_messages)
-    delete_message = _coroutine(BaseDB.delete_message)
-    delete_conversation = _coroutine(BaseDB.delete_conversation)
-    delete_messages_after = _coroutine(BaseDB.delete_messages_after)
-    pop_message = _coroutine(BaseDB.pop_message)
-    replace_conversation = _coroutine(BaseDB.replace_conversation)
+    delete_message = _coroutine(BaseDB.delete_message, writes=True)
+    delete_conversation = _coroutine(BaseDB.delete_conversation, writes=True)
+    delete_messages_after = _coroutine(BaseDB.delete_messages_after, writes=True)
+    pop_message = _coroutine(BaseDB.pop_message, writes=True)
+    replace_conversation = _coroutine(BaseDB.replace_conversation, writes=True)
 
-    add_or_update_context_msg = _coroutine(BaseDB.add_or_update_context_msg)
-    append_context_messages = _coroutine(BaseDB.append_context_messages)
+    add_or_update_context_msg = _coroutine(BaseDB.add_or_update_context_msg, writes=True)
+    append_context_messages = _coroutine(BaseDB.append_context_messages, writes=True)
     get_context_messages = _coroutine(BaseDB.get_context_messages)
     get_context = _coroutine(BaseDB.get_context)
-    delete_context = _coroutine(BaseDB.delete_context)
+    delete_context = _coroutine(BaseDB.delete_context, writes=True)
 
     health = _coroutine(BaseDB.health)
     health_check = _coroutine(BaseDB.health_check)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from director_db.checks import message_bytes
-from director_db.executor import Job
+from director_db.job import Job, error_of_its_own
 from director_db.queue import MAX_BATCH_CALLS
 
 if TYPE_CHECKING:
@@ -114,8 +114,9 @@ class Message(Job):
         check: Callable[[], tuple[str, MessageRow]],
         ends: Ends,
         end: Callable[[], None],
+        session: str | None,
     ) -> None:
-        super().__init__(call, partial(ends.tell, end))
+        super().__init__(call, partial(ends.tell, end), session=session)
         self.db = db
         self.check = check
         self.ends = ends
@@ -126,12 +127,14 @@ async def outcome(
     executor: Executor[Message],
     call: Callable[[], R],
     *,
+    session: str | None = None,
     apart: bool = False,
     message: tuple[BaseDB, Callable[[], tuple[str, MessageRow]]] | None = None,
 ) -> R:
     """Run a call in a thread, and return or raise what it does.
 
-    With a `message`, where it goes and what checks it, it may be stored together with others.
+    A `session` is the one whose lock it may wait for. With a `message`, where it goes and what
+    checks it, it may be stored together with others.
 
     A cancelled call that has not begun never begins. One that has begun ends, and only then is
     CancelledError raised: its cause is the error of the call, or None if the call has succeeded.
@@ -158,10 +161,10 @@ async def outcome(
     job: Job
     if message is not None:
         db, check = message
-        job = Message(partial(begin, call), db, partial(begin, check), ends, end)
+        job = Message(partial(begin, call), db, partial(begin, check), ends, end, session)
         executor.submit_together(job)
     else:
-        job = Job(partial(begin, call), partial(ends.tell, end))
+        job = Job(partial(begin, call), partial(ends.tell, end), session=session)
         (executor.run_apart if apart else executor.submit)(job)
     try:
         await waiter
@@ -174,17 +177,23 @@ async def outcome(
             # It is cancelled already; one more changes nothing.
             with contextlib.suppress(asyncio.CancelledError):
                 await waiter
-        if job.error is None and job.has_begun:
+        error, job.error = job.error, None
+        if error is None and job.has_begun:
             cancelled.add_note(CARRIED_OUT)
-        raise cancelled from job.error
+        try:
+            raise cancelled from error
+        finally:
+            del error
     except BaseException:
         executor.withdraw(job)  # The coroutine is closed: its loop has gone.
         raise
-    if job.error is not None:
+    error, job.error = job.error, None
+    if error is not None:
         try:
-            raise job.error
+            raise error
         finally:
-            del job  # A cycle: the error's traceback holds this frame.
+            # A cycle: the error's traceback holds this frame, and that of whoever ran the job.
+            del error
     result: R = job.result
     return result
 
@@ -209,7 +218,7 @@ def store_together(executor: Executor[Message]) -> None:
             _store(executor, jobs, messages)
     except BaseException as error:  # noqa: BLE001 - no memory, for one; nobody may wait for ever
         for job in jobs:
-            job.error = error
+            job.error = error_of_its_own(error)
             job.done()
 
 
@@ -241,8 +250,10 @@ def _store(
     answers: list[bool | Callable[[], bool]]
     try:
         answers = jobs[0].db._store_together(messages)  # noqa: SLF001 - one concept
-    except BaseException:  # noqa: BLE001 - it is closed, for one, and each meets that
-        answers = [job.call for job in jobs]
+    except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "maybe_applied", False):
+            raise
+        answers = [job.call for job in jobs]  # It is closed, for one, and each meets that.
     to_wake = set()
     try:
         for answer in answers:

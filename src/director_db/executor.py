@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from director_db import lifecycle
+from director_db.errors import BackendUnavailableError
+from director_db.job import Job, error_of_its_own
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 THREADS: Final = 32
 """So many calls run at once. More share no more of a commit, and fewer share less of it."""
@@ -24,56 +28,18 @@ THREADS: Final = 32
 MOST_THREADS: Final = 512
 """So many run where all others have waited for `STUCK` seconds, for a lock of somebody else."""
 
+MOST_OF_ONE: Final = 8
+"""So many of one session run then: what waits for its lock leaves threads to all other sessions."""
+
 STUCK: Final = 0.1
 """After so many seconds in which no call began, while some waited, there are more threads."""
 
 _IDLE: Final = 5.0  # Seconds after which a thread without work ends.
 
+_NO_TURN: Final = "Too many calls wait for the lock of this session. Try again later."
+
 # What a system raises that starts none.
 _NO_THREAD: Final = (RuntimeError, MemoryError)
-
-
-class Job:
-    """A call, and what became of it.
-
-    Attributes:
-        call: what to run.
-        context: where: without one, a copy of the caller's.
-        has_begun: whether a thread has taken it.
-        done: called in the thread that ran it, when it has ended.
-        result: what it returned.
-        error: what it raised; None if it returned.
-    """
-
-    __slots__ = ("_unwanted", "call", "context", "done", "error", "has_begun", "result")
-
-    def __init__(
-        self,
-        call: Callable[[], Any],
-        done: Callable[[], object],
-        context: contextvars.Context | None = None,
-    ) -> None:
-        """Take a call that has not begun."""
-        self.call = call
-        self.context = contextvars.copy_context() if context is None else context
-        self.done = done
-        self.has_begun = False
-        self._unwanted = False
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    @property
-    def is_withdrawn(self) -> bool:
-        """Whether it is never to begin."""
-        return self._unwanted and not self.has_begun
-
-    def run(self) -> None:
-        """Run it; nothing is raised."""
-        try:
-            self.result = self.context.run(self.call)
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
-            self.error = error
-        self.done()
 
 
 J = TypeVar("J", bound=Job)
@@ -94,16 +60,20 @@ def _is_waited_for(waiting: deque[Job]) -> bool:
 class Executor(Generic[J]):
     """A few daemon threads, started as they are needed, that end when they are not."""
 
-    def __init__(self, name: str, run_together: Callable[[Executor[J]], None]) -> None:
+    def __init__(
+        self, name: str, run_together: Callable[[Executor[J]], None], patience: float
+    ) -> None:
         """Start no thread yet.
 
         Args:
             name: what the threads are called.
             run_together: runs jobs in one thread, those that it gets from `take_gathered`, which
                 it asks once at least. It raises nothing.
+            patience: for how many seconds a call is held back at most; see `MOST_OF_ONE`.
         """
         self._name = name
         self._run_together = run_together
+        self._patience = patience
         self._reset()
         lifecycle.survive_forks(self)
 
@@ -117,8 +87,10 @@ class Executor(Generic[J]):
         # Those to be run together, and whether a thread is on its way to them.
         self._gathered: deque[J] = deque()
         self._is_coming = False
-        # Those that work, and those that are being started.
-        self._threads: set[threading.Thread] = set()
+        # Those of a session of which enough run, if there are more threads than `THREADS`.
+        self._held_back: dict[Hashable, deque[Job]] = {}
+        # Those that work, and those that are being started; each with whose call it runs.
+        self._threads: dict[threading.Thread, Hashable] = {}
         # The last to fall asleep is the first to be woken, so that a few do all there is to do.
         self._asleep: list[threading.Lock] = []
         self._most = THREADS
@@ -140,7 +112,7 @@ class Executor(Generic[J]):
                     self._asleep.pop().release()
                 elif len(self._threads) < self._most:
                     thread = self._thread(self._work)
-                    self._threads.add(thread)
+                    self._threads[thread] = None
                 elif not self._watched:
                     self._watched = watches = True
             if thread is not None:
@@ -151,7 +123,7 @@ class Executor(Generic[J]):
             if watches:
                 self._watched = False
             if thread is not None and not thread.is_alive():
-                self._threads.discard(thread)
+                self._threads.pop(thread, None)
             if not is_in or not isinstance(error, _NO_THREAD):
                 self.withdraw(job)  # By a signal's handler: nobody waits for it.
                 raise
@@ -161,12 +133,12 @@ class Executor(Generic[J]):
         with self._lock:
             if self._threads:
                 return  # Those that there are do it.
-            lost: list[Job] = [*self._waiting, *self._gathered]
-            self._waiting.clear()
-            self._gathered.clear()
+            lost: list[Job] = [*self._waiting, *self._gathered, *chain(*self._held_back.values())]
+            for waiting in (self._waiting, self._gathered, self._held_back):
+                waiting.clear()
             self._is_coming = False
         for job in lost:
-            job.error = type(error)(*error.args)
+            job.error = error_of_its_own(error)
             job.done()
 
     def submit_together(self, job: J) -> None:
@@ -219,8 +191,7 @@ class Executor(Generic[J]):
     def withdraw(self, job: Job) -> bool:
         """Let a job never begin; False if it has begun."""
         with self._lock:
-            job._unwanted = True  # noqa: SLF001 - one concept, in one file
-            return job.is_withdrawn
+            return job.withdraw()
 
     def run_apart(self, job: Job) -> None:
         """Run a job in a thread of its own, at once, however many wait.
@@ -245,26 +216,49 @@ class Executor(Generic[J]):
 
     def _work(self) -> None:
         thread = threading.current_thread()
-        self._threads.add(thread)  # Also where who started it was struck, and took it for failed.
+        self._threads[thread] = None  # Who started it may have been struck, and taken it for failed.
         try:
             self._run_what_waits(thread)
         finally:
-            self._threads.discard(thread)
+            self._threads.pop(thread, None)
+
+    def _take_waiting(self) -> Job | None:
+        """Take the next job, of a session of which not too many run."""
+        are_more = len(self._threads) > THREADS
+        if not are_more and not self._held_back:
+            return self._take(self._waiting)  # First, as it is nearly always so.
+        running = Counter(list(self._threads.values()) if are_more else ())
+        for session in [each for each in self._held_back if running[each] < MOST_OF_ONE]:
+            job = self._take(self._held_back[session])
+            if not self._held_back[session]:
+                del self._held_back[session]
+            if job is not None:
+                return job
+        while _is_waited_for(self._waiting):
+            session = self._waiting[0].session
+            if session is None or running[session] < MOST_OF_ONE:
+                break
+            self._waiting[0].until = time.monotonic() + self._patience
+            self._held_back.setdefault(session, deque()).append(self._waiting.popleft())
+        return self._take(self._waiting)
 
     def _run_what_waits(self, thread: threading.Thread) -> None:
         wake = threading.Lock()
         wake.acquire()
         while True:
             with self._lock:
+                self._threads[thread] = None
                 job = self._take(self._unfinished)
                 # What begins in a fork is held back by the instance, with its thread.
                 if job is None and not lifecycle.is_forking():
-                    job = self._take(self._waiting)
+                    job = self._take_waiting()
                 if job is None:
                     if len(self._threads) > THREADS:  # There were more for a while.
-                        self._threads.discard(thread)
+                        self._threads.pop(thread)
                         return
                     self._asleep.append(wake)
+                else:
+                    self._threads[thread] = job.session
             if job is not None:
                 job.run()
                 # Not under the lock: what it holds may be long, or end with a caller's code.
@@ -274,7 +268,7 @@ class Executor(Generic[J]):
                     if wake in self._asleep:
                         self._asleep.remove(wake)
                         if not self._waiting:
-                            self._threads.discard(thread)
+                            self._threads.pop(thread)
                             return
                 # Somebody has woken it this very moment, or was struck before.
                 wake.acquire(blocking=False)
@@ -286,25 +280,42 @@ class Executor(Generic[J]):
             begun = -1
             while True:
                 more: list[threading.Thread] = []
+                self._end_late()
                 with self._lock:
-                    if not any(map(_is_waited_for, (self._unfinished, self._waiting))):
+                    waiting = self._unfinished, self._waiting, *self._held_back.values()
+                    if not any(map(_is_waited_for, waiting)):
                         self._watched = False
                         self._most = THREADS
                         return
                     if self._begun == begun:
                         more = [self._thread(self._work) for _ in range(self._missing())]
-                        self._threads.update(more)
+                        self._threads.update(dict.fromkeys(more))
                         self._most = max(THREADS, len(self._threads))
                     begun = self._begun
                 for thread in more:
                     try:
                         thread.start()
                     except _NO_THREAD:
-                        self._threads.discard(thread)
+                        self._threads.pop(thread, None)
                 pause.wait(STUCK)
         except BaseException:
             self._watched = False
             raise
+
+    def _end_late(self) -> None:
+        """End the calls that were held back for as long as a call waits at most."""
+        now = time.monotonic()
+        late = []
+        with self._lock:
+            running = Counter(list(self._threads.values()))
+            for session, waiting in self._held_back.items():
+                if running[session] >= MOST_OF_ONE:
+                    while waiting and waiting[0].until <= now:
+                        late.append(waiting.popleft())
+        for job in late:
+            if not job.is_withdrawn:
+                job.error = BackendUnavailableError(_NO_TURN, retryable=True)
+                job.done()
 
     def _missing(self) -> int:
         """How many more threads there are to be."""
@@ -321,7 +332,8 @@ class Executor(Generic[J]):
 
     def _after_fork_in_parent(self) -> None:
         with self._lock:
-            for _ in range(min(len(self._waiting), len(self._asleep))):
+            waiting = len(self._waiting) + len(self._held_back)
+            for _ in range(min(waiting, len(self._asleep))):
                 self._asleep.pop().release()
 
     def _after_fork_in_child(self) -> None:

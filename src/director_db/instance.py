@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+import weakref
 from abc import ABCMeta
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, final
 
@@ -253,6 +254,8 @@ class Instance(Storage, metaclass=_Registering):
             finally:
                 inside.pop(token, None)
 
+        # If nobody calls it: whoever was to do so had no memory for it, say.
+        weakref.finalize(run, inside.pop, token, None).atexit = False
         return run
 
     # --- For the registry and the fork hooks ------------------------------------------------------

@@ -3,7 +3,8 @@
 `BaseDB` stands on them. It checks arguments, fills defaults, encodes payloads and decodes rows; a
 storage operation gets clean rows, described in `director_db.rows`, and moves them in and out of one
 database. Nineteen have to be written: six for the life of an instance, five for sessions, five for
-messages, three for contexts. The others have a default. What holds for all of them:
+messages, three for contexts; and seven for contract 1.1, six of them in `director_db.history`.
+The others have a default. What holds for all of them:
 
 **Arguments are clean.** Ids are possible (1 to 255 characters, neither U+0000 nor lone surrogates),
 times are int seconds that fit 64 bits, payloads are text of at most 64 MiB of UTF-8 without U+0000.
@@ -80,6 +81,7 @@ An example, one operation with `sqlite3`; ``docs/writing-a-backend.md`` has a wh
 from __future__ import annotations
 
 from abc import abstractmethod
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from director_db.earlier import later
@@ -138,6 +140,9 @@ class Storage(HistoryStorage):
 
     _owner: object
     """A token of the instance, by which what it saved is remembered."""
+
+    _patience: float = inf
+    """For how many seconds a call waits for a lock at most, where a setting of its says so."""
 
     # --- Life -----------------------------------------------------------------------------------
 

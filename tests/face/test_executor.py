@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
-from director_db import awaited
+from director_db import BackendUnavailableError, awaited
 from director_db.asyncio import AsyncDB
-from director_db.executor import Executor, Job
+from director_db.executor import Executor
+from director_db.job import Job, error_of_its_own
 from director_db_sqlite import SQLiteDB
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -102,7 +105,7 @@ def test_a_coroutine_that_is_collected_under_the_lock_waits_for_nobody(db, goes_
 
 def test_what_a_job_holds_ends_without_the_lock():
     """An object of the caller's may end with its job, and wait for what another thread does."""
-    executor = Executor("director-db", lambda _: None)
+    executor = Executor("director-db", lambda _: None, 60)
     is_known_to_a_thread_alone, is_over, found = threading.Event(), threading.Event(), []
 
     class Waiting:
@@ -181,12 +184,98 @@ def test_an_error_in_the_middle_of_what_is_stored_together_is_told_to_each(db, m
             patched.setattr(executor, "send_for_gathered", send)
             awaited.store_together(executor)
         await asyncio.wait(waiters, timeout=10)
+        told = []
         for call in calls:
-            with pytest.raises(MemoryError):
+            with pytest.raises(MemoryError) as caught:
                 call.send(None)
+            told.append(caught.value)
+        assert 5 == len(set(map(id, told)))
 
     asyncio.run(main())
     assert [] == stored(db)
+
+
+def test_an_error_that_cannot_be_copied_is_told_as_it_is():
+    class Stubborn(Exception):
+        def __init__(self, *, code):
+            super().__init__(code)
+
+    error = Stubborn(code=1)
+    assert error is error_of_its_own(error)
+
+
+def test_nobody_is_stored_again_where_it_may_have_been(db, monkeypatch):
+    error = BackendUnavailableError("lost", maybe_applied=True)
+
+    def store_and_fail(messages):
+        for session_id, row in messages:
+            db.sync_db._upsert_messages(session_id, (row,))
+        raise error
+
+    monkeypatch.setattr(db.sync_db, "_upsert_together", store_and_fail)
+    executor = db._executor
+
+    async def main():
+        with monkeypatch.context() as patched:
+            patched.setattr(executor, "send_for_gathered", lambda: None)
+            calls = [asyncio.create_task(store(db, number)) for number in range(5)]
+            await asyncio.sleep(0)
+        executor.send_for_gathered()
+        await asyncio.wait(calls, timeout=60)
+        db.sync_db.add_or_update_msg_to_conv("s1", "c", "m0", "t", [], [], "later")
+        return [call.exception() for call in calls]
+
+    ends = asyncio.run(main())
+    assert {BackendUnavailableError} == set(map(type, ends))
+    assert all(end.maybe_applied for end in ends)
+    assert ["later", 1, 2, 3, 4] == stored(db)
+
+
+@pytest.mark.parametrize("kind", ["message", "update", "run"])
+def test_a_call_that_fails_keeps_nothing_of_its_own(db, kind):
+    """Not until a collection of garbage, which may be long in coming, and payloads are large."""
+
+    class Payload(dict):
+        pass
+
+    async def fail(payload):
+        with pytest.raises(LookupError):
+            if kind == "message":
+                await db.add_or_update_msg_to_conv("nobody", "c", "m", "t", [], [], payload)
+            elif kind == "update":
+                await db.update_session("nobody", metadata=payload)
+            else:
+                await db.run(lambda _, payload=payload: payload["missing"])
+
+    async def main():
+        payload = Payload(text="x")
+        seen = weakref.ref(payload)
+        await fail(payload)
+        del payload
+        deadline = time.monotonic() + 60
+        while seen() is not None and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)  # Its thread tells of a call before it lets go of it.
+        return seen()
+
+    gc.disable()
+    try:
+        assert asyncio.run(main()) is None
+    finally:
+        gc.enable()
+
+
+def test_what_goes_on_in_another_thread_and_is_dropped_is_not_in_flight(db):
+    rest = db.sync_db._still_in_flight(lambda: True)
+    closing = threading.Thread(target=db.sync_db.close, daemon=True)
+    closing.start()
+    deadline = time.monotonic() + 60
+    while not db.closed:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert closing.is_alive()
+    del rest
+    closing.join(60)
+    assert not closing.is_alive()
 
 
 @pytest.mark.parametrize("function", [Executor.submit, Executor._thread, threading.Thread.start])

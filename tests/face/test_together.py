@@ -17,6 +17,7 @@ import pytest
 from director_db import BackendUnavailableError, ClosedError, InvalidRecordError, SchemaError
 from director_db.asyncio import CARRIED_OUT, AsyncDB
 from director_db.awaited import store_together
+from director_db.executor import THREADS
 from director_db.queue import MAX_BATCH_CALLS
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
@@ -610,6 +611,62 @@ def test_a_locked_session_holds_up_nobody_else(postgres_database):
         asyncio.run(main())
         assert {1: 1} == stored(sync_db, "s2")
         assert set(range(100)) == set(stored(sync_db))
+
+
+async def crowd(db, beside, count, then):
+    """Have so many calls wait for a locked session, and then do something beside them."""
+    db.sync_db.create_session("s1")
+    db.sync_db.create_session("s2")
+    beside.execute("SELECT 1 FROM director_sessions WHERE session_id = 's2' FOR UPDATE")
+    calls = [
+        store(db, number, session_id="s2") if number % 2 else db.update_session("s2", metadata={})
+        for number in range(count)
+    ]
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        await then(tasks)
+    finally:
+        beside.rollback()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_calls_of_a_locked_session_leave_threads_to_others(postgres_database, eventually):
+    """However many they are: more than there may be threads."""
+    with (
+        # Longer than the others may take: without a thread for them they would take as long.
+        PostgresDB(postgres_database.dsn, operation_timeout=600) as sync_db,
+        psycopg.connect(postgres_database.dsn) as beside,
+    ):
+        db = AsyncDB(sync_db)
+
+        async def others(tasks):
+            await eventually(lambda: len(db._executor._threads) >= THREADS)
+            for number in range(20):
+                assert await asyncio.wait_for(store(db, number), 120)
+                await asyncio.wait_for(db.update_session("s1", metadata={"number": number}), 120)
+            assert [] == await asyncio.wait_for(db.get_conversations("s2"), 120)
+            assert not any(task.done() for task in tasks)
+            assert db._executor._held_back
+
+        ends = asyncio.run(crowd(db, beside, 1500, others))
+        assert [None, True] * 750 == ends
+        assert 750 == len(stored(sync_db, "s2"))
+        until_idle(db)
+        assert not db._executor._held_back
+
+
+def test_calls_of_a_locked_session_end_in_time_also_without_a_thread(postgres_database):
+    with (
+        PostgresDB(postgres_database.dsn, operation_timeout=1) as sync_db,
+        psycopg.connect(postgres_database.dsn) as beside,
+    ):
+        db = AsyncDB(sync_db)
+        ends = asyncio.run(crowd(db, beside, 1500, asyncio.wait))
+        assert {BackendUnavailableError} == set(map(type, ends))
+        held_back = [end for end in ends if "wait for the lock of this session" in str(end)]
+        assert held_back
+        assert all(end.retryable and not end.maybe_applied for end in held_back)
+        assert asyncio.run(store(db, 1, session_id="s2"))
 
 
 def test_a_large_one_goes_by_itself(watched):

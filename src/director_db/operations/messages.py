@@ -156,7 +156,7 @@ class MessageOperations(Instance):
             For each True if it is stored, False if it has not begun; else what is left of its
             operation, to be called in another thread. It is in flight until that has ended.
         """
-        # One answer too few or too many is told before any is in flight, which would be for ever.
+        # One answer too few or too many is told before anything else begins.
         each = list(zip(self._upsert_together(messages), messages, strict=True))
         return [
             answer

@@ -11,7 +11,8 @@ import functools
 
 from director_db import awaited, executor
 from director_db.asyncio import AsyncDB
-from director_db.executor import Executor, Job
+from director_db.executor import Executor
+from director_db.job import Job
 from gallery.broken import ROUND_TRIP, BrokenDB, replace
 from gallery.mutants.concurrency import travel
 
@@ -106,7 +107,7 @@ class SwallowedErrors(BrokenFace, rule="LIF-7"):
                 self.result = None
             self.done()
 
-        executor.Job.run = run
+        Job.run = run
 
 
 class SharedExecutor(BrokenFace, rule="LIF-7", level="concurrent"):
@@ -125,6 +126,14 @@ class ThirtyTwoAtMost(BrokenFace, rule="LIF-7", level="concurrent"):
         Executor._watch = lambda _self: None
 
 
+class NoneIsHeldBack(BrokenFace, rule="LIF-7", level="concurrent"):
+    """A pool that grows, up to some limit: enough calls that wait for one session fill it, too."""
+
+    @classmethod
+    def break_code(cls):
+        executor.MOST_OF_ONE = float("inf")
+
+
 class RunsOnTheLoop(BrokenFace, rule="LIF-7", level="concurrent"):
     """`async def` in front of a call that blocks."""
 
@@ -139,13 +148,13 @@ class ContextOfTheThread(BrokenFace, rule="LIF-7"):
 
     @classmethod
     def break_code(cls):
-        init = executor.Job.__init__
+        init = Job.__init__
 
-        def broken(self, call, done, context=None):
-            init(self, call, done, context)
+        def broken(self, call, done, context=None, session=None):
+            init(self, call, done, context, session)
             self.context = contextvars.Context()
 
-        executor.Job.__init__ = broken
+        Job.__init__ = broken
 
 
 class OneFailsForAll(BrokenFace, rule="LIF-7", level="concurrent"):

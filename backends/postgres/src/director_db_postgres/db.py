@@ -112,6 +112,7 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
             retry_deadline=retry_deadline,
             operation_timeout=operation_timeout,
         )
+        self._patience = self._settings_in_use.operation_timeout
         self.schema = self._settings_in_use.schema
         self._sql = Statements(self.schema)
         self._database = Database(self._settings_in_use, self._sql, migrates=migrate)
@@ -385,7 +386,7 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
         try:
             rows = select(msg_ids)
         except InvalidRecordError:
-            # The server's encoding has no form for one of them, and does not say for which.
+            # The server's encoding has no form for one of the ids, and does not say for which.
             there = [
                 name
                 for name in msg_ids

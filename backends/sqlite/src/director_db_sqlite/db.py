@@ -84,14 +84,14 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         given: object = db_path.__fspath__() if isinstance(db_path, os.PathLike) else db_path
         path = check_path(given, "db_path")
         # No limit is a year: locks of threads take no infinity.
-        patience = min(operation_timeout_of(operation_timeout, "operation_timeout"), _A_YEAR)
+        self._patience = min(operation_timeout_of(operation_timeout, "operation_timeout"), _A_YEAR)
         self._synchronous = check_synchronous(synchronous, "synchronous")
         self.db_path = path
         self._database: Database = (
             MemoryDatabase()
             if path == MEMORY
             else FileDatabase(
-                path, directory, patience, synchronous=self._synchronous, migrates=migrate
+                path, directory, self._patience, synchronous=self._synchronous, migrates=migrate
             )
         )
 

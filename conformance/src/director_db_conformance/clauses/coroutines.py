@@ -30,6 +30,9 @@ _LATER: Final = 0.05
 _MANY: Final = 100
 """More than any face runs at once as a rule."""
 
+_MORE_THAN_THREADS: Final = 600
+"""More than any face has threads for."""
+
 _request: Final = contextvars.ContextVar("request", default="none")
 
 
@@ -147,10 +150,11 @@ class CoroutineClauses:
 
         async def main() -> None:
             with _held(db, "_delete_message") as held:
-                stuck = [asyncio.create_task(db.delete_message("s1", "a")) for _ in range(_MANY)]
+                many = _MORE_THAN_THREADS
+                stuck = [asyncio.create_task(db.delete_message("s1", "a")) for _ in range(many)]
                 await _eventually(lambda: held.begun, "the first begins")
                 answer = asyncio.create_task(db.get_session("s1"))
-                await _eventually(answer.done, f"an answer, beside {_MANY} calls that wait")
+                await _eventually(answer.done, f"an answer, beside {many} calls that wait")
                 expect(sum(task.done() for task in stuck), 0, "those that have ended")
                 held.let_go()
                 expect(sum(await asyncio.gather(*stuck)), 1, "those that have deleted the message")

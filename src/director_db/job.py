@@ -1,0 +1,82 @@
+"""One coroutine's call on its way to a thread and back; see `director_db.executor`."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+
+class Job:
+    """A call, and what became of it.
+
+    Attributes:
+        call: what to run.
+        context: where: without one, a copy of the caller's.
+        session: whose lock it may wait for; None if nobody's.
+        has_begun: whether a thread has taken it.
+        done: called in the thread that ran it, when it has ended.
+        until: when it ends, if it has not begun, by the monotonic clock.
+        result: what it returned.
+        error: what it raised; None if it returned.
+    """
+
+    __slots__ = (
+        "_unwanted",
+        "call",
+        "context",
+        "done",
+        "error",
+        "has_begun",
+        "result",
+        "session",
+        "until",
+    )
+
+    def __init__(
+        self,
+        call: Callable[[], Any],
+        done: Callable[[], object],
+        context: contextvars.Context | None = None,
+        session: Hashable = None,
+    ) -> None:
+        """Take a call that has not begun."""
+        self.call = call
+        self.session = session
+        self.context = contextvars.copy_context() if context is None else context
+        self.done = done
+        self.has_begun = False
+        self.until = inf
+        self._unwanted = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether it is never to begin."""
+        return self._unwanted and not self.has_begun
+
+    def withdraw(self) -> bool:
+        """Let it never begin; False if it has begun. Under the lock of who lets it begin."""
+        self._unwanted = True
+        return self.is_withdrawn
+
+    def run(self) -> None:
+        """Run it; nothing is raised."""
+        try:
+            self.result = self.context.run(self.call)
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            self.error = error
+        self.done()
+
+
+def error_of_its_own(error: BaseException) -> BaseException:
+    """Return an error for one of several callers, as threads that raise the same one mix it up."""
+    try:
+        return copy.copy(error)
+    except Exception:  # noqa: BLE001 - its class may refuse
+        return error
