@@ -21,6 +21,8 @@ import director_db
 from benchmarks.report import markdown
 from benchmarks.results import Report
 from director_db import BaseDB
+from director_db.history import HistoryStorage
+from director_db.storage import Storage
 from director_db_conformance import CLAUSES
 from director_db_conformance.machine import compare_backends
 from director_db_conformance.model import OPERATIONS
@@ -256,7 +258,14 @@ def test_the_guide_names_every_storage_operation():
     guide = section(text_of("docs/writing-a-backend.md"), "What to write")
     assert 19 == len(BaseDB.__abstractmethods__)
     assert "nineteen short methods" in text_of("docs/writing-a-backend.md")
+    written = {**vars(HistoryStorage), **vars(Storage)}
     assert set() == {name for name in BaseDB.__abstractmethods__ if f"`{name}" not in guide}
+    functions = {name: each for name, each in written.items() if inspect.isfunction(each)}
+    assert set() == {name for name in functions if not re.search(rf"`{name}\b", guide)}
+    added = first_cells(guide.partition("| for contract 1.1 |")[2].partition("| optional |")[0])
+    assert {name.partition("(")[0] for name in added} == {
+        name for name, each in functions.items() if "later(self" in inspect.getsource(each)
+    }
 
 
 # --- The README: short, and its tables are those of the reports ---------------------------------

@@ -281,7 +281,7 @@ def message_rows(session_id: str, messages: object) -> list[GuardedMessage]:
 
 
 def message_part(conv_id: object, msg_type: object) -> tuple[str | None, str | None] | None:
-    """Return what messages have to have, each None for any; None if none can have it (VAL-4)."""
+    """Return the filters for messages, None for any value; None if no message can match (VAL-4)."""
     try:
         return optional_text(conv_id, "conv_id"), optional_text(msg_type, "msg_type")
     except InvalidRecordError:

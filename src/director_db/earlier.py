@@ -1,7 +1,7 @@
 """Backends that were written for an earlier version of the contract: they go on as they are.
 
 Their storage operations get rows of the form that they know, and what they return is completed.
-What came later they do not have, and whoever asks for it is told so.
+They lack what came later, and ConfigurationError says so to whoever asks for it.
 """
 
 from __future__ import annotations

@@ -408,7 +408,7 @@ def _archive(key: str, n: int) -> Steps:
         )
     except SessionNotFoundError:
         return []  # Deleted with all that it had.
-    # What was deleted since it was read was stored anew, without its revision: it goes again.
+    # A message that was deleted after we read it is there again, without its revision: delete it.
     ids = [each["msg_id"] for each in oldest]
     there = yield methodcaller("get_messages", key, ids)
     for each in there:

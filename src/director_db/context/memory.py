@@ -79,7 +79,7 @@ class ContextMemory:
 
     def clear(self) -> None:
         """Forget everything, whoever is in the middle of something: after a fork."""
-        # An RLock knows its thread, which tells a signal's handler that comes in the middle.
+        # Its owner shows whether a signal's handler runs in the middle of a call of this thread.
         self._lock: Any = threading.RLock()
         self._entries: dict[tuple[object, str], tuple[int, RememberedContext]] = {}
         # Never too low: a signal's handler that raises comes after adding or before subtracting.

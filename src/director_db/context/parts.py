@@ -88,9 +88,9 @@ def _key_of_list(value: dict[Any, Any], stored: str | None, preferred: str | Non
     longest = max(found, key=found.__getitem__, default=None)
     if preferred is not None and longest is not None:
         kept = decode_payload(preferred)
-        # To change the list writes both whole. Which of two is longer may change at every step, so
-        # there is a margin; and it has an end, since a list that grows beside a short preferred one
-        # would otherwise be written whole at every save.
+        # A change of the list that is kept as rows writes both lists whole. The margin keeps two of
+        # about one length from taking turns at each save. It has a limit, or a list that grows
+        # beside a short preferred one would be written whole at every save.
         if kept in found and found[longest] <= 2 * found[kept] + _ALWAYS_IN_PARTS:
             return str(kept)
     return longest

@@ -48,7 +48,7 @@ def save_context(
     if db.incremental_contexts:
         known = memory.take(db._owner, wanted)
         if known is not None and expected not in {None, known.version}:
-            # It may well be what is stored, and the caller's the stale one.
+            # What is remembered may be what is stored, and the caller's version the stale one.
             memory.put(db._owner, wanted, known)
             known = None
         draft = draft_context(value, "context_messages", known)

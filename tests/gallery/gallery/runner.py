@@ -173,7 +173,7 @@ def _attempts(mutant):
         return ["all"]
     # What a mistake of the core level does, it does each time.
     own = ["own"] * (1 if mutant.level == "core" else RACES)
-    # One of Postgres is tried with those of its own rule alone, as servers are slow.
+    # A mutant of Postgres meets only the clauses of its own rule, as servers are slow.
     return [*own, "others"] if mutant.kind == SQLITE else own
 
 

@@ -179,7 +179,7 @@ class Connection(PipelinedConnection):
         return f"process {process}{name}{doing}"
 
     def is_read_only(self) -> bool:
-        """Whether it is by its settings, and no standby that may take over; False if unknown.
+        """Whether the server is read-only by its settings; False if that is unknown.
 
         Not whether it is a standby: that may have changed since it refused a write.
         """

@@ -123,7 +123,7 @@ class OutOfStepError(psycopg.OperationalError):
 
 
 def is_out_of_step(error: Exception) -> bool:
-    """Whether an exception out of a driver's call is about the answers, and not what we ask for.
+    """Whether the driver failed on an answer it did not expect, and not on what we asked for.
 
     psycopg trusts the other side to answer what was asked, and where it does not, an IndexError or
     whatever comes out. The same comes out of a mistake of ours in the parameters, and out of a

@@ -66,9 +66,9 @@ _ALMOST_ALL: Final = 0.75
 LONG: Final = 0.5
 """How long a batch may be under way before the others go by themselves, in seconds."""
 
-# After so many small batches, one after another, callers go by themselves again. A crowd makes some
-# small ones, too: who was woken last comes too late for every other one. With four, ten and twelve
-# threads stored less than each for itself.
+# After so many small batches in a row, callers go by themselves again. A crowd makes small ones,
+# too: the thread that is woken last misses every second batch. With four here, ten and twelve
+# threads stored less together than each for itself.
 _CALM: Final = 2
 
 # Whose time is up sooner goes by itself, as a part of the time of a call: the others would have no
@@ -192,11 +192,11 @@ class Group:
     def store_each(
         self, messages: Sequence[tuple[Call, MessageRow]]
     ) -> list[bool | Callable[[], bool]]:
-        """Store messages of several callers together, for whom this thread waits.
+        """Store messages of several callers together, in this thread.
 
         Returns:
-            For each True if it is stored, and False if nothing was done; else what answers or
-            raises as `store` does.
+            For each True if it is stored, and False if nothing was done; else a function that
+            returns or raises what `store` would.
         """
         writes = [Write(*each) for each in messages]
         sizes = [(write, _size(write.row)) for write in writes]

@@ -278,8 +278,8 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
             raise OutOfStepError(message)
         for result in failures:
             error = error_from_result(result, self.info.encoding)
-            # A pooler that has lost its server may go on with the client, and does not know either
-            # what became of what it had sent on. A coordinator knows what became of its shard.
+            # A pooler that has lost its server may keep the client, and does not know either what
+            # became of the commands that it had passed on. A coordinator knows what its shard did.
             if ends_the_connection(error) or (not self.is_sharded and is_of_the_connection(error)):
                 raise error
 

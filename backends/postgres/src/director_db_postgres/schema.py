@@ -123,7 +123,7 @@ _OURS: Final = {
     "director_context_items",
 }
 
-# Without a schema's name, the table of another user further down the search path.
+# Where no schema is named, the table may be another user's, further down the search path.
 _NO_RIGHT: Final = "42501"
 _NO_TABLE: Final = frozenset({"42P01", "3F000"})
 # A column or an operator is missing: the table has our name, but other columns.

@@ -19,7 +19,7 @@ CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 # insert took 19 KB, an update 13 KB, and less in a batch with others.
 _BYTES_PER_CALL: Final = 4 * 4096
 
-# What one of many rows costs in the log that a call deletes, or changes without saying its size.
+# The same for each row of a call that deletes or changes many, and does not say their size.
 _BYTES_PER_CHANGE: Final = 1536
 
 # How long the readers of a long log are waited for, in seconds, first and at most; see `run`.

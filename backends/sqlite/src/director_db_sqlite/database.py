@@ -190,7 +190,7 @@ class FileDatabase:
         ]
 
     def _until_stored(self, run: Callable[[], T], again: Callable[[], T], deadline: float) -> T:
-        """Run a write, and again for as long as it meets another file than the one it began on."""
+        """Run a write, and repeat it while the file is replaced under it."""
         was_read_only = False
         while True:
             try:

@@ -40,7 +40,7 @@ _INSERT_CONTEXT: Final = """
     ON CONFLICT (session_id) DO NOTHING
 """
 
-# The sessions that were made for orphans are those that came after the last one carried over.
+# Sessions made for orphans have rowids above that of the last session that was carried over.
 _SET_TIMES_OF_ORPHANS: Final = """
     UPDATE director_sessions SET
         created_at = (

@@ -352,7 +352,7 @@ def _stored(db: RecordedDB, name: str) -> tuple[Any, ...]:
 
 
 def _longest(place: RecordedPlace) -> float:
-    """Return when a call that has not ended is taken for one that never will, in seconds."""
+    """Return after how many seconds a call counts as one that never ends."""
     return 30.0 if place.place.impatient else 5 * PATIENCE
 
 

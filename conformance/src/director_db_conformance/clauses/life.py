@@ -491,7 +491,7 @@ def _failures() -> list[tuple[type[DirectorDBError], str, dict[str, Any]]]:
 
 
 def _calls_with(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield calls with a value wherever one can stand: in each argument, and in all but the ids."""
+    """Yield calls with a value in each argument by itself, then in all arguments but the ids."""
     for operation in OPERATIONS:
         for name in operation.arguments:
             yield operation.name, operation.example | {name: value}

@@ -75,7 +75,7 @@ class MessagePartClauses:
 
     @clause("MSG-6")
     def test_msg_6_a_value_that_no_message_can_have(self, db: RecordedDB) -> None:
-        """It is found nowhere, and what is refused without it is refused with it."""
+        """It matches no message, and bad arguments beside it are refused all the same."""
         full_session(db)
         for value, name in product(_IMPOSSIBLE, ("conv_id", "msg_type")):
             part = {name: value}
