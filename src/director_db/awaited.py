@@ -180,21 +180,11 @@ async def outcome(
         error, job.error = job.error, None
         if error is None and job.has_begun:
             cancelled.add_note(CARRIED_OUT)
-        try:
-            raise cancelled from error
-        finally:
-            del error
+        raise cancelled from error
     except BaseException:
         executor.withdraw(job)  # The coroutine is closed: its loop has gone.
         raise
-    error, job.error = job.error, None
-    if error is not None:
-        try:
-            raise error
-        finally:
-            # A cycle: the error's traceback holds this frame, and that of whoever ran the job.
-            del error
-    result: R = job.result
+    result: R = job.outcome()
     return result
 
 

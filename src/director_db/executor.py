@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from director_db import lifecycle
 from director_db.errors import BackendUnavailableError
@@ -216,7 +216,7 @@ class Executor(Generic[J]):
 
     def _work(self) -> None:
         thread = threading.current_thread()
-        self._threads[thread] = None  # Who started it may have been struck, and taken it for failed.
+        self._threads[thread] = None  # Who started it may have been struck, and taken it off.
         try:
             self._run_what_waits(thread)
         finally:

@@ -65,6 +65,16 @@ class Job:
         self._unwanted = True
         return self.is_withdrawn
 
+    def outcome(self) -> Any:
+        """Return its result, or raise its error; once."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            del error  # A cycle: the error's traceback holds this frame, and that of `run`.
+
     def run(self) -> None:
         """Run it; nothing is raised."""
         try:
