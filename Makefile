@@ -37,6 +37,8 @@ DOCS_READY := $(VENV)/.docs-ready
 PYTEST_OPTIONS := -n auto --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 INTEGRATIONS_PYTEST := $(INTEGRATIONS_BIN)/python -m pytest $(PYTEST_OPTIONS) tests/integrations
+# Of the other tests these need the frameworks, too.
+OF_INTEGRATIONS := examples_run and docs/integrations
 # What a run of `make test` draws of the gallery and of the tests that take long;
 # `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
@@ -67,11 +69,11 @@ test-all: test-all-but-integrations $(INTEGRATIONS_READY)
 	@$(MAKE) --no-print-directory test-integrations
 
 test-all-but-integrations: $(READY)
-	$(PYTEST)
+	$(PYTEST) -k 'not ($(OF_INTEGRATIONS))'
 
 test-integrations: $(INTEGRATIONS_READY)
 	$(INTEGRATIONS_PYTEST)
-	$(BIN)/python -m pytest -q tests/test_docs.py -k 'examples_run and docs/integrations'
+	$(BIN)/python -m pytest -q tests/test_docs.py -k '$(OF_INTEGRATIONS)'
 
 print-tmpdir:
 	@echo "$$TMPDIR"

@@ -110,9 +110,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=turn)
 
 
-def pytest_collection_finish():
-    # What thousands of tests are made of stays to the end, and no collection is to walk it again.
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    # What thousands of tests are made of stays to the end, and no collection of garbage is to walk
+    # it: not while it is imported, nor later.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture

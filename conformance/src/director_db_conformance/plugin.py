@@ -159,6 +159,18 @@ class _Reporter:
         self._servers: dict[str, str] = {}
         self._are_apart = False
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        """Keep the collector of garbage from what a process of the command is made of."""
+        if self._events is not None:
+            gc.disable()
+        try:
+            return (yield)
+        finally:
+            if self._events is not None:
+                gc.freeze()
+                gc.enable()
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Keep which clauses are to run, of those that there are."""
         for item in session.items:
@@ -166,9 +178,6 @@ class _Reporter:
             if clause is not None and item.parent is not None:
                 self._chosen.setdefault(_suite(item), []).append(clause.name)
         self._write_event({"chosen": [name for names in self._chosen.values() for name in names]})
-        if self._events is not None:
-            # A process of the command: what it is made of stays, and no collection is to walk it.
-            gc.freeze()
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Leave out, as done, the clauses that another process has claimed."""
