@@ -21,8 +21,8 @@ import director_db
 from benchmarks.report import markdown
 from benchmarks.results import Report
 from director_db import BaseDB
-from director_db.history import HistoryStorage
 from director_db.storage import Storage
+from director_db.storage.history import HistoryStorage
 from director_db_conformance import CLAUSES
 from director_db_conformance.machine import compare_backends
 from director_db_conformance.model import OPERATIONS

@@ -54,6 +54,21 @@ def imported(module):
                 yield inner if inner in FILES else node.module
 
 
+def test_the_files_of_the_core_are_short():
+    lines = {name: file.read_text().count("\n") for name, file in FILES.items()}
+    long = {name: count for name, count in lines.items() if count > 400}
+    assert {} == {name: count for name, count in long.items() if name.partition(".")[0] == CORE}
+
+
+def test_the_layout_of_the_house_names_each_file_of_the_core():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    layout = text.partition("\n## The layout of the house\n")[2].partition("\n## ")[0]
+    here = [path.name for path in (FOLDERS[CORE] / CORE).iterdir() if path.name[0] not in "_."]
+    assert len(here) > 20
+    named = set(re.findall(r"`(?:src/director_db/)?(\w+(?:\.py|/))`", layout))
+    assert set() == {name for name in here if not named & {name, f"{name}/"}} - {"py.typed"}
+
+
 @pytest.fixture(scope="module")
 def imports():
     """What each module imports. Not at import: every process of a run imports this file."""

@@ -25,74 +25,74 @@ CARRIED_OUT: Final = "The call had begun, and was carried out."
 R = TypeVar("R")
 T = TypeVar("T")
 
-# After so many characters no more messages are taken, so that the first wait for few.
+# After so many characters a batch takes no more messages, so that its first ones wait for few.
 _MOST_CHARACTERS: Final = 256 * 1024
 
 
-class Ends:
-    """What threads have to tell an event loop, which is woken once for all of it.
+class Callbacks:
+    """Functions that threads have an event loop call, which is woken once for all of them.
 
     To wake it takes a call of the system, which gives the interpreter's lock away; calls that share
     a commit end together. A hundred coroutines on SQLite took a sixth less time for each call.
 
-    A signal's handler may raise anywhere in the loop's thread. What was told then waits for the
-    next look, and each call looks as it begins and as it is cancelled.
+    A signal's handler may raise anywhere in the loop's thread. What is pending then waits for the
+    next run, and each call runs them as it begins and as it is cancelled.
 
     Attributes:
-        told: what no look has called yet.
+        pending: those that have not been called yet.
     """
 
-    __slots__ = ("_loop", "_waking", "told")
+    __slots__ = ("_loop", "_waking", "pending")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.told: deque[Callable[[], None]] = deque()
+        self.pending: deque[Callable[[], None]] = deque()
         self._waking = False
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> Ends:
-        """Return that of a loop. The loop has it, so that both go together."""
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Callbacks:
+        """Return those of a loop. The loop has them, so that both go together."""
         try:
             own = vars(loop)
-        except TypeError:  # One without room for it is woken each time.
+        except TypeError:  # One without room for them is woken each time.
             return cls(loop)
-        ends: Ends = own.get(_ENDS) or own.setdefault(_ENDS, cls(loop))
-        return ends
+        callbacks: Callbacks = own.get(_CALLBACKS) or own.setdefault(_CALLBACKS, cls(loop))
+        return callbacks
 
-    def tell(self, end: Callable[[], None]) -> None:
+    def add(self, callback: Callable[[], None]) -> None:
         """Have a function called on the loop, more than once if that is interrupted."""
-        self.told.append(end)
+        self.pending.append(callback)
         self.wake()
 
     def wake(self) -> None:
-        """Have the loop look at what it was told."""
+        """Have the loop call what is pending."""
         if self._waking:
-            return  # It has not looked yet.
+            return  # It has not begun yet.
         try:
             self._waking = True
-            self._loop.call_soon_threadsafe(self.look)
+            self._loop.call_soon_threadsafe(self.run)
         except RuntimeError:
             self._waking = False
             if self._loop.is_closed():
-                self.told.clear()  # Nobody waits any more.
+                self.pending.clear()  # Nobody waits any more.
         except BaseException:
             self._waking = False
             raise
 
-    def look(self) -> None:
-        """Call what was told so far; on the loop."""
+    def run(self) -> None:
+        """Call what is pending; on the loop."""
         self._waking = False  # First: what comes from here on wakes it again.
-        told = self.told
+        pending = self.pending
         try:
-            while told:
-                told[0]()
-                told.popleft()
+            while pending:
+                pending[0]()
+                pending.popleft()
         finally:
-            if told and not self._loop.is_closed():
-                self._loop.call_soon(self.look)
+            if pending and not self._loop.is_closed():
+                self._loop.call_soon(self.run)
 
 
-_ENDS: Final = "_director_db_ends"
+_CALLBACKS: Final = "_director_db_callbacks"
 
 
 class Message(Job):
@@ -101,25 +101,25 @@ class Message(Job):
     Attributes:
         db: where.
         check: returns its session's id and its row.
-        ends: who is told that it has ended.
-        end: what that is told.
+        callbacks: those of its loop.
+        end: the one that says there that it has ended.
     """
 
-    __slots__ = ("check", "db", "end", "ends")
+    __slots__ = ("callbacks", "check", "db", "end")
 
     def __init__(
         self,
         call: Callable[[], Any],
         db: BaseDB,
         check: Callable[[], tuple[str, MessageRow]],
-        ends: Ends,
+        callbacks: Callbacks,
         end: Callable[[], None],
         session: str | None,
     ) -> None:
-        super().__init__(call, partial(ends.tell, end), session=session)
+        super().__init__(call, partial(callbacks.add, end), session=session)
         self.db = db
         self.check = check
-        self.ends = ends
+        self.callbacks = callbacks
         self.end = end
 
 
@@ -140,9 +140,9 @@ async def outcome(
     CancelledError raised: its cause is the error of the call, or None if the call has succeeded.
     """
     loop = asyncio.get_running_loop()
-    ends = Ends.of(loop)
-    if ends.told:
-        ends.look()
+    callbacks = Callbacks.of(loop)
+    if callbacks.pending:
+        callbacks.run()
     waiter = loop.create_future()
     ended = False
 
@@ -161,15 +161,15 @@ async def outcome(
     job: Job
     if message is not None:
         db, check = message
-        job = Message(partial(begin, call), db, partial(begin, check), ends, end, session)
+        job = Message(partial(begin, call), db, partial(begin, check), callbacks, end, session)
         executor.submit_together(job)
     else:
-        job = Job(partial(begin, call), partial(ends.tell, end), session=session)
+        job = Job(partial(begin, call), partial(callbacks.add, end), session=session)
         (executor.run_apart if apart else executor.submit)(job)
     try:
         await waiter
     except asyncio.CancelledError as cancelled:
-        ends.look()
+        callbacks.run()
         if executor.withdraw(job):
             raise
         while not ended:
@@ -250,8 +250,8 @@ def _store(
             job = jobs[0]
             if answer is True:
                 job.result = True
-                to_wake.add(job.ends)
-                job.ends.told.append(job.end)
+                to_wake.add(job.callbacks)
+                job.callbacks.pending.append(job.end)
             elif answer is False:
                 executor.give_back(job)
             else:
@@ -261,5 +261,5 @@ def _store(
     finally:
         # Only now: a loop that is woken takes the interpreter's lock, and its next calls would come
         # in two parts.
-        for ends in to_wake:
-            ends.wake()
+        for callbacks in to_wake:
+            callbacks.wake()

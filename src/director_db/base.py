@@ -2,7 +2,7 @@
 
 `BaseDB` holds the meaning once. Each public method checks its arguments, fills defaults, encodes,
 calls one storage operation and decodes; they are in `operations/`, by subject. A backend writes the
-storage operations of `storage.py`: they get clean rows and know nothing of JSON, time or defaults.
+storage operations of `storage`: they get clean rows and know nothing of JSON, time or defaults.
 """
 
 from __future__ import annotations

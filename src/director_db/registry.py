@@ -103,12 +103,12 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
 
 def _without_database_url(backend: Backend, settings: Mapping[str, Hashable]) -> Settings:
     """Return settings that also say that ``DATABASE_URL`` is ignored."""
-    told = settings if isinstance(settings, Settings) else Settings(settings, {})
+    found = settings if isinstance(settings, Settings) else Settings(settings, {})
     sentence = (
         f"DATABASE_URL is ignored, as DB_TYPE is not set: the database is of the default type, "
         f"{backend.spec.name}. To use the URL, set DB_TYPE to it, or to the type that it is of."
     )
-    return Settings(told, told.origins, (*told.ignored, sentence), identity=told.identity)
+    return Settings(found, found.origins, (*found.ignored, sentence), identity=found.identity)
 
 
 def close_all() -> None:

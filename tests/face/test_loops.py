@@ -48,7 +48,7 @@ def test_a_loop_that_has_ended_is_let_go_of(held, eventually, abandoned, is_told
         tasks.extend(map(loop.create_task, calls))
         await held.until_begun(abandoned)
         held.go_on.set() if is_told else None
-        while is_told and len(vars(loop)[module._ENDS].told) < abandoned:
+        while is_told and len(vars(loop)[module._CALLBACKS].pending) < abandoned:
             time.sleep(0.01)  # noqa: ASYNC251 - the loop is not to hear of them
         return ref(loop)
 
@@ -75,17 +75,17 @@ def test_a_loop_that_has_ended_is_let_go_of(held, eventually, abandoned, is_told
 def test_what_ends_together_wakes_the_loop_once(held, monkeypatch, runner):
     new_loop = pytest.importorskip(runner).new_event_loop
     woken = []
-    look = module.Ends.look
+    run = module.Callbacks.run
 
     async def main():
         db = AsyncDB(held)
         calls = [asyncio.ensure_future(db.delete_message("s1", f"m{n}")) for n in range(20)]
         await held.until_begun(20)
-        monkeypatch.setattr(module.Ends, "look", lambda ends: woken.append(1) or look(ends))
-        ends = vars(asyncio.get_running_loop())[module._ENDS]
+        monkeypatch.setattr(module.Callbacks, "run", lambda each: woken.append(1) or run(each))
+        callbacks = vars(asyncio.get_running_loop())[module._CALLBACKS]
         held.go_on.set()
         deadline = time.monotonic() + 60
-        while len(ends.told) < 20 and time.monotonic() < deadline:
+        while len(callbacks.pending) < 20 and time.monotonic() < deadline:
             time.sleep(0.01)  # noqa: ASYNC251 - the loop is busy with something else meanwhile
         await asyncio.gather(*calls)
 
@@ -94,7 +94,7 @@ def test_what_ends_together_wakes_the_loop_once(held, monkeypatch, runner):
     assert [1] == woken
 
 
-@pytest.mark.parametrize("where", ["look", "end"])
+@pytest.mark.parametrize("where", ["run", "end"])
 def test_a_handler_that_raises_as_the_loop_hears_of_calls_loses_none(held, where):
     """As with Ctrl-C; the loop goes on, and whoever is cancelled then does not hang."""
     struck = []
@@ -109,7 +109,7 @@ def test_a_handler_that_raises_as_the_loop_hears_of_calls_loses_none(held, where
     async def hear():
         await held.until_begun(5)
         held.go_on.set()
-        while len(vars(loop)[module._ENDS].told) < 5:
+        while len(vars(loop)[module._CALLBACKS].pending) < 5:
             time.sleep(0.01)  # noqa: ASYNC251 - all are told at once
         sys.settrace(trace)
         await asyncio.sleep(60)

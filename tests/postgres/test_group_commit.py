@@ -765,8 +765,10 @@ def test_what_strikes_a_leader_costs_no_follower_its_write(proxy, warm, together
 def test_a_follower_that_is_struck_goes_on_when_its_batch_is_over(proxy, warm, together):
     leader = batch_under_way(warm, proxy, together)
     follower = next(number for number in range(8) if number != leader)
+    calls = group_of(warm).queue._batch.calls
+    (call,) = [each for each in calls if each.operation.session_id == SESSIONS[follower]]
     together.strike(follower)
-    time.sleep(0.3)
+    wait_until(lambda: call.abandoned)
     assert not together.futures[follower].done()
     proxy.resume()
     outcomes = together.outcomes()
@@ -792,7 +794,7 @@ def test_a_caller_that_is_struck_before_it_is_sent_is_not_stored(db, together):
 def test_closing_waits_for_those_who_share(proxy, warm, together):
     batch_under_way(warm, proxy, together)
     closing = together.pool.submit(warm.close)
-    time.sleep(0.1)
+    wait_until(lambda: warm.closed)
     assert not closing.done()
     proxy.resume()
     assert [None] * len(SESSIONS) == together.outcomes()

@@ -159,6 +159,12 @@ def test_a_write_to_a_locked_session_ends_and_changes_nothing(place, new_db, aga
     again(HELD_UP[name], db)
 
 
+def noted(begun, operation, *args):
+    """Do it, and note that its thread has come so far."""
+    begun.append(operation)
+    return operation(*args)
+
+
 def test_a_write_waits_for_a_lock_that_is_given_back_in_time(place, new_db, wait_for_lock_waits):
     db = new_db(place.dsn, operation_timeout=HANGS)
     fill(db)
@@ -177,8 +183,9 @@ def test_nobody_waits_for_a_locked_session_of_others(place, new_db, pooler):
     fill(db)
     with ThreadPoolExecutor(THREADS) as executor:
         with locked(place), place.connect() as observer:
-            waiting = [executor.submit(upsert, db, "s") for _ in range(THREADS)]
-            while observer.execute(WAITING).fetchone() == (0,):
+            begun = []
+            waiting = [executor.submit(noted, begun, upsert, db, "s") for _ in range(THREADS)]
+            while len(begun) < THREADS or observer.execute(WAITING).fetchone() == (0,):
                 time.sleep(0.01)
             for _ in range(20):
                 for read in READS.values():
@@ -198,8 +205,9 @@ def test_nobody_waits_for_many_locked_sessions_of_others(place, new_db):
     with ThreadPoolExecutor(THREADS) as executor:
         with place.connect() as holder, place.connect() as observer, holder.transaction():
             holder.execute("SELECT FROM director_sessions WHERE session_id ~ '^s' FOR UPDATE")
-            waiting = [executor.submit(upsert, db, session_id) for session_id in sessions]
-            while observer.execute(WAITING).fetchone() == (0,):
+            begun = []
+            waiting = [executor.submit(noted, begun, upsert, db, name) for name in sessions]
+            while len(begun) < THREADS or observer.execute(WAITING).fetchone() == (0,):
                 time.sleep(0.01)
             for _ in range(5):
                 upsert(db, "other")

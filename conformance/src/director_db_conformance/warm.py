@@ -83,9 +83,9 @@ class Forked(subprocess.Popen[str]):
 
     def _wait(self, timeout: float | None) -> int:
         if self.returncode is None:
-            told = select.poll()
-            told.register(self._status, select.POLLIN)
-            if not told.poll(None if timeout is None else 1000 * max(0, timeout)):
+            ended = select.poll()
+            ended.register(self._status, select.POLLIN)
+            if not ended.poll(None if timeout is None else 1000 * max(0, timeout)):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
         with self._reading:
             if self.returncode is None:

@@ -74,18 +74,20 @@ class DirectorSessionStore:
             summary = fold_session_summary(before, key, [*entries])
             later = before["mtime"] + 1 if before else 0  # Whatever the clocks say.
             summary["mtime"] = max(time.time_ns() // 1_000_000, later)
-            told = message(SUMMARY, SUMMARY, summary)
+            written = message(SUMMARY, SUMMARY, summary)
             # One more than was read: who else has stored one since holds this one back (MSG-11).
-            told["revision"] = (stored["revision"] or 0) + 1 if stored else 1
+            written["revision"] = (stored["revision"] or 0) + 1 if stored else 1
             if messages:
-                is_told, *_ = await self._store(key, [told, *messages])
+                was_stored, *_ = await self._store(key, [written, *messages])
                 messages = []  # They are stored; the summary is folded again, into the other one.
             else:
                 try:
-                    (is_told,) = await self._db.add_or_update_msgs_to_conv(_transcript(key), [told])
+                    (was_stored,) = await self._db.add_or_update_msgs_to_conv(
+                        _transcript(key), [written]
+                    )
                 except SessionNotFoundError:
                     return  # Deleted since, and not to come back without its entries.
-            if is_told:
+            if was_stored:
                 return
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:

@@ -15,5 +15,5 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        told = f'{error}. It comes with: pip install "director-db-integrations[{name}]"'
-        raise ModuleNotFoundError(told, name=error.name) from error
+        message = f'{error}. It comes with: pip install "director-db-integrations[{name}]"'
+        raise ModuleNotFoundError(message, name=error.name) from error

@@ -231,8 +231,8 @@ class DirectorConversationStore(ConversationStore):
     ) -> None:
         name, conflict = record.conversation_id, ConversationConflict(record.conversation_id)
         # At once, as the caller may go on to change them.
-        told = message(RECORD, RECORD, _RECORDS.dump_python([record], mode="json")[0])
-        told["updated_at"] = int(record.updated_at.timestamp())
+        written = message(RECORD, RECORD, _RECORDS.dump_python([record], mode="json")[0])
+        written["updated_at"] = int(record.updated_at.timestamp())
         entries = list(map(_message, new_entries))
         new = {entry.id for entry in new_entries}
         pointed_at = [record.head_id, *(entry.parent_id for entry in new_entries)]
@@ -250,12 +250,12 @@ class DirectorConversationStore(ConversationStore):
             raise conflict from None
         if stored:
             # One more than was read: who else has saved since holds this one back (MSG-11).
-            told["revision"] = (stored["revision"] or 0) + 1
+            written["revision"] = (stored["revision"] or 0) + 1
         else:
             # So that no conversation of this id that was deleted has had it.
-            told |= {"revision": time.time_ns(), "if_absent": True}
+            written |= {"revision": time.time_ns(), "if_absent": True}
         messages = [
-            told,
+            written,
             *({**row, "session_id": name, "if_absent": True} for line in copied for row in line),
             *entries,
         ]
@@ -304,12 +304,12 @@ class DirectorConversationStore(ConversationStore):
         if not record or record.revision != expected_revision:
             raise conflict
         # From here on it is deleted for all who read, and nobody can save on top of it.
-        told = message(RECORD, RECORD, None) | {"revision": (stored["revision"] or 0) + 1}
+        written = message(RECORD, RECORD, None) | {"revision": (stored["revision"] or 0) + 1}
         try:
-            (is_told,) = await self._db.add_or_update_msgs_to_conv(name, [told])
+            (was_stored,) = await self._db.add_or_update_msgs_to_conv(name, [written])
         except SessionNotFoundError:
             raise conflict from None
-        if not is_told:
+        if not was_stored:
             raise conflict
         await self._db.delete_session(name)
 

@@ -46,21 +46,21 @@ def within(seconds: float, ask: Callable[[], R], place: str) -> R:
         except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
 
-    told = _LastWords()
+    last = _LastWords()
     logger = logging.getLogger("director_db")
-    logger.addHandler(told)
+    logger.addHandler(last)
     try:
         thread = threading.Thread(target=run, daemon=True)
         _watched.append(thread)
         thread.start()
         thread.join(seconds)
     finally:
-        logger.removeHandler(told)
+        logger.removeHandler(last)
     if errors:
         raise errors[0]
     if answers:
         return answers[0]
-    because = f" ({told.words.rstrip('.')})" if told.words else ""
+    because = f" ({last.words.rstrip('.')})" if last.words else ""
     message = f"{place} gave no answer within {seconds:g} s{because}. See --timeout."
     raise BackendUnavailableError(message, retryable=True)
 

@@ -162,8 +162,8 @@ def _hint(dsn: object) -> str:
     if is_quoted(dsn):
         return QUOTED
     keys = {parameter.partition("=")[0] for parameter in dsn.rpartition("?")[2].split("&")}
-    told = [f"{key}= (use {_INSTEAD[key]})" for key in sorted(keys & _INSTEAD.keys())]
-    return f" It has parameters that libpq does not know: {', '.join(told)}." if told else ""
+    advice = [f"{key}= (use {_INSTEAD[key]})" for key in sorted(keys & _INSTEAD.keys())]
+    return f" It has parameters that libpq does not know: {', '.join(advice)}." if advice else ""
 
 
 def _with_plain_scheme(dsn: str) -> str:

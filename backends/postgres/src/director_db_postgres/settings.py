@@ -294,9 +294,9 @@ def _arguments(
     parse(plain, name)
     if name == _URL:
         # Who gives a URL means all that it says, and the environment only for the rest.
-        told = {"POSTGRES_SCHEMA": "schema" in extras, "POSTGRES_POOLER": "pgbouncer" in extras}
+        in_dsn = {"POSTGRES_SCHEMA": "schema" in extras, "POSTGRES_POOLER": "pgbouncer" in extras}
         pairs = zip(_OPTIONS, options, strict=True)
-        options = tuple([None if told.get(variable) else value for variable, value in pairs])
+        options = tuple([None if in_dsn.get(variable) else value for variable, value in pairs])
     schema, pool_size, statement_timeout, pooler, retry_deadline, operation_timeout = options
     # The DSN keeps its extras, which the constructor understands as well.
     arguments: dict[str, Hashable] = {"dsn": dsn}

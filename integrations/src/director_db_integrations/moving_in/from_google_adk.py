@@ -65,9 +65,9 @@ def _states(old: OldTables, to: Importing, table: str, *columns: str) -> None:
             continue
         time = updated or 0
         for key, value in state.items():
-            told = state_message(key, value) | {"revision": time * 1000}
-            told |= {"created_at": seconds(updated), "updated_at": seconds(updated)}
-            to.add(f"{place} key {key!r}", partial(dict, told))
+            row = state_message(key, value) | {"revision": time * 1000}
+            row |= {"created_at": seconds(updated), "updated_at": seconds(updated)}
+            to.add(f"{place} key {key!r}", partial(dict, row))
 
 
 def _sessions(old: OldTables, to: Importing) -> None:
@@ -193,8 +193,8 @@ class _Session:
         if not isinstance(stamp, int | float) or not abs(stamp) < 2**60:
             raise InvalidRecordError("event_data.timestamp", "seconds since the epoch")
         self._latest = stamp if self._latest is None else max(self._latest, stamp)
-        told = event_message(number, self._latest, content)
-        return told | {"created_at": int(stamp // 1), "updated_at": int(stamp // 1)}
+        row = event_message(number, self._latest, content)
+        return row | {"created_at": int(stamp // 1), "updated_at": int(stamp // 1)}
 
 
 def _older_sessions(old: OldTables, to: Importing) -> None:

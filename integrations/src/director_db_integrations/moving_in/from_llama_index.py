@@ -42,8 +42,8 @@ def _message(number: int, text: Any, status: str, time: int) -> dict[str, Any]:
     with reading("LlamaIndex", "data"):
         message = ChatMessage.model_validate(stored)
     # Not the status: the application may have archived it between two imports.
-    told = message_row(message, known, "data", of=f"{number} {time} {text}")
-    return told | {"created_at": seconds(time), "updated_at": seconds(time)}
+    row = message_row(message, known, "data", of=f"{number} {time} {text}")
+    return row | {"created_at": seconds(time), "updated_at": seconds(time)}
 
 
 SOURCE: Final = Source({_MESSAGES: ("id", "key", "timestamp", "status", "data")}, _move)

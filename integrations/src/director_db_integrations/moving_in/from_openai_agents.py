@@ -39,8 +39,8 @@ def _move(old: OldTables, to: Importing) -> None:
 def _message(number: int, data: Any, time: int | None) -> dict[str, Any]:
     item = decoded(data, "message_data")
     # Not the number alone: two databases that are imported may both have a session of this id.
-    told = item_message(item, "message_data", of=f"{number} {data}")
-    return told | {"created_at": seconds(time), "updated_at": seconds(time)}
+    row = item_message(item, "message_data", of=f"{number} {data}")
+    return row | {"created_at": seconds(time), "updated_at": seconds(time)}
 
 
 SOURCE: Final = Source(

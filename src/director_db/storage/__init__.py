@@ -3,7 +3,7 @@
 `BaseDB` stands on them. It checks arguments, fills defaults, encodes payloads and decodes rows; a
 storage operation gets clean rows, described in `director_db.rows`, and moves them in and out of one
 database. Nineteen have to be written: six for the life of an instance, five for sessions, five for
-messages, three for contexts; and seven for contract 1.1, six of them in `director_db.history`.
+messages, three for contexts; and seven for contract 1.1, six of them in `storage.history`.
 The others have a default. What holds for all of them:
 
 **Arguments are clean.** Ids are possible (1 to 255 characters, neither U+0000 nor lone surrogates),
@@ -86,8 +86,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from director_db.earlier import later
 from director_db.errors import ConfigurationError
-from director_db.history import HistoryStorage
 from director_db.rows import MessageQuery, StoredMessage
+from director_db.storage.history import HistoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
