@@ -74,9 +74,11 @@ def test_a_thread_that_is_silent_beside_a_busy_one_is_found(monkeypatch):
             transcript.add("db.health_check()")
             time.sleep(0.01)
 
+    before = threading.active_count()
     with pytest.raises(NonconformityError, match="one had not after"):
         at_once([end.wait], watched_by=[chatter], patience=0.5)
     end.set()
+    wait_until(lambda: threading.active_count() == before, "nobody watches any more")
 
 
 def test_patience_lasts_longer_where_many_want_a_processor(monkeypatch):

@@ -101,8 +101,10 @@ def at_once(
     with _eager_switches():
         for thread in (*workers, *watchers):
             thread.start()
-        _join(workers, failures, patience)
-        done.set()
+        try:
+            _join(workers, failures, patience)
+        finally:
+            done.set()  # Also where one hangs, or the others would watch for ever.
         _join(watchers, failures, patience)
     if failures:
         raise failures[0]
