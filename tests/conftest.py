@@ -57,6 +57,8 @@ _LONG_TRIALS = (
     "WaitsForALockForEver",
     "WaitsForAnAnswerForEver",
     "ThirtyTwoAtMost",
+    "NoneIsHeldBack",
+    "OneOfABatchGivesTheTimeOfAll",
     "ABatchWaitsForLocks",
 )
 
