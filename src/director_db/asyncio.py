@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast, final
 
 from director_db import registry
@@ -107,7 +108,10 @@ class AsyncDB:
         """Wrap an instance, ``AsyncDB(SQLiteDB("x.db"))``. Nothing is opened, no thread started."""
         self.sync_db = sync_db
         name = f"director_db {sync_db.db_type}"
-        self._executor = Executor(name, store_together, sync_db._patience)  # noqa: SLF001
+        patience = sync_db._patience  # noqa: SLF001
+        # A backend for an earlier contract may have a name like that for something else.
+        patience = patience if isinstance(patience, (int, float)) else inf
+        self._executor = Executor(name, store_together, patience)
         self._stores_together = type(sync_db)._upsert_together is not BaseDB._upsert_together  # noqa: SLF001
 
     def __repr__(self) -> str:

@@ -122,6 +122,15 @@ class Message(Job):
         self.callbacks = callbacks
         self.end = end
 
+    def forget(self) -> None:
+        """Let go of what the call is given, which may be large: it never begins."""
+        super().forget()
+        self.check = _never
+
+
+def _never() -> tuple[str, MessageRow]:
+    raise AssertionError
+
 
 async def outcome(
     executor: Executor[Message],

@@ -8,6 +8,7 @@ an application does, and callers who wait there cannot share a commit.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from director_db import lifecycle
 from director_db.errors import BackendUnavailableError
-from director_db.job import Job, error_of_its_own
+from director_db.job import Job, error_of_its_own, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -44,10 +45,6 @@ _NO_THREAD: Final = (RuntimeError, MemoryError)
 
 J = TypeVar("J", bound=Job)
 K = TypeVar("K", bound=Job)
-
-
-def _nothing() -> None:
-    """Tell nobody."""
 
 
 def _is_waited_for(waiting: deque[Job]) -> bool:
@@ -103,7 +100,7 @@ class Executor(Generic[J]):
         Where there is no thread, and the system starts none, all jobs that wait end with its error.
         """
         thread = None
-        is_in = watches = False
+        is_in = are_busy = False
         try:
             with self._lock:
                 (self._unfinished if job.has_begun else self._waiting).append(job)
@@ -113,15 +110,13 @@ class Executor(Generic[J]):
                 elif len(self._threads) < self._most:
                     thread = self._thread(self._work)
                     self._threads[thread] = None
-                elif not self._watched:
-                    self._watched = watches = True
+                else:
+                    are_busy = True
             if thread is not None:
                 thread.start()
-            elif watches:
-                self._thread(self._watch).start()
+            elif are_busy and not self._watched:
+                self._start_watching()
         except BaseException as error:
-            if watches:
-                self._watched = False
             if thread is not None and not thread.is_alive():
                 self._threads.pop(thread, None)
             if not is_in or not isinstance(error, _NO_THREAD):
@@ -160,7 +155,7 @@ class Executor(Generic[J]):
                     return
                 self._is_coming = True
             # They are of several callers, so it runs in the context of none.
-            self.submit(Job(self._work_together, _nothing, contextvars.Context()))
+            self.submit(Job(self._work_together, nothing, contextvars.Context()))
         except BaseException:
             self._is_coming = False  # One thread too many comes, perhaps, and finds nothing to do.
             raise
@@ -259,6 +254,9 @@ class Executor(Generic[J]):
                     self._asleep.append(wake)
                 else:
                     self._threads[thread] = job.session
+            if self._held_back and not self._watched:
+                with contextlib.suppress(*_NO_THREAD):
+                    self._start_watching()
             if job is not None:
                 job.run()
                 # Not under the lock: what it holds may be long, or end with a caller's code.
@@ -267,11 +265,22 @@ class Executor(Generic[J]):
                 with self._lock:
                     if wake in self._asleep:
                         self._asleep.remove(wake)
-                        if not self._waiting:
+                        if not self._waiting and not self._held_back:
                             self._threads.pop(thread)
                             return
                 # Somebody has woken it this very moment, or was struck before.
                 wake.acquire(blocking=False)
+
+    def _start_watching(self) -> None:
+        with self._lock:
+            if self._watched:
+                return
+            self._watched = True
+        try:
+            self._thread(self._watch).start()
+        except BaseException:
+            self._watched = False
+            raise
 
     def _watch(self) -> None:
         """Start more threads for as long as calls wait and none begins."""
@@ -287,10 +296,12 @@ class Executor(Generic[J]):
                         self._watched = False
                         self._most = THREADS
                         return
-                    if self._begun == begun:
+                    # The threads of a locked session are lost to others, who begin on the rest.
+                    if self._begun == begun or self._held_back:
                         more = [self._thread(self._work) for _ in range(self._missing())]
                         self._threads.update(dict.fromkeys(more))
-                        self._most = max(THREADS, len(self._threads))
+                        before = self._most if self._held_back else 0
+                        self._most = max(THREADS, len(self._threads), before)
                     begun = self._begun
                 for thread in more:
                     try:
@@ -304,24 +315,34 @@ class Executor(Generic[J]):
 
     def _end_late(self) -> None:
         """End the calls that were held back for as long as a call waits at most."""
+        while (job := self._take_late()) is not None:
+            job.error = BackendUnavailableError(_NO_TURN, retryable=True)
+            job.done()
+
+    def _take_late(self) -> Job | None:
         now = time.monotonic()
-        late = []
         with self._lock:
             running = Counter(list(self._threads.values()))
             for session, waiting in self._held_back.items():
-                if running[session] >= MOST_OF_ONE:
-                    while waiting and waiting[0].until <= now:
-                        late.append(waiting.popleft())
-        for job in late:
-            if not job.is_withdrawn:
-                job.error = BackendUnavailableError(_NO_TURN, retryable=True)
-                job.done()
+                is_locked = running[session] >= MOST_OF_ONE
+                if is_locked and _is_waited_for(waiting) and waiting[0].until <= now:
+                    return waiting.popleft()
+        return None
+
+    def _may_begin(self) -> int:
+        """How many of those that were held back need not be any more."""
+        running = Counter(list(self._threads.values()))
+        return sum(
+            max(0, min(len(waiting), MOST_OF_ONE - running[session]))
+            for session, waiting in self._held_back.items()
+        )
 
     def _missing(self) -> int:
         """How many more threads there are to be."""
         left = MOST_THREADS - len(self._threads)
         if not lifecycle.is_forking():
-            return min(THREADS, len(self._unfinished) + len(self._waiting), left)
+            waiting = len(self._unfinished) + len(self._waiting) + self._may_begin()
+            return min(THREADS, waiting, left)
         # The fork waits for these, however many threads are held back by it.
         return min(THREADS, len(self._unfinished), max(1, left))
 
@@ -332,8 +353,7 @@ class Executor(Generic[J]):
 
     def _after_fork_in_parent(self) -> None:
         with self._lock:
-            waiting = len(self._waiting) + len(self._held_back)
-            for _ in range(min(waiting, len(self._asleep))):
+            for _ in range(min(len(self._waiting) + self._may_begin(), len(self._asleep))):
                 self._asleep.pop().release()
 
     def _after_fork_in_child(self) -> None:

@@ -238,7 +238,6 @@ class Instance(Storage, metaclass=_Registering):
     def _still_in_flight(self, rest: Callable[[], T]) -> Callable[[], T]:
         """Return what is left of an operation, which is in flight until that has ended."""
         inside, token = self._gate.inside, object()
-        inside[token] = 0  # No thread's: it is not known yet which one it will be.
 
         def run() -> T:
             try:
@@ -256,6 +255,7 @@ class Instance(Storage, metaclass=_Registering):
 
         # If nobody calls it: whoever was to do so had no memory for it, say.
         weakref.finalize(run, inside.pop, token, None).atexit = False
+        inside[token] = 0  # No thread's: it is not known yet which one it will be.
         return run
 
     # --- For the registry and the fork hooks ------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextvars
-import copy
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 class Job:
@@ -63,7 +66,13 @@ class Job:
     def withdraw(self) -> bool:
         """Let it never begin; False if it has begun. Under the lock of who lets it begin."""
         self._unwanted = True
+        if self.is_withdrawn:
+            self.forget()
         return self.is_withdrawn
+
+    def forget(self) -> None:
+        """Let go of what the call is given, which may be large: it never begins."""
+        self.call = nothing
 
     def outcome(self) -> Any:
         """Return its result, or raise its error; once."""
@@ -85,8 +94,19 @@ class Job:
 
 
 def error_of_its_own(error: BaseException) -> BaseException:
-    """Return an error for one of several callers, as threads that raise the same one mix it up."""
+    """Return an error for one of several callers, as threads that raise the same one mix it up.
+
+    It has the same cause, and no traceback, which would hold what the others have stored.
+    """
     try:
-        return copy.copy(error)
+        own = type(error).__new__(type(error), *error.args)
     except Exception:  # noqa: BLE001 - its class may refuse
         return error
+    own.args = (
+        error.args
+    )  # Those of an OSError's subclass are set by its __init__, which is not called.
+    vars(own).update(vars(error))
+    if hasattr(error, "__notes__"):
+        own.__notes__ = [*error.__notes__]
+    own.__cause__ = error.__cause__
+    return own

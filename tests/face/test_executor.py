@@ -10,13 +10,15 @@ import sys
 import threading
 import time
 import weakref
+from math import inf
 
 import pytest
 
-from director_db import BackendUnavailableError, awaited
+from director_db import BackendUnavailableError, awaited, lifecycle
+from director_db import executor as module
 from director_db.asyncio import AsyncDB
-from director_db.executor import Executor
-from director_db.job import Job, error_of_its_own
+from director_db.executor import THREADS, Executor
+from director_db.job import Job, error_of_its_own, nothing
 from director_db_sqlite import SQLiteDB
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -125,6 +127,86 @@ def test_what_a_job_holds_ends_without_the_lock():
     assert [True] == found
 
 
+class Crowd:
+    """Calls of one session that wait for its lock, more than there are threads as a rule."""
+
+    def __init__(self, count, patience=inf):
+        self.executor = Executor("director-db", lambda _: None, patience)
+        self.unlocked, self.jobs = threading.Event(), []
+        for _ in range(count):
+            self.begin(lambda: self.unlocked.wait(300), "locked")
+        self.until(lambda: self.executor._held_back)
+
+    def begin(self, call, session=None):
+        job = Job(call, nothing, session=session)
+        self.jobs.append(job)
+        self.executor.submit(job)
+        return job
+
+    @staticmethod
+    def until(condition):
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    def assert_all_end(self):
+        self.unlocked.set()
+        self.until(lambda: all(job.has_begun and job.result for job in self.jobs))
+        self.until(lambda: not self.executor._held_back)
+
+
+def test_those_who_are_held_back_begin_when_their_session_is_free():
+    Crowd(100).assert_all_end()
+
+
+def test_beside_those_who_are_held_back_many_run_at_once():
+    crowd = Crowd(50)
+    together = threading.Barrier(20, timeout=120)
+    crowd.until(lambda: len(crowd.executor._threads) == THREADS)
+    others = [crowd.begin(lambda: together.wait() + 1, number) for number in range(20)]
+    crowd.until(lambda: all(job.result or job.error for job in others))
+    assert [None] * 20 == [job.error for job in others]
+    crowd.assert_all_end()
+
+
+def test_those_who_are_held_back_begin_after_a_fork_that_took_long(monkeypatch):
+    """Their session is free meanwhile, and each thread has ended for lack of work."""
+    monkeypatch.setattr(module, "_IDLE", 0.01)
+    crowd = Crowd(50)
+    with monkeypatch.context() as patched:
+        patched.setattr(lifecycle, "is_forking", lambda: True)
+        crowd.unlocked.set()
+        crowd.until(lambda: sum(job.result is not None for job in crowd.jobs) >= THREADS)
+        time.sleep(0.1)
+    crowd.executor._after_fork_in_parent()
+    crowd.assert_all_end()
+
+
+def test_those_who_are_held_back_for_too_long_are_told_so():
+    crowd = Crowd(50, patience=0.3)
+    crowd.until(lambda: not any(crowd.executor._held_back.values()))
+    late = [job for job in crowd.jobs if not job.has_begun]
+    assert 50 - THREADS == len(late)
+    assert {BackendUnavailableError} == {type(job.error) for job in late}
+    crowd.unlocked.set()
+
+
+def test_one_that_is_withdrawn_lets_go_of_what_it_was_given():
+    class Payload(dict):
+        pass
+
+    crowd, payload = Crowd(50), Payload()
+    seen = weakref.ref(payload)
+    job = crowd.begin(lambda payload=payload: payload, "locked")
+    del payload
+    assert crowd.executor.withdraw(job)
+    gc.collect()
+    assert seen() is None
+    crowd.jobs.remove(job)
+    crowd.assert_all_end()
+
+
 @pytest.mark.parametrize("error", [RuntimeError(REFUSED), MemoryError()])
 def test_where_no_thread_starts_all_who_wait_are_told(db, monkeypatch, error):
     """Also those who relied on the thread that another one was about to start."""
@@ -195,8 +277,30 @@ def test_an_error_in_the_middle_of_what_is_stored_together_is_told_to_each(db, m
     assert [] == stored(db)
 
 
-def test_an_error_that_cannot_be_copied_is_told_as_it_is():
+def test_an_error_of_ones_own_says_all_that_the_first_one_says():
+    class CodeError(BackendUnavailableError):
+        def __init__(self, *, code):
+            super().__init__(f"failed with {code}", maybe_applied=True)
+            self.code = code
+
+    error = CodeError(code=7)
+    error.__cause__ = OSError("the driver's")
+    error.add_note("a note")
+    own = error_of_its_own(error)
+    assert own is not error
+    assert (CodeError, "failed with 7", 7, True) == (
+        *(type(own), str(own), own.code, own.maybe_applied),
+    )
+    assert error.__cause__ is own.__cause__
+    own.add_note("of its own")
+    assert ["a note"] == error.__notes__
+
+
+def test_an_error_that_cannot_be_made_again_is_told_as_it_is():
     class StubbornError(Exception):
+        def __new__(cls, *, code):
+            return super().__new__(cls, code)
+
         def __init__(self, *, code):
             super().__init__(code)
 
