@@ -235,6 +235,9 @@ class Executor(Generic[J]):
                 break
             self._waiting[0].until = time.monotonic() + self._patience
             self._held_back.setdefault(session, deque()).append(self._waiting.popleft())
+        if self._held_back and not self._watched:
+            with contextlib.suppress(*_NO_THREAD):
+                self._start_watching()
         return self._take(self._waiting)
 
     def _run_what_waits(self, thread: threading.Thread) -> None:
@@ -254,9 +257,6 @@ class Executor(Generic[J]):
                     self._asleep.append(wake)
                 else:
                     self._threads[thread] = job.session
-            if self._held_back and not self._watched:
-                with contextlib.suppress(*_NO_THREAD):
-                    self._start_watching()
             if job is not None:
                 job.run()
                 # Not under the lock: what it holds may be long, or end with a caller's code.
