@@ -108,8 +108,8 @@ class AsyncDB:
         """Wrap an instance, ``AsyncDB(SQLiteDB("x.db"))``. Nothing is opened, no thread started."""
         self.sync_db = sync_db
         name = f"director_db {sync_db.db_type}"
-        patience = sync_db._patience  # noqa: SLF001
         # A backend for an earlier contract may have a name like that for something else.
+        patience: object = sync_db._patience  # noqa: SLF001
         patience = patience if isinstance(patience, (int, float)) else inf
         self._executor = Executor(name, store_together, patience)
         self._stores_together = type(sync_db)._upsert_together is not BaseDB._upsert_together  # noqa: SLF001
