@@ -17,6 +17,7 @@ from director_db.checks import future_warning
 from director_db.context.memory import memory
 from director_db.errors import ClosedError, ConfigurationError, DirectorDBError
 from director_db.legacy.migrates import Migrates
+from director_db.locks import new_lock
 from director_db.rows import SessionQuery
 from director_db.settings import Settings, environment
 from director_db.storage import Storage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
     from types import TracebackType
 
+    from director_db.locks import Lock
     from director_db.records import Distribution, Health, Migration
 
 Method = TypeVar("Method", bound="Callable[..., Any]")
@@ -88,7 +90,7 @@ class Instance(Storage, metaclass=_Registering):
     """A storage that can be closed, forked and asked how it is."""
 
     _gate: lifecycle.Gate
-    _closing: threading.Lock
+    _closing: Lock
     _released: bool
     _shared: bool
     _found: Mapping[str, Hashable] | None
@@ -99,7 +101,7 @@ class Instance(Storage, metaclass=_Registering):
         self = super().__new__(cls)
         self._gate = lifecycle.Gate(cls.__name__)
         self._owner = object()
-        self._closing = threading.Lock()
+        self._closing = new_lock()  # A signal's handler may close what is being closed.
         self._released = False
         self._fork_ready = False
         self._shared = False
@@ -300,7 +302,7 @@ class Instance(Storage, metaclass=_Registering):
 
     def _after_fork_in_child(self) -> None:
         self._gate = self._gate.renewed()
-        self._closing = threading.Lock()
+        self._closing = new_lock()
         try:
             self._abandon()
         except BaseException:

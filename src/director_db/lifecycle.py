@@ -16,10 +16,14 @@ import os
 import threading
 import time
 import weakref
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from director_db import logs
 from director_db.errors import BackendUnavailableError, ClosedError
+from director_db.locks import new_lock
+
+if TYPE_CHECKING:
+    from director_db.locks import Lock
 
 FORK_PATIENCE: Final = 10.0
 """How long a fork waits for operations in flight, in seconds, before it happens all the same."""
@@ -89,7 +93,7 @@ class Patchable(Protocol):
     """What keeps working when gevent replaces the standard library's threads and locks."""
 
     _gate: Gate
-    _closing: threading.Lock
+    _closing: Lock
 
     def _renew_locks(self) -> None: ...
 
@@ -120,7 +124,7 @@ def outlive_patches(instance: Patchable) -> None:
             instance._gate = gate  # noqa: SLF001
             try:
                 _forking = threading.RLock()
-                instance._closing = threading.Lock()  # noqa: SLF001
+                instance._closing = new_lock()  # noqa: SLF001
                 instance._renew_locks()  # noqa: SLF001
             finally:
                 gate.resume()

@@ -18,10 +18,12 @@ from director_db import (
     BackendUnavailableError,
     ConfigurationError,
     DeleteResult,
+    InvalidRecordError,
     SessionExistsError,
 )
 from director_db.rows import ContextRow, SaveOutcome
 from director_db_conformance.proxy import Lie
+from director_db_postgres import pool
 from director_db_postgres.connections import Connection
 
 pytestmark = pytest.mark.sampled
@@ -437,7 +439,9 @@ def test_a_role_without_rights_is_told(place, db, new_db):
 
 
 @pytest.mark.parametrize("first_use", [False, True], ids=["in use", "first use"])
-def test_a_database_that_is_read_only_by_its_settings_is_told_at_once(place, db, first_use, caplog):
+def test_a_database_that_is_read_only_by_its_settings_is_told_at_once(
+    place, db, again, first_use, caplog
+):
     """Unlike a standby: nobody takes over, so that no wait would help."""
     if not first_use:
         db.create_session("s")
@@ -452,7 +456,8 @@ def test_a_database_that_is_read_only_by_its_settings_is_told_at_once(place, db,
         assert isinstance(told.value.__cause__, psycopg.errors.ReadOnlySqlTransaction)
         admin.execute(f"ALTER DATABASE {place.name} RESET default_transaction_read_only")
         admin.execute(KILL_AND_WAIT)
-    db.create_session("s2")
+    # A connection that was being made meanwhile may still begin as before.
+    again(db.create_session, "s2")
     assert first_use != ({"s", "s2"} == {found["session_id"] for found in db.get_sessions()})
 
 
@@ -574,6 +579,103 @@ def test_all_connections_busy_is_told(place, proxy, new_db, again):
         with suppress(BackendUnavailableError):
             busy.result()
     assert "s" == again(db.get_session, "s")["session_id"]
+
+
+def test_a_crowd_that_shares_connections_is_not_taken_for_lost_ones(place, new_db, monkeypatch):
+    """At any moment some connections are between two hands."""
+    monkeypatch.setattr(pool, "_WAIT", 0.05)  # Each time it is over, somebody looks.
+    discarded = []
+    monkeypatch.setattr(pool.Pool, "_discard", lambda _self, pool: discarded.append(pool))
+    db = new_db(place.dsn, pool_size=3)
+    db.create_session("s")
+
+    def read(_number):
+        return db._database.read(lambda connection: connection.execute("SELECT pg_sleep(0.002)"))
+
+    with ThreadPoolExecutor(50) as executor:
+        assert 1_000 == len(list(executor.map(read, range(1_000))))
+    # It was dozens of times. A machine that stands still may look like it, once.
+    assert len(discarded) < 3
+
+
+def test_a_connection_that_is_struck_out_of_the_hand_is_not_held(place, new_db):
+    db = new_db(place.dsn, pool_size=1)
+    db.create_session("s")
+
+    held = db._database._pool
+
+    class Struck(dict):
+        def pop(self, token, default=None):
+            super().pop(token, default)
+            if token in held._holding:
+                raise KeyboardInterrupt
+
+    held._wanting = Struck()
+    with pytest.raises(KeyboardInterrupt):
+        db.get_session("s")
+    held._wanting = {}
+    assert {} == held._holding
+    assert "s" == db.get_session("s")["session_id"]
+
+
+def test_a_session_that_may_be_ours_and_cannot_be_looked_at_is_in_doubt(db, monkeypatch):
+    db.create_session("s")
+    monkeypatch.setattr(db._database, "write_in_doubt", lambda *_: (False, True))
+
+    def fail(*_args, **_kwargs):
+        raise BackendUnavailableError("it is gone", retryable=True)
+
+    monkeypatch.setattr(db._database, "read", fail)
+    with pytest.raises(BackendUnavailableError, match="it is gone") as caught:
+        db.create_session("s")
+    assert caught.value.maybe_applied is True
+
+
+def test_a_refusal_after_a_lost_answer_is_in_doubt(db, monkeypatch):
+    """The session has grown between the two tries, say."""
+    db.create_session("s")
+    tried = []
+
+    def fail(_operation, call):
+        tried.append(call)
+        if len(tried) > 1:
+            raise InvalidRecordError("metadata", "too long")
+        call.in_doubt = True
+        raise psycopg.OperationalError("the answer was lost")
+
+    monkeypatch.setattr(db._database, "_try", fail)
+    with pytest.raises(BackendUnavailableError, match="metadata: too long") as caught:
+        db.update_session("s", video_id="v")
+    assert caught.value.maybe_applied is True
+    assert 2 == len(tried)
+
+
+def test_a_merge_that_is_refused_costs_no_connection(place, new_db):
+    db = new_db(place.dsn, pool_size=1)
+    db.create_session("s")
+    number = db._database.read(lambda connection: connection.info.backend_pid)
+
+    def refuse(_connection):
+        raise InvalidRecordError("metadata", "too long")
+
+    with pytest.raises(InvalidRecordError):
+        db._database.write(refuse, "s")
+    assert number == db._database.read(lambda connection: connection.info.backend_pid)
+
+
+def test_each_of_several_hosts_has_its_share_of_a_calls_time(new_db, monkeypatch):
+    given = []
+
+    def connect(_conninfo, *, connect_timeout, **_options):
+        given.append(connect_timeout)
+        raise ConfigurationError("nobody is there")  # It is not tried again.
+
+    monkeypatch.setattr(pool.Connection, "connect", connect)
+    for hosts, expected in (("a", 6), ("a,b", 3), ("a,b,c,d", 2)):
+        db = new_db(f"postgresql://u:p@{hosts}/d", operation_timeout=6)
+        with pytest.raises(ConfigurationError, match="nobody is there"):
+            db.get_session("s")
+        assert expected == given[-1]
 
 
 def test_a_start_up_option_that_the_server_does_not_know(place, new_db):

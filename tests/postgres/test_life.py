@@ -20,6 +20,7 @@ import director_db_postgres
 from director_db import ClosedError
 from director_db_postgres import PostgresDB
 from director_db_postgres.upgrades import SCHEMA_VERSION
+from director_db_sqlite import SQLiteDB
 
 
 def upsert(db, session_id, number):
@@ -285,3 +286,26 @@ def test_an_instance_is_made_directly():
     db = PostgresDB()
     assert db.place == "postgresql://postgres:***@localhost:5432/postgres"
     assert db.schema is None
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_a_handler_may_close_what_is_being_closed(backend, place, new_db, tmp_path, monkeypatch):
+    """As one of SIGTERM does, while the main thread closes everything itself."""
+    db = new_db(place.dsn) if backend == "postgres" else SQLiteDB(tmp_path / "x.db")
+    db.create_session("s")
+    close, closed = type(db)._close, []
+
+    def interrupted(self):
+        closed.append(self)
+        if len(closed) == 1:
+            self.close()
+        close(self)
+
+    monkeypatch.setattr(type(db), "_close", interrupted)
+    closing = threading.Thread(target=db.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert [db, db] == closed
+    with pytest.raises(ClosedError):
+        db.get_session("s")

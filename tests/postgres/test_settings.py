@@ -358,6 +358,10 @@ def test_parameters_of_libpq_pass_through(place, new_db):
     )
     assert name == ("mine",)
     assert db._settings_in_use.parameters["connect_timeout"] == "4"
+    # An empty one says nothing.
+    db = new_db(f"{place.dsn}?connect_timeout=")
+    assert db._settings_in_use.parameters["connect_timeout"] == "10"
+    assert db.health_check()
 
 
 def test_several_hosts_mean_the_one_that_takes_writes():

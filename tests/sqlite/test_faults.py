@@ -25,9 +25,11 @@ from director_db import (
     BackendUnavailableError,
     ConfigurationError,
     DirectorDBError,
+    SchemaError,
     load_db,
 )
 from director_db_sqlite import SQLiteDB
+from director_db_sqlite import database as module
 from director_db_sqlite.file import FileReplacedError
 
 MESSAGE = {"conv_id": "c", "msg_type": "t", "agents": [], "actions": []}
@@ -180,6 +182,78 @@ def test_a_file_that_was_replaced_is_opened(path, tmp_path):
             path.with_name(path.name + suffix).unlink()
         backup.rename(path)
         assert ["from the backup"] == [session["session_id"] for session in db.get_sessions()]
+
+
+def new_file(tmp_path, session_id):
+    other = tmp_path / "other.db"
+    with SQLiteDB(other) as db:
+        db.create_session(session_id)
+    return other
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_takes_no_write_with_it(
+    path, tmp_path, monkeypatch
+):
+    """To open it may take long: somebody has a lock, or there are tables to be upgraded."""
+    other = new_file(tmp_path, "other")
+    with SQLiteDB(path) as db:
+        create = db._database._create_or_check
+
+        def replaced_meanwhile(*args, **kwargs):
+            monkeypatch.undo()
+            made = create(*args, **kwargs)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            other.rename(path)
+            return made
+
+        monkeypatch.setattr(db._database, "_create_or_check", replaced_meanwhile)
+        db.create_session("x")
+        db.create_session("y")
+    with SQLiteDB(path) as db:
+        assert {"other", "x", "y"} == {session["session_id"] for session in db.get_sessions()}
+
+
+@pytest.mark.parametrize("operation", ["write", "read"])
+def test_nobody_opens_a_file_that_is_beside_the_log_of_another(
+    path, tmp_path, monkeypatch, operation
+):
+    """One thread looks whose log it is; another one does not go on beside it meanwhile."""
+    with SQLiteDB(path) as db:
+        db.create_session("before")
+        other = new_file(tmp_path, "other")
+        stored = other.read_bytes()
+        other.rename(path)
+        database, refuse = db._database, module.refuse_foreign_log
+
+        def meanwhile(*args):
+            with pytest.raises(FileReplacedError):
+                if operation == "write":
+                    deadline = time.monotonic() + 5
+                    database._writer.queue.run(lambda connection: connection, 0, deadline)
+                else:
+                    database._readers.read(lambda connection: connection, time.monotonic() + 5)
+            refuse(*args)
+
+        monkeypatch.setattr(module, "refuse_foreign_log", meanwhile)
+        with pytest.raises(SchemaError, match="still belongs to"):
+            db.create_session("after")
+        assert stored == path.read_bytes()
+        assert path.with_name(path.name + "-wal").exists()
+
+
+def test_the_log_after_a_rest_is_known(path, tmp_path):
+    """The one before is gone with the last connection."""
+    with SQLiteDB(path) as db:
+        db.create_session("before")
+        db._rest(1)
+        assert not path.with_name(path.name + "-wal").exists()
+        db.create_session("after")
+        stored = new_file(tmp_path, "other").read_bytes()
+        (tmp_path / "other.db").rename(path)
+        with pytest.raises(SchemaError, match="still belongs to"):
+            db.get_sessions()
+        assert stored == path.read_bytes()
 
 
 @pytest.mark.parametrize("fails", [False, True])

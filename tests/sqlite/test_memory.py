@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from director_db import load_db
+from director_db import BackendUnavailableError, load_db
 from director_db_sqlite import SQLiteDB
 
 
@@ -38,6 +39,20 @@ def test_threads_share_it():
         with ThreadPoolExecutor(8) as pool:
             assert list(range(200)) == list(pool.map(write, range(200)))
         assert 200 == len(db.get_conversations("s"))
+
+
+@pytest.mark.parametrize("call", [lambda db: db.get_session("s"), lambda db: db.health()])
+def test_a_call_waits_no_longer_for_others_than_it_may(call):
+    with SQLiteDB(":memory:", operation_timeout=0.2) as db, ThreadPoolExecutor(1) as pool:
+        db.create_session("s")
+        begun, leave = threading.Event(), threading.Event()
+        busy = pool.submit(db._database.read, lambda _connection: (begun.set(), leave.wait(120))[1])
+        assert begun.wait(120)
+        with pytest.raises(BackendUnavailableError, match="stayed locked by other threads"):
+            call(db)
+        leave.set()
+        assert busy.result(120)
+        assert "s" == db.get_session("s")["session_id"]
 
 
 def test_a_failed_write_is_undone():

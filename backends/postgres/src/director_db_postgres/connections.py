@@ -72,8 +72,8 @@ class Connection(PipelinedConnection):
         if nameless is not None:
             raise ConfigurationError(nameless)
         state = None if timed_out else refusal_state(conninfo, connector.patience)
-        connector.failure = Failure(text, state)
-        raise connector.failure.error()
+        failure = connector.failure = Failure(text, state)
+        raise failure.error()  # Another thread may have forgotten it by now.
 
     def find_out(self, connector: Connector) -> None:
         """Find out whether there is a pooler; if not, prepare, and limit waiting for locks.

@@ -198,6 +198,11 @@ class Database:
             except BackendUnavailableError as error:
                 error.maybe_applied |= call.in_doubt
                 raise
+            except DirectorDBError as error:
+                if not call.in_doubt:
+                    raise
+                # Whatever this try met, an earlier one may be stored.
+                raise BackendUnavailableError(str(error), maybe_applied=True) from error
             else:
                 if tries > 1:
                     seconds = time.monotonic() - started
@@ -297,6 +302,11 @@ class Database:
                 or isinstance(error, OutOfStepError)
             ):
                 connection.close()
+            raise
+        except DirectorDBError:
+            # Of the operation itself, as a merge that was refused: the connection is good.
+            if connection.is_cancelled or not connection.is_idle:
+                connection.abort()
             raise
         except BaseException:
             connection.abort()

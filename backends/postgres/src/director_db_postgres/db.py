@@ -181,7 +181,10 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
         if is_new or not in_doubt:
             return is_new
         # What is there may be what an earlier try of this call has stored.
-        found = self._select_session(row.session_id)
+        try:
+            found = self._select_session(row.session_id)
+        except DirectorDBError as error:
+            raise BackendUnavailableError(str(error), maybe_applied=True) from error
         ours = row._replace(metadata=self._text(row.metadata))
         # Others may have been active in it since.
         return found is not None and found._replace(updated_at=ours.updated_at) == ours

@@ -22,7 +22,7 @@ from director_db_postgres.connections import Connection, Connector
 from director_db_postgres.driver_log import LOGGER, POOL, quieten
 from director_db_postgres.dsn import DSN
 from director_db_postgres.errors import READ_ONLY, sqlstate
-from director_db_postgres.waiting import NO_LIMIT
+from director_db_postgres.waiting import NO_LIMIT, NoAnswerError
 
 if TYPE_CHECKING:
     from director_db_postgres.call import Call
@@ -88,6 +88,8 @@ class Pool:
         self._holding: dict[object, None] = {}
         # Those that wait for one.
         self._wanting: dict[object, None] = {}
+        # How many connections were given so far, about: no two threads count at one moment.
+        self._given = 0
         self.current: ConnectionPool[Connection] | None = None
         self.connector = self._new_connector()
 
@@ -114,16 +116,22 @@ class Pool:
             psycopg.OperationalError: the server cannot be connected to.
         """
         try:
-            self._wanting[token] = None
-            return self._acquire(call, token)
-        finally:
-            self._wanting.pop(token, None)
+            try:
+                self._wanting[token] = None
+                return self._acquire(call, token)
+            finally:
+                self._wanting.pop(token, None)
+        except BaseException:
+            # By a signal's handler, at the last moment: what was given is one that is lost.
+            self._holding.pop(token, None)
+            raise
 
     def _acquire(self, call: Call, token: object) -> tuple[ConnectionPool[Connection], Connection]:
         pool = self.current or self._open(call)
         deadline = call.deadline
         known = self.connector.failure
         waiting: LongWait | None = None
+        lost_since: int | None = None
         while True:
             piece = _WAIT if self.connector.failure is None else _WAIT_AFTER_FAILURE
             try:
@@ -138,11 +146,17 @@ class Pool:
                     raise failure.error() from None
                 if late:
                     raise call.busy() from None
-                if failure is None and self._are_lost(pool):
+                if failure is not None or not self._are_lost(pool):
+                    lost_since = None
+                elif lost_since != self._given:
+                    # Perhaps. Where others get some, there are some between two hands at any time.
+                    lost_since = self._given
+                else:
                     # Nobody has them: exceptions of a signal's handler struck between the pool and
                     # us. It cannot be told, so that all who wait start over with a new one.
                     self._discard(pool)
                     pool = self._open(call)
+                    lost_since = None
             except Exception:
                 raise
             except BaseException:
@@ -156,6 +170,7 @@ class Pool:
                     # In this order: nobody is to be counted twice.
                     self._wanting.pop(token, None)
                     self._holding[token] = None
+                    self._given += 1
                     return pool, connection
                 log(LOGGER, INFO, "%s: an idle connection was ended from outside", self._place)
                 pool.putconn(connection)
@@ -193,9 +208,7 @@ class Pool:
         """Mark an error that says "read-only" if waiting for a failover would be in vain."""
         if isinstance(error, psycopg.Error) and sqlstate(error) == READ_ONLY:
             # Another of several hosts may take writes.
-            known = self._settings.parameters
-            has_others = any("," in str(known.get(name, "")) for name in ("host", "hostaddr"))
-            for_good = not has_others and connection.is_read_only()
+            for_good = self._settings.hosts == 1 and connection.is_read_only()
             error.is_read_only_for_good = for_good  # type: ignore[attr-defined]
 
     # --- Opening and closing --------------------------------------------------------------------
@@ -217,9 +230,10 @@ class Pool:
                 raise ConfigurationError(message)
             # Here, not in the pool's background: the caller gets the reason of a failure.
             options = self._options()
+            left = (deadline - time.monotonic()) / self._settings.hosts  # For each of them.
             patience = min(
                 int(self._settings.parameters["connect_timeout"]),
-                max(_SHORTEST_CONNECT_TIMEOUT, math.ceil(deadline - time.monotonic())),
+                max(_SHORTEST_CONNECT_TIMEOUT, math.ceil(left)),
             )
             connection = Connection.connect(self.conninfo, connect_timeout=patience, **options)
             try:
@@ -232,6 +246,10 @@ class Pool:
                     migrating=self._migrates,
                     until=call.end,
                 )
+                if connection.is_cancelled:
+                    # A late cancelling must not strike what somebody does on it next.
+                    message = "the answer came too late to be relied on"
+                    raise NoAnswerError(message)  # noqa: TRY301 - as any failure of this try
                 # An index of ours took its own time, not the call's.
                 call.end += connection.excused
                 call.deadline += connection.excused

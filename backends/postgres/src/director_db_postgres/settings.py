@@ -92,6 +92,11 @@ _DEFAULT_PARAMETERS: Final = {
 }
 
 
+def hosts_of(parameters: Mapping[str, str]) -> int:
+    """Return how many servers libpq's parameters name."""
+    return 1 + max(parameters.get(name, "").count(",") for name in ("host", "hostaddr"))
+
+
 class Settings(NamedTuple):
     """The checked settings of an instance.
 
@@ -114,6 +119,11 @@ class Settings(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.place}>"
+
+    @property
+    def hosts(self) -> int:
+        """How many servers there are to try, one after another."""
+        return hosts_of(self.parameters)
 
     @property
     def place(self) -> str:
@@ -204,9 +214,10 @@ def check(
         )
         raise ConfigurationError(message)
     for name, value in _DEFAULT_PARAMETERS.items():
-        parameters.setdefault(name, value)
+        if not parameters.get(name):  # Also one that is empty, which says nothing.
+            parameters[name] = value
     parameters["client_encoding"] = "UTF8"
-    if "," in parameters.get("host", "") or "," in parameters.get("hostaddr", ""):
+    if hosts_of(parameters) > 1:
         # We write, so of several servers only the one that takes writes is of use.
         parameters.setdefault("target_session_attrs", "read-write")
     if statement_timeout is not None:

@@ -121,7 +121,7 @@ class FileDatabase:
         self._synchronous = synchronous
         self._migrates = migrates
         self._closed = False
-        self._readers = Readers(lambda: self._connect(writable=False), self._where)
+        self._readers = Readers(self._connect_to_read, self._where)
         self._writer = Writer(self._connect, self._where, self._is_there)
         self._reset()
 
@@ -149,11 +149,21 @@ class FileDatabase:
             raise ClosedError(message)
         return connection
 
+    def _connect_to_read(self) -> sqlite3.Connection:
+        # Whoever opens another file than the one that was looked at may lay an old log over it.
+        if not self._is_there():
+            raise FileReplacedError
+        return self._connect(writable=False)
+
     def read(self, operation: Operation[T], most: int | None = None) -> T:
         """Run an operation that only reads; it never waits for a writer."""
         deadline = time.monotonic() + self._patience
-        self._ensure_open(deadline)
-        return self._readers.read(operation, deadline, most)
+        while True:
+            self._ensure_open(deadline)
+            try:
+                return self._readers.read(operation, deadline, most)
+            except FileReplacedError:
+                self._give_up_after(deadline)
 
     def write(self, operation: Operation[T], size: int) -> T:
         """Run an operation in a transaction, alone or together with those of other threads."""
@@ -210,13 +220,16 @@ class FileDatabase:
                     self.close()
                     run = again
                     continue
-            if time.monotonic() >= deadline:
-                message = f"{self.path} was replaced again and again. Try again."
-                raise BackendUnavailableError(message, retryable=True)
+            self._give_up_after(deadline)
             self._ensure_open(deadline)
             run = again
         self._note_log()
         return result
+
+    def _give_up_after(self, deadline: float) -> None:
+        if time.monotonic() >= deadline:
+            message = f"{self.path} was replaced again and again. Try again."
+            raise BackendUnavailableError(message, retryable=True)
 
     def _note_log(self) -> None:
         """Remember whose log it is, once something is written."""
@@ -242,6 +255,9 @@ class FileDatabase:
             log(LOGGER, DEBUG, "%s: closing", self.path)
         self._readers.close()
         self._writer.close()
+        # The last connection in the world has deleted it, and the next log is another one.
+        if self._is_there() and log_id(self.path) != self._log:
+            self._log = None
 
     def renew_locks(self) -> None:
         """Make every lock anew; the next operation opens the file as the first one did."""
@@ -294,6 +310,7 @@ class FileDatabase:
         self._file = self._log = None
         if current is None:
             create_file(self.path)
+            current = file_id(self.path)
         elif current in _lost_to_a_fork:
             message = (
                 f"{self.path} cannot be used in this process: it was forked while an operation on "
@@ -306,7 +323,9 @@ class FileDatabase:
         migration = self._create_or_check(
             deadline, migrating=migrating or self._migrates, skip_invalid=skip_invalid
         )
-        self._file = file_id(self.path)
+        # As it was before it was opened, which may have taken long: if it was replaced meanwhile,
+        # what was opened may be the one before, and the path does not name that any more.
+        self._file = current
         log(LOGGER, DEBUG, "%s: opened", self.path)
         if migration is not None:
             numbers = (migration.sessions, migration.messages, migration.contexts)
@@ -379,7 +398,7 @@ class FileDatabase:
         except BaseException:
             connection.close()
             raise
-        self._writer.adopt(connection)
+        self._writer.adopt(connection, deadline)
         return migration
 
     def _create(

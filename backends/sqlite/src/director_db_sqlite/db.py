@@ -88,7 +88,7 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         self._synchronous = check_synchronous(synchronous, "synchronous")
         self.db_path = path
         self._database: Database = (
-            MemoryDatabase()
+            MemoryDatabase(self._patience)
             if path == MEMORY
             else FileDatabase(
                 path, directory, self._patience, synchronous=self._synchronous, migrates=migrate

@@ -10,7 +10,6 @@ from director_db.locks import new_lock
 from director_db_sqlite import schema
 from director_db_sqlite.connections import (
     LOCK_WAIT,
-    LONGEST_WAIT,
     MEMORY,
     connect,
     forget,
@@ -35,20 +34,16 @@ class MemoryDatabase:
 
     path: Final = ":memory:"
 
-    def __init__(self) -> None:
-        """Open nothing yet."""
+    def __init__(self, patience: float) -> None:
+        """Open nothing yet; calls wait for one another for so many seconds."""
+        self._patience = patience
         self._lock = new_lock()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
 
     def read(self, operation: Operation[T], most: int | None = None) -> T:  # noqa: ARG002 - no crowd
         """Run an operation that only reads."""
-        return locked(
-            self._lock,
-            lambda: operation(self._open()),
-            self.path,
-            time.monotonic() + LONGEST_WAIT,
-        )
+        return self._locked(lambda: operation(self._open()))
 
     def write(self, operation: Operation[T], size: int) -> T:  # noqa: ARG002 - there is no log
         """Run an operation in a transaction."""
@@ -58,7 +53,10 @@ class MemoryDatabase:
             roll_back(connection)
             return transact(connection, operation, self.path, time.monotonic())
 
-        return locked(self._lock, write, self.path, time.monotonic() + LONGEST_WAIT)
+        return self._locked(write)
+
+    def _locked(self, run: Callable[[], T]) -> T:
+        return locked(self._lock, run, self.path, time.monotonic() + self._patience)
 
     def write_each(
         self, operations: Sequence[tuple[Operation[bool], int]]
@@ -68,8 +66,7 @@ class MemoryDatabase:
 
     def check(self) -> None:
         """Create the tables if this is the first use."""
-        with self._lock:
-            self._open()
+        self._locked(self._open)
 
     def migrate(self, *, skip_invalid: bool) -> Migration:  # noqa: ARG002 - the protocol's
         """Migrate nothing: what is in memory began empty."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -18,7 +19,7 @@ from director_db_sqlite.checkpoint import Checkpointer
 from director_db_sqlite.connections import failure, forget, roll_back
 from director_db_sqlite.errors import WAIT, primary_code
 from director_db_sqlite.file import FileReplacedError, log_bytes
-from director_db_sqlite.locks import LOGGER, long_wait, patiently
+from director_db_sqlite.locks import LOGGER, locked, long_wait, patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,7 +109,11 @@ class Writer:
         Each in a savepoint, alone or with others, but the first if it is taken alone.
         """
         self._committing = False
-        connection = self.connection or self._open(deadline)
+        connection = self.connection
+        if connection is None:
+            if not self._is_there():
+                raise FileReplacedError  # Whose log lies there is looked at before it is opened.
+            connection = self._open(deadline)
         # The checkpoint's connection goes by the path: another file there is none of ours.
         if self._checkpointer.due and self._is_there():
             self._checkpoint(connection, deadline)
@@ -282,19 +287,30 @@ class Writer:
 
     # --- Life -----------------------------------------------------------------------------------
 
-    def adopt(self, connection: sqlite3.Connection) -> None:
+    def adopt(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Write on a connection that was opened for something else, if there is none yet."""
-        # A lock that cannot be had is told at once, and waited for by `_begin`.
-        connection.execute("PRAGMA busy_timeout = 0")
-        self._checkpointer.find_log(log_bytes(self._path()))
-        with self.queue.leading:
-            if self.connection is None:
-                self.connection = connection
+        try:
+            # A lock that cannot be had is told at once, and waited for by `_begin`.
+            connection.execute("PRAGMA busy_timeout = 0")
+            self._checkpointer.find_log(log_bytes(self._path()))
+            if self.queue.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
+                self._keep(connection)
             else:
+                keep = partial(self._keep, connection)
+                locked(self.queue.leading, keep, self._path(), deadline)
+        except BaseException:
+            if connection is not self.connection:
                 connection.close()
+            raise
+
+    def _keep(self, connection: sqlite3.Connection) -> None:
+        if self.connection is None:
+            self.connection = connection
+        else:
+            connection.close()
 
     def _open(self, deadline: float) -> sqlite3.Connection:
-        self.adopt(patiently(self._connect, deadline, self._path))
+        self.adopt(patiently(self._connect, deadline, self._path), deadline)
         return cast("sqlite3.Connection", self.connection)
 
     def close(self) -> None:
