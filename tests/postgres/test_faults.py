@@ -619,14 +619,15 @@ def test_a_connection_that_is_struck_out_of_the_hand_is_not_held(place, new_db):
 
 
 def test_a_session_that_may_be_ours_and_cannot_be_looked_at_is_in_doubt(db, monkeypatch):
+    place = "a server that is gone"
     db.create_session("s")
     monkeypatch.setattr(db._database, "write_in_doubt", lambda *_: (False, True))
 
     def fail(*_args, **_kwargs):
-        raise BackendUnavailableError("it is gone", retryable=True)
+        raise BackendUnavailableError(place, retryable=True)
 
     monkeypatch.setattr(db._database, "read", fail)
-    with pytest.raises(BackendUnavailableError, match="it is gone") as caught:
+    with pytest.raises(BackendUnavailableError, match="that is gone") as caught:
         db.create_session("s")
     assert caught.value.maybe_applied is True
 
@@ -641,7 +642,7 @@ def test_a_refusal_after_a_lost_answer_is_in_doubt(db, monkeypatch):
         if len(tried) > 1:
             raise InvalidRecordError("metadata", "too long")
         call.in_doubt = True
-        raise psycopg.OperationalError("the answer was lost")
+        raise psycopg.OperationalError
 
     monkeypatch.setattr(db._database, "_try", fail)
     with pytest.raises(BackendUnavailableError, match="metadata: too long") as caught:
@@ -668,12 +669,12 @@ def test_each_of_several_hosts_has_its_share_of_a_calls_time(new_db, monkeypatch
 
     def connect(_conninfo, *, connect_timeout, **_options):
         given.append(connect_timeout)
-        raise ConfigurationError("nobody is there")  # It is not tried again.
+        raise ConfigurationError  # It is not tried again.
 
     monkeypatch.setattr(pool.Connection, "connect", connect)
     for hosts, expected in (("a", 6), ("a,b", 3), ("a,b,c,d", 2)):
         db = new_db(f"postgresql://u:p@{hosts}/d", operation_timeout=6)
-        with pytest.raises(ConfigurationError, match="nobody is there"):
+        with pytest.raises(ConfigurationError):
             db.get_session("s")
         assert expected == given[-1]
 

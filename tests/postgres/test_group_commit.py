@@ -444,11 +444,15 @@ def test_a_server_that_is_away_fails_each_in_its_time(place, proxy, new_db, toge
     assert {BackendUnavailableError} == set(map(type, outcomes))
     assert [True] * len(SESSIONS) == [error.retryable for error in outcomes]
     again(db.get_session, "s0")
-    with together.gather(db):
-        gather_all(db, together)
-    for outcome in together.outcomes():
+    outcomes, deadline = [], time.monotonic() + PATIENCE
+    while outcomes != [None] * len(SESSIONS):
         # Where the machine is busy, half a second may not do.
-        assert outcome is None or isinstance(outcome, BackendUnavailableError)
+        assert time.monotonic() < deadline
+        with together.gather(db):
+            gather_all(db, together)
+        outcomes = together.outcomes()
+        assert {type(None), BackendUnavailableError} >= set(map(type, outcomes))
+    assert [["m"]] * len(SESSIONS) == [ids(db, session_id) for session_id in SESSIONS]
 
 
 def test_a_frozen_server_is_told_to_each_as_to_a_call_alone(place, proxy, new_db, together):
@@ -653,12 +657,13 @@ def test_whose_time_is_up_soon_goes_by_itself(place, new_db, together, again):
     with together.gather(db):
         gather_all(db, together)
         time.sleep(2.1)  # More than half of their time.
-    for outcome in together.outcomes():
-        # Where the machine is busy, the rest may not do.
-        assert outcome is None or isinstance(outcome, BackendUnavailableError)
+    outcomes = together.outcomes()
+    # Where the machine is busy, the rest may not do for all of them.
+    assert {type(None), BackendUnavailableError} >= set(map(type, outcomes))
     with place.connect() as connection:
         (stored,) = connection.execute("SELECT count(*) FROM director_conversations").fetchone()
         assert (stored,) == connection.execute(TRANSACTIONS).fetchone()
+    assert stored >= outcomes.count(None) > 0
 
 
 def test_a_batch_that_was_cut_is_not_stored_over_what_came_later(place, proxy, new_db, together):

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -96,14 +97,13 @@ def test_a_deadline_that_came(new_db, lines):
     assert PASSWORD not in str(lines(logging.DEBUG))
 
 
-@pytest.mark.parametrize("size", [1, 2], ids=["a connection", "a lock"])
-def test_waiting_for_longer_than_a_second(place, new_db, lines, size):
-    db = new_db(place.dsn, pool_size=size)
+def test_waiting_for_a_lock_for_longer_than_a_second(place, new_db, lines):
+    db = new_db(place.dsn, pool_size=2)
     db.create_session("s")
     with place.connect() as holder:
         holder.execute("BEGIN")
         holder.execute("SELECT FROM director_sessions FOR UPDATE")
-        writers = [threading.Thread(target=upsert, args=(db, f"m{n}")) for n in range(size)]
+        writers = [threading.Thread(target=upsert, args=(db, f"m{n}")) for n in range(2)]
         for writer in writers:
             writer.start()
         deadline = time.monotonic() + 30
@@ -116,6 +116,23 @@ def test_waiting_for_longer_than_a_second(place, new_db, lines, size):
     told = [text for _, text in lines() if " has waited for " in text]
     assert any("for the lock of a session, held by process " in text for text in told)
     assert PAYLOAD not in str(lines(logging.DEBUG))
+
+
+def test_waiting_for_a_connection_for_longer_than_a_second(place, new_db, lines):
+    db = new_db(place.dsn, pool_size=1)
+    db.create_session("s")
+    database = db._database
+    read = partial(database.read, lambda connection: connection.execute("SELECT pg_sleep(3)"))
+    busy = threading.Thread(target=read)
+    busy.start()
+    deadline = time.monotonic() + 60
+    while not database._pool._holding:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert "s" == db.get_session("s")["session_id"]
+    busy.join()
+    told = [text for _, text in lines() if " has waited for " in text]
+    assert any("for a connection" in text for text in told)
 
 
 def test_psycopgs_own_lines_are_below_ours(place, proxy, new_db, caplog):

@@ -226,13 +226,15 @@ def test_nobody_opens_a_file_that_is_beside_the_log_of_another(
         other.rename(path)
         database, refuse = db._database, module.refuse_foreign_log
 
+        def beside():
+            deadline = time.monotonic() + 5
+            if operation == "write":
+                return database._writer.queue.run(lambda connection: connection, 0, deadline)
+            return database._readers.read(lambda connection: connection, deadline)
+
         def meanwhile(*args):
             with pytest.raises(FileReplacedError):
-                if operation == "write":
-                    deadline = time.monotonic() + 5
-                    database._writer.queue.run(lambda connection: connection, 0, deadline)
-                else:
-                    database._readers.read(lambda connection: connection, time.monotonic() + 5)
+                beside()
             refuse(*args)
 
         monkeypatch.setattr(module, "refuse_foreign_log", meanwhile)

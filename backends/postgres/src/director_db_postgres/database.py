@@ -188,21 +188,9 @@ class Database:
         stale_plans = self._settings.pool_size
         while True:
             try:
-                if not call.is_held_up:
-                    result = self._try(operation, call)
-                else:
-                    # Others need connections too.
-                    result = self._in_turn(self._held_up, "", self._try, operation, call)
+                result = self._try_once(operation, call)
             except psycopg.Error as error:
                 failure = error
-            except BackendUnavailableError as error:
-                error.maybe_applied |= call.in_doubt
-                raise
-            except DirectorDBError as error:
-                if not call.in_doubt:
-                    raise
-                # Whatever this try met, an earlier one may be stored.
-                raise BackendUnavailableError(str(error), maybe_applied=True) from error
             else:
                 if tries > 1:
                     seconds = time.monotonic() - started
@@ -242,6 +230,21 @@ class Database:
             # Random, lest all who were cut off come back at the same moments.
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _try_once(self, operation: Operation[T], call: Call) -> T:
+        try:
+            if not call.is_held_up:
+                return self._try(operation, call)
+            # Others need connections too.
+            return self._in_turn(self._held_up, "", self._try, operation, call)
+        except DirectorDBError as error:
+            if not call.in_doubt:
+                raise
+            # Whatever this try met, an earlier one may be stored.
+            if isinstance(error, BackendUnavailableError):
+                error.maybe_applied = True
+                raise
+            raise BackendUnavailableError(str(error), maybe_applied=True) from error
 
     def _explain(self, failure: psycopg.Error, call: Call) -> DirectorDBError:
         ours = explain(failure, self.place, maybe_applied=call.in_doubt)
