@@ -152,7 +152,9 @@ def not_applicable(wanted: Clause, place: Place, face: Face = SYNC) -> str | Non
     # Windows has neither forks nor a list of a process's descriptors, which `connections` reads.
     if wanted.needs in {"fork", "connections"} and not hasattr(os, "fork"):
         return "this system has no fork"
-    if wanted.needs == "fork":
+    if wanted.needs == "descriptors" and not hasattr(os, "fork"):
+        return "this system does not tell what a process has open"
+    if wanted.needs in {"fork", "descriptors"}:
         return None
     if wanted.needs is not None and wanted.needs in FAULTS:
         can = place.fault(wanted.needs) is not None
