@@ -6,7 +6,6 @@ What others see of a write (LIF-1) is in `life_visibility`, LIF-2 is in `durabil
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
