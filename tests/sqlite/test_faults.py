@@ -214,6 +214,22 @@ def test_a_file_that_is_replaced_while_it_is_opened_takes_no_write_with_it(
         assert {"other", "x", "y"} == {session["session_id"] for session in db.get_sessions()}
 
 
+def test_a_file_that_is_replaced_before_it_is_looked_at_again_is_opened(path, tmp_path):
+    """As after a health() that failed: it is not known which file is open."""
+    with SQLiteDB(path) as db:
+        db.create_session("before")
+        assert ["before"] == [session["session_id"] for session in db.get_sessions()]
+        db._database._file = None
+        other = new_file(tmp_path, "other")
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink()
+        other.rename(path)
+        db.create_session("after")
+        assert {"other", "after"} == {session["session_id"] for session in db.get_sessions()}
+    with SQLiteDB(path) as db:
+        assert {"other", "after"} == {session["session_id"] for session in db.get_sessions()}
+
+
 @pytest.mark.parametrize("operation", ["write", "read"])
 def test_nobody_opens_a_file_that_is_beside_the_log_of_another(
     path, tmp_path, monkeypatch, operation

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from director_db.storage import Storage
 
 _PATIENCE: Final = 30.0
-"""How long an append that reads first is tried while others save at most, in seconds."""
+"""How long an append that reads first is tried while others save, in seconds."""
 
 _SHORTEST_PAUSE: Final = 0.002
 _LONGEST_PAUSE: Final = 0.25
@@ -99,7 +99,7 @@ def _append_encoded(db: Storage, session_id: str, list_key: str, items: ListItem
 
 def _append_by_saving(db: Storage, session_id: str, key: str | None, items: list[Any]) -> int:
     """Read the context, add to it, and save it unless another writer was faster."""
-    deadline = time.monotonic() + min(_PATIENCE, db._patience)
+    deadline = time.monotonic() + _PATIENCE
     pause = _SHORTEST_PAUSE
     while time.monotonic() < deadline:
         stored = db._select_context(session_id)

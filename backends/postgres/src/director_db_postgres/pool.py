@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import math
 import threading
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 # short ones after a failure, else long ones, since each piece puts the caller last in the queue.
 _WAIT: Final = 1.0
 _WAIT_AFTER_FAILURE: Final = 0.1
+
+# After so many looks in a row that miss a connection it is lost, though others are given.
+_CERTAIN: Final = 5
 
 _CLOSE_PATIENCE: Final = 5.0
 _REFUSAL_PATIENCE: Final = 5.0
@@ -131,7 +135,7 @@ class Pool:
         deadline = call.deadline
         known = self.connector.failure
         waiting: LongWait | None = None
-        lost_since: int | None = None
+        looks = given = 0
         while True:
             piece = _WAIT if self.connector.failure is None else _WAIT_AFTER_FAILURE
             try:
@@ -146,17 +150,15 @@ class Pool:
                     raise failure.error() from None
                 if late:
                     raise call.busy() from None
-                if failure is not None or not self._are_lost(pool):
-                    lost_since = None
-                elif lost_since != self._given:
-                    # Perhaps. Where others get some, there are some between two hands at any time.
-                    lost_since = self._given
-                else:
+                looks = looks + 1 if failure is None and self._are_lost(pool) else 0
+                # Where others get some, there may be one between two hands just then.
+                if looks >= _CERTAIN or (looks > 1 and given == self._given):
                     # Nobody has them: exceptions of a signal's handler struck between the pool and
                     # us. It cannot be told, so that all who wait start over with a new one.
                     self._discard(pool)
                     pool = self._open(call)
-                    lost_since = None
+                    looks = 0
+                given = self._given
             except Exception:
                 raise
             except BaseException:
@@ -310,8 +312,10 @@ class Pool:
         self._close_ready()
 
     def _close_ready(self) -> None:
-        while self.connector.ready:
-            self.connector.ready.pop().close()
+        # A signal's handler may close them in between.
+        with contextlib.suppress(IndexError):
+            while True:
+                self.connector.ready.pop().close()
 
     def renew_locks(self) -> None:
         """Make the locks anew, and with the next operation a new pool, which has some too."""

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from director_db.errors import BackendUnavailableError, ClosedError, ConfigurationError
 from director_db.locks import new_lock
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from director_db_sqlite.file import FileId
 
 T = TypeVar("T")
+
+# Before a file that was replaced is opened again, in seconds.
+_PAUSE: Final = 0.002
 
 # The files of which this process, a forked child, has inherited connections that were at work.
 # SQLite takes their locks for its own here, so that nothing can be opened safely any more.
@@ -230,6 +233,7 @@ class FileDatabase:
         if time.monotonic() >= deadline:
             message = f"{self.path} was replaced again and again. Try again."
             raise BackendUnavailableError(message, retryable=True)
+        time.sleep(_PAUSE)
 
     def _note_log(self) -> None:
         """Remember whose log it is, once something is written."""
@@ -307,6 +311,9 @@ class FileDatabase:
             self.close()
             if current is not None:
                 refuse_foreign_log(self.path, self._log)
+        elif self._writer.connection is not None or self._readers.idle:
+            # Who opened it was struck, or could not look at the tables again: it may be another.
+            self.close()
         self._file = self._log = None
         if current is None:
             create_file(self.path)
