@@ -32,7 +32,7 @@ def clause(
         rule: the id of the rule in CONTRACT.md.
         level: ``core``, ``concurrent`` or ``durable``.
         needs: what it cannot do without: an attribute of the place, as ``restart`` or ``url``, one
-            of its faults, as ``locked``, or ``fork`` or ``descriptors`` of the system.
+            of its faults, as ``locked``, or ``fork`` of the system.
         sync_only: why it says nothing of the asynchronous face; empty if it does.
     """
 

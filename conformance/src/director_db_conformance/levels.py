@@ -29,7 +29,7 @@ class Clause(NamedTuple):
         name: the name of the method that checks it.
         level: the first level that it belongs to.
         needs: what a place must offer, an attribute such as ``restart`` or ``url`` or a fault such
-            as ``locked``, or ``fork`` or ``descriptors`` where it is the system; None for all.
+            as ``locked``, or ``fork`` where it is the system that must; None for all places.
         meaning: what the rule means to a user, in a sentence or two.
         sync_only: why it says nothing of the asynchronous face; empty if it does.
     """

@@ -150,10 +150,9 @@ def not_applicable(wanted: Clause, place: Place, face: Face = SYNC) -> str | Non
     if not place.durable and wanted.level is Level.DURABLE:
         return f"the place is not durable: {place.reason}"
     # Windows has neither forks nor a list of a process's descriptors, which `connections` reads.
-    if wanted.needs in {"fork", "connections", "descriptors"} and not hasattr(os, "fork"):
-        listed = wanted.needs == "descriptors"
-        return f"this system has no {'list of what a process has open' if listed else 'fork'}"
-    if wanted.needs in {"fork", "descriptors"}:
+    if wanted.needs in {"fork", "connections"} and not hasattr(os, "fork"):
+        return "this system has no fork"
+    if wanted.needs == "fork":
         return None
     if wanted.needs is not None and wanted.needs in FAULTS:
         can = place.fault(wanted.needs) is not None
