@@ -9,7 +9,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Call:
+class Outcome:
+    """What became of something that a thread has run for another one, or for a coroutine.
+
+    Attributes:
+        result: what it returned.
+        error: what it raised; None if it returned.
+    """
+
+    __slots__ = ("error", "result")
+
+    result: Any
+    error: BaseException | None
+
+    def outcome(self) -> Any:
+        """Return its result, or raise its error; once."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            del error  # A cycle: the error's traceback holds this frame, and that of who ran it.
+
+
+class Call(Outcome):
     """One caller's operation, and what became of it.
 
     Attributes:
@@ -22,27 +46,17 @@ class Call:
         wake: what its caller sleeps on; None until it does.
     """
 
-    __slots__ = ("abandoned", "error", "operation", "result", "settled", "size", "wake")
+    __slots__ = ("abandoned", "operation", "settled", "size", "wake")
 
     def __init__(self, operation: Callable[..., Any], size: int) -> None:
         """Take an operation that has not begun."""
         self.operation = operation
         self.size = size
-        self.result: Any = None
-        self.error: BaseException | None = None
+        self.result = None
+        self.error = None
         self.settled = False
         self.abandoned = False
         self.wake: threading.Lock | None = None
-
-    def outcome(self) -> Any:
-        """Return its result, or raise its error; once."""
-        error, self.error = self.error, None
-        if error is None:
-            return self.result
-        try:
-            raise error
-        finally:
-            del error  # A cycle: the error's traceback holds this frame.
 
     def awaken(self) -> None:
         """Let its caller look what has happened."""

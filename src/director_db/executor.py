@@ -217,12 +217,17 @@ class Executor(Generic[J]):
         finally:
             self._threads.pop(thread, None)
 
+    def _running(self) -> Counter[Hashable]:
+        """How many calls of each session run."""
+        # Of a copy: a thread that ends takes itself off without the lock.
+        return Counter(list(self._threads.values()))
+
     def _take_waiting(self) -> Job | None:
         """Take the next job, of a session of which not too many run."""
         are_more = len(self._threads) > THREADS
         if not are_more and not self._held_back:
             return self._take(self._waiting)  # First, as it is nearly always so.
-        running = Counter(list(self._threads.values()) if are_more else ())
+        running = self._running() if are_more else Counter()
         for session in [each for each in self._held_back if running[each] < MOST_OF_ONE]:
             job = self._take(self._held_back[session])
             if not self._held_back[session]:
@@ -322,7 +327,7 @@ class Executor(Generic[J]):
     def _take_late(self) -> Job | None:
         now = time.monotonic()
         with self._lock:
-            running = Counter(list(self._threads.values()))
+            running = self._running()
             for session, waiting in self._held_back.items():
                 is_locked = running[session] >= MOST_OF_ONE
                 if is_locked and _is_waited_for(waiting) and waiting[0].until <= now:
@@ -331,7 +336,7 @@ class Executor(Generic[J]):
 
     def _may_begin(self) -> int:
         """How many of those that were held back need not be any more."""
-        running = Counter(list(self._threads.values()))
+        running = self._running()
         return sum(
             max(0, min(len(waiting), MOST_OF_ONE - running[session]))
             for session, waiting in self._held_back.items()

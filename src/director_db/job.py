@@ -6,6 +6,8 @@ import contextvars
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from director_db.call import Outcome
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -14,7 +16,7 @@ def nothing() -> None:
     """Do nothing."""
 
 
-class Job:
+class Job(Outcome):
     """A call, and what became of it.
 
     Attributes:
@@ -33,9 +35,7 @@ class Job:
         "call",
         "context",
         "done",
-        "error",
         "has_begun",
-        "result",
         "session",
         "until",
     )
@@ -55,8 +55,8 @@ class Job:
         self.has_begun = False
         self.until = inf
         self._unwanted = False
-        self.result: Any = None
-        self.error: BaseException | None = None
+        self.result = None
+        self.error = None
 
     @property
     def is_withdrawn(self) -> bool:
@@ -73,16 +73,6 @@ class Job:
     def forget(self) -> None:
         """Let go of what the call is given, which may be large: it never begins."""
         self.call = nothing
-
-    def outcome(self) -> Any:
-        """Return its result, or raise its error; once."""
-        error, self.error = self.error, None
-        if error is None:
-            return self.result
-        try:
-            raise error
-        finally:
-            del error  # A cycle: the error's traceback holds this frame, and that of `run`.
 
     def run(self) -> None:
         """Run it; nothing is raised."""
