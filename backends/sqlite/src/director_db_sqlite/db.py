@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, cast
 
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     )
     from director_db_sqlite.database import Database
 
-_A_YEAR: Final = 365 * 86_400.0
+# In seconds. A lock of threads takes no infinity, nor a year everywhere.
+_LONGEST_WAIT: Final = min(365 * 86_400.0, threading.TIMEOUT_MAX)
 
 _NO_LIMIT: Final = -1
 _BEFORE_ALL: Final = -1
@@ -83,8 +85,8 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
         """
         given: object = db_path.__fspath__() if isinstance(db_path, os.PathLike) else db_path
         path = check_path(given, "db_path")
-        # No limit is a year: locks of threads take no infinity.
-        self._patience = min(operation_timeout_of(operation_timeout, "operation_timeout"), _A_YEAR)
+        patience = operation_timeout_of(operation_timeout, "operation_timeout")
+        self._patience = min(patience, _LONGEST_WAIT)
         self._synchronous = check_synchronous(synchronous, "synchronous")
         self.db_path = path
         self._database: Database = (

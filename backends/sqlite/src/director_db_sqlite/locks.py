@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -47,13 +46,12 @@ def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:
 
 
 def _acquire(lock: Lock, path: str, deadline: float) -> bool:
-    left = min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
+    left = max(0.0, deadline - time.monotonic())
     if lock.acquire(timeout=min(left, LONG)):
         return True
     wait = long_wait(lambda: path, "for other threads of this process", since=min(left, LONG))
     wait.look()
-    left = min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)
-    if lock.acquire(timeout=left):
+    if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
         return True
     wait.give_up()
     return False
