@@ -21,6 +21,7 @@ from director_db_postgres.errors import (
     PROTOCOL_VIOLATION,
     READ_ONLY,
     OutOfStepError,
+    as_in_doubt,
     explain,
     is_of_a_stale_plan,
     is_refusal,
@@ -31,7 +32,7 @@ from director_db_postgres.errors import (
 )
 from director_db_postgres.group import Group
 from director_db_postgres.pool import Pool
-from director_db_postgres.waiting import LOCK_WAIT, NO_LIMIT, NoAnswerError, Turn, Turns
+from director_db_postgres.waiting import LOCK_WAIT, NO_LIMIT, NoAnswerError, Turn, Turns, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -240,11 +241,7 @@ class Database:
         except DirectorDBError as error:
             if not call.in_doubt:
                 raise
-            # Whatever this try met, an earlier one may be stored.
-            if isinstance(error, BackendUnavailableError):
-                error.maybe_applied = True
-                raise
-            raise BackendUnavailableError(str(error), maybe_applied=True) from error
+            raise as_in_doubt(error)  # noqa: B904 - it has its cause
 
     def _explain(self, failure: psycopg.Error, call: Call) -> DirectorDBError:
         ours = explain(failure, self.place, maybe_applied=call.in_doubt)
@@ -284,8 +281,7 @@ class Database:
                 connection.close()
                 if call.writes:
                     # Told to cancel a COMMIT, a server need not wait for its standby any more.
-                    message = "the answer came too late to be relied on"
-                    raise NoAnswerError(message)  # noqa: TRY301 - as any failure of this try
+                    raise too_late()  # noqa: TRY301 - as any failure of this try
             return result  # noqa: TRY300
         except psycopg.Error as error:
             # An answer on a connection that is still good says that nothing was applied. Not one

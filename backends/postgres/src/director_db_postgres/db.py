@@ -25,7 +25,7 @@ from director_db_postgres.contexts import ContextStorage
 from director_db_postgres.database import Database
 from director_db_postgres.dsn import DSN
 from director_db_postgres.encoding import message_in_ascii
-from director_db_postgres.errors import translate
+from director_db_postgres.errors import as_in_doubt, translate
 from director_db_postgres.health import ServerHealth
 from director_db_postgres.history import HistoryStorage
 from director_db_postgres.sending import unless_impossible
@@ -184,7 +184,7 @@ class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", con
         try:
             found = self._select_session(row.session_id)
         except DirectorDBError as error:
-            raise BackendUnavailableError(str(error), maybe_applied=True) from error
+            raise as_in_doubt(error)  # noqa: B904 - it has its cause
         ours = row._replace(metadata=self._text(row.metadata))
         # Others may have been active in it since.
         return found is not None and found._replace(updated_at=ours.updated_at) == ours

@@ -281,6 +281,16 @@ def explain(error: psycopg.Error, place: str, *, maybe_applied: bool = False) ->
     return SchemaError(f"{place} is not as director-db made it: {said}.")
 
 
+def as_in_doubt(error: DirectorDBError) -> BackendUnavailableError:
+    """Return the error of a call of which an earlier try may be stored, whatever this one met."""
+    if isinstance(error, BackendUnavailableError):
+        error.maybe_applied = True
+        return error
+    ours = BackendUnavailableError(str(error), maybe_applied=True)
+    ours.__cause__ = error
+    return ours
+
+
 def reason(error: psycopg.Error) -> str:
     """Return the driver's message in one line, without the details that may hold stored values."""
     message = error.diag.message_primary or str(error)

@@ -23,7 +23,7 @@ from director_db_postgres.connections import Connection, Connector
 from director_db_postgres.driver_log import LOGGER, POOL, quieten
 from director_db_postgres.dsn import DSN
 from director_db_postgres.errors import READ_ONLY, sqlstate
-from director_db_postgres.waiting import NO_LIMIT, NoAnswerError
+from director_db_postgres.waiting import NO_LIMIT, too_late
 
 if TYPE_CHECKING:
     from director_db_postgres.call import Call
@@ -250,8 +250,7 @@ class Pool:
                 )
                 if connection.is_cancelled:
                     # A late cancelling must not strike what somebody does on it next.
-                    message = "the answer came too late to be relied on"
-                    raise NoAnswerError(message)  # noqa: TRY301 - as any failure of this try
+                    raise too_late()  # noqa: TRY301 - as any failure of this try
                 # An index of ours took its own time, not the call's.
                 call.end += connection.excused
                 call.deadline += connection.excused

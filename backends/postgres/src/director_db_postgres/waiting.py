@@ -34,6 +34,11 @@ class NoAnswerError(psycopg.OperationalError):
     """The server did not answer in time: it is frozen, or what lies between swallows all."""
 
 
+def too_late() -> NoAnswerError:
+    """Return the error of an answer that came when the server had been told to cancel."""
+    return NoAnswerError("the answer came too late to be relied on")
+
+
 def watched(
     waiting: Generator[int, int, T], patience: float, end: float, cancel: Callable[[], None]
 ) -> Generator[int, int, T]:
