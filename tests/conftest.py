@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 
@@ -13,6 +12,7 @@ import director_db
 from director_db import checks
 from director_db.context import appending, saving
 from director_db_conformance.pgbouncer import PgBouncer
+from director_db_conformance.plugin import uncollected
 from director_db_conformance.postgres_place import PGBOUNCER_VARIABLE
 
 pytest_plugins = ["director_db_conformance.fixtures", "gallery.verdicts"]
@@ -116,12 +116,8 @@ def pytest_collection_modifyitems(items):
 def pytest_collection():
     # What thousands of tests are made of stays to the end, and no collection of garbage is to walk
     # it: not while it is imported, nor later.
-    gc.disable()
-    try:
+    with uncollected():
         return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @pytest.fixture

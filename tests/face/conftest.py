@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from director_db.asyncio import AsyncDB
+from director_db.asyncio import CARRIED_OUT, AsyncDB
 from director_db_postgres import PostgresDB
 from director_db_sqlite import SQLiteDB
 
@@ -69,3 +69,16 @@ async def eventually(condition):
 @pytest.fixture(name="eventually")
 def fixture_eventually():
     return eventually
+
+
+@pytest.fixture
+def carried_out():
+    """Return what says whether a call that was cancelled has taken effect, or what it returned."""
+
+    async def carried_out(task):
+        try:
+            return await task
+        except asyncio.CancelledError as cancelled:  # `gather` makes an error of its own.
+            return getattr(cancelled, "__notes__", None) == [CARRIED_OUT]
+
+    return carried_out

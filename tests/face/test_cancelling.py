@@ -168,18 +168,12 @@ def test_timeouts_and_task_groups(held):
     asyncio.run(main())
 
 
-def test_many_that_are_cancelled_leave_all_or_nothing_and_the_instance_usable(db):
+def test_many_that_are_cancelled_leave_all_or_nothing_and_the_instance_usable(db, carried_out):
     """Whatever was acknowledged is there, and whatever never began is not."""
 
     async def write(number):
         await db.add_or_update_msg_to_conv("s1", "c", f"m{number}", "t", [], [], number)
         return True
-
-    async def carried_out(task):
-        try:
-            return await task
-        except asyncio.CancelledError as cancelled:
-            return getattr(cancelled, "__notes__", None) == [CARRIED_OUT]
 
     async def main():
         await db.create_session("s1")

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from director_db import BackendUnavailableError, ClosedError, InvalidRecordError, SchemaError
-from director_db.asyncio import CARRIED_OUT, AsyncDB
+from director_db.asyncio import AsyncDB
 from director_db.awaited import store_together
 from director_db.executor import THREADS
 from director_db.queue import MAX_BATCH_CALLS
@@ -59,14 +59,6 @@ def until_idle(db):
     while len(executor._asleep) < len(executor._threads):
         assert time.monotonic() < deadline
         time.sleep(0.001)
-
-
-async def carried_out(task):
-    """Whether a call that was cancelled has taken effect. `gather` makes an error of its own."""
-    try:
-        return await task
-    except asyncio.CancelledError as cancelled:
-        return getattr(cancelled, "__notes__", None) == [CARRIED_OUT]
 
 
 class Watched:
@@ -211,7 +203,7 @@ def test_a_missing_argument_is_told_as_by_the_synchronous_face(watched):
     assert (TypeError, str(caught.value)) == (type(wrong), str(wrong))
 
 
-def test_what_is_cancelled_in_time_is_not_among_them(watched, eventually):
+def test_what_is_cancelled_in_time_is_not_among_them(watched, eventually, carried_out):
     """And what has begun ends, and its await with it."""
     db = AsyncDB(watched)
 
@@ -382,7 +374,9 @@ def test_nothing_of_them_is_kept_alive(watched):
 
 
 @pytest.mark.parametrize("answer", [True, False])
-def test_one_for_which_nothing_was_done_can_be_cancelled_still(watched, eventually, answer):
+def test_one_for_which_nothing_was_done_can_be_cancelled_still(
+    watched, eventually, carried_out, answer
+):
     """And ends at once, as one that was never taken."""
     db = AsyncDB(watched)
     taken, go_on = [], threading.Event()
@@ -682,7 +676,7 @@ def test_a_large_one_goes_by_itself(watched):
 
 
 def test_those_of_a_locked_session_can_be_cancelled_for_as_long_as_they_wait(
-    postgres_database, eventually
+    postgres_database, eventually, carried_out
 ):
     """However many they are: no more than run have begun."""
     dsn = postgres_database.dsn

@@ -5,6 +5,7 @@ Loaded by itself wherever the suite is installed; it does nothing for other test
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import json
@@ -34,7 +35,7 @@ from director_db_conformance.verdict import Outcome, Result, Word, judge
 from director_db_conformance.version import CHECKED, __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 LEVEL_OPTION: Final = "--conformance-level"
 EVENTS_OPTION: Final = "--conformance-events"
@@ -44,6 +45,17 @@ CLAIMS_OPTION: Final = "--conformance-claims"
 BACKWARDS_OPTION: Final = "--conformance-backwards"
 
 _ORDER: Final = {name: number for number, name in enumerate(CLAUSES)}
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep what is made in the block, and stays, from the collector of garbage for good."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -162,14 +174,8 @@ class _Reporter:
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self) -> Generator[None, object, object]:
         """Keep the collector of garbage from what a process of the command is made of."""
-        if self._events is not None:
-            gc.disable()
-        try:
+        with uncollected() if self._events is not None else contextlib.nullcontext():
             return (yield)
-        finally:
-            if self._events is not None:
-                gc.freeze()
-                gc.enable()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Keep which clauses are to run, of those that there are."""
