@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -15,10 +14,10 @@ from director_db_conformance.ports import LOOPBACK, free_port
 from director_db_conformance.servers.account import give, run_as, server_account
 from director_db_conformance.servers.folder import ServerFolder
 from director_db_conformance.servers.reaper import processes
+from director_db_conformance.servers.template import environment, run, template
 from director_db_conformance.servers.throw_away import (
     OWNER,
     SETTINGS,
-    SUPERUSER,
     VOLATILE,
     ServerFailedError,
     ThrowAwayServer,
@@ -61,7 +60,7 @@ class Cluster(ThrowAwayServer):
         self._installation = installation
         self._folder = ServerFolder(server_account())
         try:
-            self._programs = self._unpack()
+            self._template = template(installation)
             self._prepare()
             self.start()
             self._welcome()
@@ -83,6 +82,11 @@ class Cluster(ThrowAwayServer):
     def path(self) -> Path:
         """The temporary folder."""
         return self._folder.path
+
+    @property
+    def programs(self) -> Path:
+        """The folder with the programs that it runs; its account can reach them there."""
+        return self._template.programs
 
     @property
     def log(self) -> str:
@@ -165,24 +169,13 @@ class Cluster(ThrowAwayServer):
                 self._process = None
         self._folder.remove()
 
-    def run(self, program: str, *arguments: str, **environment: str) -> None:
+    def run(self, program: str, *arguments: str) -> None:
         """Run one of the installation's programs under the server's account.
 
         Raises:
             ServerFailedError: it did not succeed.
         """
-        result = subprocess.run(  # noqa: S603
-            [self._programs / program, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            env={**self._environment(), **environment},
-            **self._place(),
-        )
-        if result.returncode != 0:
-            message = f"{program} failed with status {result.returncode}:\n{result.stderr}"
-            raise ServerFailedError(message)
+        run(self.programs / program, *arguments, cwd=self.path, account=self._folder.account)
 
     @property
     def _data(self) -> Path:
@@ -192,38 +185,17 @@ class Cluster(ThrowAwayServer):
     def _log_path(self) -> Path:
         return self.path / "server.log"
 
-    def _unpack(self) -> Path:
-        packed, programs = self._installation.packed, self._installation.programs
-        if packed is None:
-            return programs
-        copy = self.path / "programs"
-        # Only what runs: headers and static libraries are the better half.
-        shutil.copytree(
-            packed, copy, ignore=shutil.ignore_patterns("include", "*.a", "__pycache__")
-        )
-        for path in [copy, *copy.rglob("*")]:
-            give(path, self._folder.account)
-        return copy / programs.relative_to(packed)
-
     def _prepare(self) -> None:
+        """Make the files of the cluster."""
+        self._password = self._template.password
+        self._make_data()
+        # By a program, as Python takes three times as long; its account will own them.
+        source = f"{self._template.data}/."
+        run("cp", "-Rp", source, self._data, cwd=self.path, account=self._folder.account)
+
+    def _make_data(self) -> None:
         self._data.mkdir(mode=0o700)
         give(self._data, self._folder.account)
-        password_file = self.path / "password"
-        password_file.touch(mode=0o600)
-        give(password_file, self._folder.account)
-        password_file.write_text(self._password)
-        arguments = [
-            *("-D", str(self._data), "-U", SUPERUSER, f"--pwfile={password_file}"),
-            *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"),
-            *("--no-sync", "--no-instructions"),
-        ]
-        # Most databases in production do not sort by code point; nor does ours, where the build can
-        # do otherwise. Tests then see where a query relies on its own order without saying so.
-        try:
-            self.run("initdb", *arguments, "--locale-provider=icu", "--icu-locale=en")
-        except ServerFailedError:
-            self.run("initdb", *arguments)
-        password_file.unlink()
 
     def _launch(self, port: int) -> None:
         settings = {**_SETTINGS, "port": str(port), **({} if self._durable else VOLATILE)}
@@ -232,11 +204,11 @@ class Cluster(ThrowAwayServer):
             # Not through pg_ctl: a child of ours can be waited for and its death is seen at once.
             # In a session of its own, since Ctrl-C would otherwise stop it in the middle of a test.
             process = subprocess.Popen(  # noqa: S603
-                [self._programs / "postgres", "-D", str(self._data), *options],
+                [self.programs / "postgres", "-D", str(self._data), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
+                env=environment(),
                 start_new_session=True,
                 **self._place(),
             )
@@ -282,11 +254,6 @@ class Cluster(ThrowAwayServer):
     def _children(self) -> set[int]:
         parent = self.process_id
         return {process.pid for process in processes() if process.parent == parent}
-
-    def _environment(self) -> dict[str, str]:
-        # PGDATA, PGPORT and the like would speak of another server.
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-        return {**inherited, "LC_ALL": "C"}
 
     def _place(self) -> dict[str, Any]:
         return {"cwd": self.path, **run_as(self._folder.account)}

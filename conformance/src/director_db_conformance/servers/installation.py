@@ -28,7 +28,7 @@ class Installation(NamedTuple):
         programs: the folder that has ``initdb`` and ``postgres``.
         version: such as ``15.18``.
         major: such as 15.
-        packed: a folder to copy for each cluster, as the server's account cannot reach the programs
+        packed: a folder to copy first, as the server's account cannot reach the programs
             where they are; None if it can. `programs` lies somewhere below it.
     """
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from director_db_conformance.dsn import replace
 from director_db_conformance.ports import LOOPBACK
-from director_db_conformance.servers.account import give
 from director_db_conformance.servers.cluster import Cluster
 from director_db_conformance.servers.server import Database
 from director_db_conformance.servers.throw_away import RELOAD, ServerFailedError
@@ -72,8 +71,7 @@ class Standby(Cluster):
         # Passwords are part of what is copied.
         self._password = self._primary._password  # noqa: SLF001
         self._owner_password = self._primary._owner_password  # noqa: SLF001
-        self._data.mkdir(mode=0o700)
-        give(self._data, self._folder.account)
+        self._make_data()
         source = replace(self._primary.dsn, application_name=_NAME)
         self.run(
             "pg_basebackup",
