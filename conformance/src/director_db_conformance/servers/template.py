@@ -97,7 +97,7 @@ def _make(installation: Installation) -> Template:
         give(password_file, account)
         password_file.write_text(password)
         arguments = [
-            *("-D", data, "-U", SUPERUSER, f"--pwfile={password_file}"),
+            *("-D", str(data), "-U", SUPERUSER, f"--pwfile={password_file}"),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"),
             *("--no-sync", "--no-instructions"),
         ]
