@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import pkgutil
 import re
 import threading
@@ -14,16 +13,15 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from director_db import (
-    ConflictError,
     InvalidRecordError,
     SchemaError,
     SessionExistsError,
     SessionNotFoundError,
 )
 from director_db_postgres import PostgresDB, sql
-from director_db_postgres.pipeline import PipelinedConnection
 from director_db_postgres.sql import server
 from director_db_postgres.statements import Statements
+from tests.postgres.calls import MESSAGES, sent_statements
 
 IDLE = TransactionStatus.IDLE
 
@@ -95,69 +93,6 @@ def test_no_statement_is_left_out():
     assert 20 < len(STATEMENTS.keys() - OF_NO_SESSION)
 
 
-MESSAGE = {
-    "conv_id": "c",
-    "msg_id": "a",
-    "msg_type": "output",
-    "agents": [],
-    "actions": [],
-    "content": [],
-}
-
-
-def refused_save(db):
-    with pytest.raises(ConflictError):
-        db.add_or_update_context_msg("s", [], if_version=None)
-
-
-OPERATIONS = (
-    lambda db: db.create_session("s", "v", "c"),
-    lambda db: db.get_session("s"),
-    lambda db: db.update_session("s", metadata={}),
-    lambda db: db.update_session("s", metadata={"a": 1}, merge=True),
-    lambda db: db.add_or_update_msg_to_conv("s", **MESSAGE),
-    lambda db: db.add_or_update_msgs_to_conv("s", [MESSAGE, {**MESSAGE, "msg_id": "b"}]),
-    lambda db: db.add_or_update_msg_to_conv("s", **MESSAGE, revision=1),
-    lambda db: db.get_message("s", "a"),
-    lambda db: db.get_conversations("s"),
-    lambda db: db.get_conversations("s", limit=1),
-    lambda db: db.get_conversations("s", after="a"),
-    lambda db: db.get_conversations("s", before="b"),
-    lambda db: list(db.iter_conversations("s")),
-    lambda db: list(db.iter_conversations("s", msg_type="output")),
-    lambda db: db.get_conversations("s", conv_id="c"),
-    lambda db: db.get_conversations("s", conv_id="c", limit=1),
-    lambda db: db.get_conversations("s", msg_type="output", after="a"),
-    lambda db: db.get_conversations("s", conv_id="c", msg_type="x", before="b"),
-    lambda db: db.get_messages("s", ["a", "b"]),
-    lambda db: db.add_or_update_context_msg("s", {"reasoning": [1, 2]}),
-    lambda db: db.append_context_messages("s", [3]),
-    refused_save,
-    lambda db: db.get_context("s"),
-    lambda db: db.replace_conversation("s", [MESSAGE]),
-    lambda db: db.copy_session("s", "copy"),
-    lambda db: db.copy_session("s", "part", until="a"),
-    lambda db: db.delete_messages_after("s", "a"),
-    lambda db: db.pop_message("s", conv_id="none"),
-    lambda db: db.pop_message("s"),
-    lambda db: db.delete_message("s", "a"),
-    lambda db: db.delete_conversation("s"),
-    lambda db: db.delete_context("s"),
-    lambda db: db.delete_session("s"),
-)
-PAGES = [
-    lambda db, given=given: db.get_sessions(limit=1, **dict(given))
-    for count in range(5)
-    for given in itertools.combinations(
-        {
-            "before": {"updated_at": 1, "created_at": 1, "session_id": "s"},
-            "video_id": "v",
-            "collection_id": "c",
-            "user_id": "u",
-        }.items(),
-        count,
-    )
-]
 # Sent where something went wrong, to open a database, for its health, or to a cluster alone.
 ON_OCCASION = {
     "claim_session",
@@ -170,21 +105,11 @@ ON_OCCASION = {
 }
 
 
-def test_operations_send_these_statements_and_no_others(postgres_database, monkeypatch):
+def test_operations_send_these_statements_and_no_others(postgres_database):
     """So what the tests here look at is all there is."""
     names = {text: name for name, text in STATEMENTS.items()}
-    sent = []
-    send = PipelinedConnection._send
-
-    def watch(connection, steps, *args, **kwargs):
-        sent.extend(statement.decode() for statement, _ in steps)
-        return send(connection, steps, *args, **kwargs)
-
     with PostgresDB(postgres_database.dsn) as db:
-        db.get_session("s")
-        monkeypatch.setattr(PipelinedConnection, "_send", watch)
-        for operation in (*OPERATIONS, *PAGES):
-            operation(db)
+        sent = [statement.decode() for statement in sent_statements(db)]
     assert [] == [text for text in sent if text not in names]
     assert STATEMENTS.keys() - ON_OCCASION == {names[text] for text in sent}
 
@@ -330,20 +255,20 @@ def test_a_copy_on_a_cluster_is_refused_for_what_comes_first(place, new_db):
     shard(place)
     db = new_db(place.dsn, pool_size=1)
     db.create_session("s", created_at=5)
-    db.add_or_update_msgs_to_conv("s", [MESSAGE, {**MESSAGE, "msg_id": "b"}])
+    db.add_or_update_msgs_to_conv("s", MESSAGES[:2])
     taken = db.create_session("taken", created_at=5, updated_at=5) and db.get_session("taken")
     for new in ("taken", "new"):
         with pytest.raises(SessionNotFoundError):
             db.copy_session("missing", new)
         with pytest.raises(InvalidRecordError, match="until"):
-            db.copy_session("s", new, until="z")
+            db.copy_session("s", new, until="none")
     for until in (None, "a"):
         with pytest.raises(SessionExistsError):
             db.copy_session("s", "taken", until=until)
     assert taken == db.get_session("taken")
     assert {} == db.get_session("new")
     assert (2, 1) == (db.copy_session("s", "new"), db.copy_session("s", "part", until="a"))
-    assert ["a", "b"] == [message["msg_id"] for message in db.get_conversations("new")]
+    assert ["a", "m"] == [message["msg_id"] for message in db.get_conversations("new")]
     assert db.get_session("new")["created_at"] > 5
 
 
