@@ -1,4 +1,4 @@
-"""Callers who share transactions: one leads, the others follow. Knows no database.
+"""Group commit: callers who share transactions. One leads, the others follow. Knows no database.
 
 A commit is dear, so callers who come while one is under way share the next. A caller queues its
 call. Whoever finds nobody leading becomes the leader, has what is queued run in one transaction,

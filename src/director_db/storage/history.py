@@ -57,7 +57,7 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
     ) -> MessageColumns | None:
         """Delete the last message of a session, by its place, and return it (MSG-13).
 
-        With a `conv_id`, the last one of that conversation. None if there is no such message. It is
+        With a `conv_id`, the last one that has it. None if there is no such message. It is
         found and deleted under the lock of the session's row: nobody else gets it, and it was the
         last at that moment. Not to be tried again where it may have happened.
         """
