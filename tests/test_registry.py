@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib
 import itertools
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,7 +253,12 @@ class TestUnknownTypes:
             load_db()
 
     def test_what_may_hold_a_password_is_not_shown(self):
-        for wrong in ("postgres:user:hunter2@host/db", "mysql://user:hunter2@host/db"):
+        for wrong in (
+            "postgres:user:hunter2@host/db",
+            "mysql://user:hunter2@host/db",
+            "host=h password=hunter2",
+            "password = 'hunter2'",
+        ):
             with pytest.raises(UnknownDBTypeError) as caught:
                 load_db(wrong)
             assert "hunter2" not in str(caught.value)
@@ -511,6 +518,82 @@ class TestSharing:
         assert not load_db().closed
         close_all()
         close_all()
+
+    def test_those_that_are_closed_are_not_kept(self):
+        """With a file for each user, say, nobody asks for most of them again."""
+        closed = [load_db(f"sqlite:///{number}.db") for number in range(10)]
+        for db in closed:
+            db.close()
+        seen = [weakref.ref(db) for db in closed]
+        del closed, db
+        kept = load_db("sqlite:///kept.db")
+        gc.collect()
+        assert [None] * 10 == [each() for each in seen]
+        assert kept is load_db("sqlite:///kept.db")
+
+    def test_at_exit_each_is_closed_whatever_another_raises(self, tmp_path):
+        code = """
+            import director_db
+            from director_db_sqlite import SQLiteDB
+
+            class Odd(SQLiteDB):
+                def _close(self):
+                    super()._close()
+                    print("closed", self.place.rpartition("/")[2], flush=True)
+                    raise ZeroDivisionError
+
+            from director_db import registry
+            for name in "ab":
+                with Odd(f"{name}.db") as db:
+                    registry._shared[name, ()] = db
+                    db._shared = True
+                    db.create_session("s1")
+        """
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            check=True, capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        assert ["closed a.db", "closed b.db"] == sorted(ended.stdout.splitlines())
+        assert "" == ended.stderr
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_fork_waits_until_a_backend_is_imported(self, tmp_path):
+        """A child would wait for Python's own lock of the module, which nobody releases there."""
+        (tmp_path / "slow.py").write_text(
+            "import time\n"
+            "from director_db_sqlite import SQLiteDB\n"
+            "print('importing', flush=True)\n"
+            "time.sleep(1)\n"
+            "class SlowDB(SQLiteDB, db_type='slow'):\n"
+            "    pass\n"
+        )
+        code = """
+            import os, signal, sys, threading
+            from director_db import BackendSpec, hookimpl, load_db
+            from director_db.testing import register
+
+            class Plugin:
+                @hookimpl
+                def director_db_backend(self):
+                    return BackendSpec("slow", "slow:SlowDB", "")
+
+            with register(Plugin()):
+                thread = threading.Thread(target=load_db, args=("slow",))
+                thread.start()
+                while "slow" not in sys.modules:
+                    pass
+                child = os.fork()
+                if not child:
+                    signal.alarm(60)
+                    os._exit(0 if load_db("slow").place else 1)
+                print(os.waitpid(child, 0)[1])
+                thread.join()
+        """
+        shown = subprocess.check_output(
+            [sys.executable, "-c", textwrap.dedent(code)], text=True,
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        )  # fmt: skip
+        assert ["importing", "0"] == shown.split()
 
     def test_threads_get_one_instance(self):
         barrier = threading.Barrier(16)

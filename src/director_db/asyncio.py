@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast, final
@@ -111,7 +112,10 @@ class AsyncDB:
         # A backend for an earlier contract may have a name like that for something else.
         patience: object = sync_db._patience  # noqa: SLF001
         patience = patience if isinstance(patience, (int, float)) else inf
-        self._executor = Executor(name, store_together, patience)
+        seen = weakref.ref(sync_db)  # A thread that idles is not to keep it.
+        self._executor = Executor(
+            name, store_together, patience, lambda: (db := seen()) is None or db.closed
+        )
         self._stores_together = type(sync_db)._upsert_together is not BaseDB._upsert_together  # noqa: SLF001
 
     def __repr__(self) -> str:
@@ -183,7 +187,8 @@ class AsyncDB:
 
         Raises:
             TypeError: it is a coroutine function.
-            Exception: what the function raises.
+            Exception: what the function raises; RuntimeError for StopIteration, which no coroutine
+                can raise.
 
         Example:
             >>> def titles(db):

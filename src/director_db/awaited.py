@@ -270,5 +270,6 @@ def _store(
     finally:
         # Only now: a loop that is woken takes the interpreter's lock, and its next calls would come
         # in two parts.
-        for callbacks in to_wake:
-            callbacks.wake()
+        with contextlib.ExitStack() as stack:  # All, whatever one of them raises.
+            for callbacks in to_wake:
+                stack.callback(callbacks.wake)

@@ -36,9 +36,9 @@ class BaseDB(SessionOperations, MessageOperations, HistoryOperations, ContextOpe
     (VAL-7).
 
     Errors: everything raised is a `DirectorDBError`; a failed call leaves the instance usable, and
-    the data as it was, unless the error says `maybe_applied` (LIF-3, LIF-6). Every operation raises `ClosedError` after ``close()``,
-    `BackendUnavailableError` if the database cannot be used, and `SchemaError` if what is stored in
-    it is not ours or of another release.
+    the data as it was, unless the error says `maybe_applied` (LIF-3, LIF-6). Every operation raises
+    `ClosedError` after ``close()``, `BackendUnavailableError` if the database cannot be used, and
+    `SchemaError` if what is stored in it is not ours or of another release.
     """
 
     db_type: ClassVar[DBType]

@@ -178,12 +178,14 @@ def plugin_of(name: str) -> tuple[object, str]:
 def _unknown(name: str) -> UnknownDBTypeError:
     installed = installed_types()
     # What was taken for a name may be a connection string with a password in it.
-    name, *rest = re.split("([:@/])", name, maxsplit=1)
+    name, *rest = re.split(r"([:@/=\s])" if "=" in name else "([:@/])", name, maxsplit=1)
     parts = [f"Unknown DB type {name!r}.", f"Installed: {', '.join(installed) or 'none'}."]
     dialect = name.partition("+")[0]
     wanted = _SCHEMES_OF_REQUIREMENTS.get(dialect, dialect)
     if rest and rest[0] == ":" and wanted in {*installed, *_REQUIREMENTS}:
         parts[0] = f"What begins with '{name}:' is no DB type, and a URL begins with '{name}://'."
+    elif rest and rest[0] == "=":
+        parts[0] = f"What begins with '{name}=' is no DB type: it belongs in a backend's settings."
     elif wanted not in _REQUIREMENTS:
         import difflib  # noqa: PLC0415 - as rarely needed as it is slow to import
 

@@ -58,7 +58,11 @@ class Executor(Generic[J]):
     """A few daemon threads, started as they are needed, that end when they are not."""
 
     def __init__(
-        self, name: str, run_together: Callable[[Executor[J]], None], patience: float
+        self,
+        name: str,
+        run_together: Callable[[Executor[J]], None],
+        patience: float,
+        is_closed: Callable[[], bool],
     ) -> None:
         """Start no thread yet.
 
@@ -67,10 +71,12 @@ class Executor(Generic[J]):
             run_together: runs jobs in one thread, those that it gets from `take_gathered`, which
                 it asks once at least. It raises nothing.
             patience: for how many seconds a call is held back at most; see `MOST_OF_ONE`.
+            is_closed: whether any call that begins now ends at once, with an error that says so.
         """
         self._name = name
         self._run_together = run_together
         self._patience = patience
+        self._is_closed = is_closed
         self._reset()
         lifecycle.survive_forks(self)
 
@@ -321,8 +327,11 @@ class Executor(Generic[J]):
     def _end_late(self) -> None:
         """End the calls that were held back for as long as a call waits at most."""
         while (job := self._take_late()) is not None:
-            job.error = BackendUnavailableError(_NO_TURN, retryable=True)
-            job.done()
+            if self._is_closed():
+                job.run()
+            else:
+                job.error = BackendUnavailableError(_NO_TURN, retryable=True)
+                job.done()
 
     def _take_late(self) -> Job | None:
         now = time.monotonic()

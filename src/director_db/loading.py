@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import threading
@@ -11,6 +12,7 @@ from director_db import discovery
 from director_db.base import BaseDB
 from director_db.discovery import hooks_of, normalized, plugin_of, shown, spec_of, type_of
 from director_db.errors import PluginError
+from director_db.lifecycle import FORK_PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,10 +115,25 @@ def _class_of(spec: BackendSpec, origin: str) -> type[BaseDB]:
     return cls
 
 
+def _before_fork() -> None:
+    # Whoever imports a backend holds Python's own lock of that module, too, which nobody would ever
+    # release in a child. Asked before the locks of `lifecycle`, which a constructor takes.
+    _lock.acquire(timeout=FORK_PATIENCE)
+
+
+def _after_fork_in_parent() -> None:
+    with contextlib.suppress(RuntimeError):  # The time was up, and another thread still has it.
+        _lock.release()
+
+
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the old lock's holder may not exist here
     _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, SupportsIndex
 from director_db.discovery import shown
 from director_db.errors import ConfigurationError, DirectorDBError, PluginError
 from director_db.loading import forget_plugin, load_backend, lock
+from director_db.logs import WARNING, log
 from director_db.settings import Settings, environment, value_of
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
     with lock():
         instance = _shared.get(key)
         if instance is None or instance.closed:
+            # Also those that nobody asks for again, as with a file for each user.
+            for closed in [each for each, other in _shared.items() if other.closed]:
+                del _shared[closed]
             instance = backend.cls(**settings)
             instance._shared = True  # noqa: SLF001
             if defaulted and os.environ.get("DATABASE_URL"):
@@ -156,4 +160,7 @@ def _rest_at_exit() -> None:
     # Their connections only: what else runs at the end of the process may still store something.
     # And a daemon thread may hang in an operation for good, and must not keep the process alive.
     for instance in list(_shared.values()):
-        instance._rest(_EXIT_PATIENCE)  # noqa: SLF001
+        try:
+            instance._rest(_EXIT_PATIENCE)  # noqa: SLF001
+        except Exception as error:  # noqa: BLE001 - the others are to rest, too
+            log(instance.db_type, WARNING, "%r did not close at exit", instance, cause=error)

@@ -273,8 +273,9 @@ def test_health_does_not_wait_for_a_lock_as_an_application_does(director_db, tmp
     assert director_db("health", "--timeout", "30").returncode == 0
 
 
-def test_a_timeout_is_above_zero(director_db):
-    done = director_db("health", "--timeout", "0")
+@pytest.mark.parametrize("timeout", ["0", "nan", "inf", "1e11"])
+def test_a_timeout_is_above_zero_and_a_number_of_seconds(director_db, timeout):
+    done = director_db("health", "--timeout", timeout)
     assert done.returncode == 2
     assert "--timeout" in done.stderr
 
@@ -328,6 +329,8 @@ def _settings(cls, environ, url):
         f"sqlite://ann:{PASSWORD}@host/name",
         f"sqlite:///app.db?password={PASSWORD}",
         f"postgres:ann:{PASSWORD}@host/name",
+        f"host=h password={PASSWORD}",
+        f"host=h password = '{PASSWORD} '",
     ],
 )
 def test_a_password_in_a_url_is_never_printed(director_db, backend, command, given):

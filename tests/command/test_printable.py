@@ -18,6 +18,8 @@ from director_db.cli.printable import one_line, visible
         ("postgresql://ann@host:5432/name", "postgresql://ann@host:5432/name"),
         ("postgres:ann:pa55@host", "postgres:***@host"),
         ("host=h password=pa55 port=1", "host=h password=*** port=1"),
+        ("host=h password='pa 5\\'5' port=1", "host=h password=*** port=1"),
+        ("password = 'pa55", "password = ***"),
         ("mysql://h/d?ssl_password=pa55&a=b", "mysql://h/d?ssl_password=***&a=b"),
         ("at /srv/app.db: 3 of 4", "at /srv/app.db: 3 of 4"),
         ("bell\x07 and \x1b[2J", "bell\\x07 and \\x1b[2J"),

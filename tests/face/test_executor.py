@@ -107,7 +107,7 @@ def test_a_coroutine_that_is_collected_under_the_lock_waits_for_nobody(db, goes_
 
 def test_what_a_job_holds_ends_without_the_lock():
     """An object of the caller's may end with its job, and wait for what another thread does."""
-    executor = Executor("director-db", lambda _: None, 60)
+    executor = Executor("director-db", lambda _: None, 60, lambda: False)
     is_known_to_a_thread_alone, is_over, found = threading.Event(), threading.Event(), []
 
     class Waiting:
@@ -131,10 +131,11 @@ class Crowd:
     """Calls of one session that wait for its lock, more than there are threads as a rule."""
 
     def __init__(self, count, patience=inf):
-        self.executor = Executor("director-db", lambda _: None, patience)
+        self.is_closed = False
+        self.executor = Executor("director-db", lambda _: None, patience, lambda: self.is_closed)
         self.unlocked, self.jobs = threading.Event(), []
         for _ in range(count):
-            self.begin(lambda: self.unlocked.wait(300), "locked")
+            self.begin(lambda: self.is_closed or self.unlocked.wait(300), "locked")
         self.until(lambda: self.executor._held_back)
 
     def begin(self, call, session=None):
@@ -190,6 +191,16 @@ def test_those_who_are_held_back_for_too_long_are_told_so():
     assert 50 - THREADS == len(late)
     assert {BackendUnavailableError} == {type(job.error) for job in late}
     crowd.unlocked.set()
+
+
+def test_those_who_are_held_back_when_it_is_closed_are_told_that():
+    """Each ends with the error of its call, which nothing holds up any more."""
+    crowd = Crowd(50, patience=3)
+    crowd.is_closed = True
+    crowd.until(lambda: not any(crowd.executor._held_back.values()))
+    crowd.unlocked.set()
+    crowd.until(lambda: all(job.result for job in crowd.jobs))
+    assert {None} == {job.error for job in crowd.jobs}
 
 
 def test_one_that_is_withdrawn_lets_go_of_what_it_was_given():

@@ -526,6 +526,28 @@ def test_what_cannot_be_imported_is_named_and_the_rest_is(kind, old_file, db, ru
     assert not Path("none.db").exists()
 
 
+def test_what_is_mended_later_is_named_and_not_put_behind_the_rest(kind, old_file, db, run):
+    """Nobody would see that a conversation has another order."""
+    said = [kind.said(name) for name in "abcd"]
+    kind.made(old_file, "s1", *said)
+    update = f"UPDATE {kind.table} SET {kind.column} = ? WHERE id = ?"
+    text = f"SELECT {kind.column} FROM {kind.table} WHERE id = ?"
+    mended = {}
+    for number in (2, 4):
+        ((mended[number],),) = old_file.execute(text, number)
+        old_file.execute(update, "not JSON", number)
+    assert (1, counts(1, 4, 2, 0, 2)) == run(kind.source, old_file)[:2]
+    for number, data in mended.items():
+        old_file.execute(update, data, number)
+    status, found, lines = run(kind.source, old_file)
+    assert (1, counts(1, 4, 1, 2, 1)) == (status, found)
+    assert f"Refused: {kind.table} id=2 of session 's1': message: messages that come" in lines[0]
+    assert [said[0], said[2], said[3]] == kind.got("s1")
+    assert db.delete_session("s1").success
+    assert (0, counts(1, 4, 4), []) == run(kind.source, old_file)
+    assert said == kind.got("s1")
+
+
 def test_a_dry_run_writes_nothing(old, settings, db, run, tmp_path):
     asyncio.run(alchemy_session(old, "s1", *ITEMS))
     assert 0 == run("openai-agents", old, "--dry-run")[0]
@@ -591,9 +613,12 @@ def test_the_old_tables_may_be_in_the_same_file(kind, tmp_path, db, run):
 def test_tables_may_have_other_names(kind, old, db, run):
     kind.made(old, "s1", *kind.messages)
     old.execute(f'ALTER TABLE {kind.table} RENAME TO "my ""items"""')
-    names = ("--table", f'{kind.table}=my "items"')
-    number = len(kind.messages)
-    assert (0, counts(1, number, number), []) == run(kind.source, old, *names)
+    number, stored = len(kind.messages), 0
+    for name in ('my "items"', f'{"main" if old.dsn is None else "public"}.my "items"'):
+        names = ("--table", f"{kind.table}={name}")
+        there = stored
+        stored = number
+        assert (0, counts(1, number, number - there, there), []) == run(kind.source, old, *names)
     assert number == len(kind.got("s1"))
 
 
@@ -847,6 +872,29 @@ def test_rows_of_adk_that_cannot_be_imported_are_named(old_file, db, run):
         "user_states app/u/1: state: a dict, not NoneType",
     ):
         assert expected in text
+
+
+def test_odd_rows_of_adk_do_not_stop_the_rest(old_file, db, run):
+    async def make():
+        async with DatabaseSessionService(old_file.alchemy) as service:
+            await make_adk(service, "s1", 1)
+            await make_adk(service, "s2", 1)
+
+    asyncio.run(make())
+    odd = '{"author": "a", "content": "hi"}'
+    old_file.execute("UPDATE events SET event_data = ? WHERE session_id = 's1'", odd)
+    old_file.execute("UPDATE sessions SET update_time = 10000000000000 WHERE id = 's1'")
+    old_file.execute(
+        "INSERT INTO user_states (app_name, user_id, state, update_time)"
+        " SELECT app_name, CAST(x'ff' AS TEXT), state, update_time FROM user_states"
+    )
+    status, _, lines = run("google-adk", old_file)
+    assert 1 == status
+    assert ["event_data.content: a dict, or null", "session_id: a str, not NoneType"] == sorted(
+        line.removesuffix(".").split(": ", 2)[2] for line in lines
+    )
+    assert asyncio.run(DirectorSessionService().get_session(**key("s1"))).events == []
+    assert 1 == len(asyncio.run(DirectorSessionService().get_session(**key("s2"))).events)
 
 
 class Trap:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,6 +17,16 @@ from director_db.errors import ConfigurationError, DirectorDBError
 
 if TYPE_CHECKING:
     from director_db.records import Health
+
+
+_LONGEST: Final = 86_400  # A thread cannot wait for any number of seconds.
+
+
+def _a_number(_context: click.Context, _option: click.Parameter, seconds: float) -> float:
+    if math.isnan(seconds):
+        message = "nan is no number of seconds."
+        raise click.BadParameter(message)
+    return seconds
 
 
 @click.command()
@@ -43,7 +54,8 @@ def init(db: str | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for machines.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=_LONGEST),
+    callback=_a_number,
     default=5.0,
     show_default=True,
     metavar="SECONDS",

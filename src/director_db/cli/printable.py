@@ -15,7 +15,10 @@ _MASK: Final = "***"
 _PASSWORD_IN_URL: Final = re.compile(r"(://[^\s:/@]*:)\S+@")
 # In a URL that somebody mistyped, as postgres:user:password@host.
 _PASSWORD_BEFORE_HOST: Final = re.compile(r":(?!//|\*\*\*@)\S+@")
-_PASSWORD_PARAMETER: Final = re.compile(r"(?i)(\b\w*(?:password|passwd|secret|token)=)[^\s&'\"]+")
+# Of a URL, or of libpq, where it may stand in quotes.
+_PASSWORD_PARAMETER: Final = re.compile(
+    r"(?i)(\b\w*(?:password|passwd|secret|token)\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|[^\s&'\"]+)"
+)
 
 
 def one_line(message: str, given: Iterable[str] = ()) -> str:

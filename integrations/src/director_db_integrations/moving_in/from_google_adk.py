@@ -56,6 +56,9 @@ def _states(old: OldTables, to: Importing, table: str, *columns: str) -> None:
         f" ORDER BY {names}"
     ):
         place = f"{table} {'/'.join(map(str, scope))}"
+        if not all(isinstance(part, str) for part in scope):
+            to.enter(None, place)
+            continue
         owner = plain(scope[1]) if scope[1:] else None
         to.enter(named(*scope), place, user_id=owner, metadata=about(*scope))
         try:
@@ -185,6 +188,9 @@ class _Session:
         content = decoded(data, "event_data")
         if not isinstance(content, dict) or not isinstance(content.get("author"), str):
             raise InvalidRecordError("event_data", "an event of ADK, with an author")
+        said = content.get("content")
+        if said is not None and not isinstance(said, dict):
+            raise InvalidRecordError("event_data.content", "a dict, or null")
         # ADK, too, takes these from their columns, and the time where the event has none.
         content |= {"id": event_id, "invocation_id": invocation}
         stamp = content.get("timestamp")

@@ -26,6 +26,11 @@ _CHARACTERS: Final = 8 * 1024 * 1024  # and about how many of them.
 
 _INDEX: Final = re.compile(r"messages\[(\d+)\]\.?")
 
+_TOO_LATE: Final = (
+    "messages that come after it are there already, and it would stand behind them; to have it in "
+    "its place, delete the session in director-db and import again"
+)
+
 
 class Importing:
     """The database that messages come into; without one they are only checked and counted.
@@ -40,6 +45,7 @@ class Importing:
         self._refuse = refuse
         self._sessions = self._read = self._stored = self._there = self._refused = 0
         self._session = ""
+        self._is_new = True
         self._fault: InvalidRecordError | None = None
         self._waiting: list[tuple[str, dict[str, Any]]] = []
         self._characters = 0
@@ -54,20 +60,24 @@ class Importing:
         """
         self.flush()
         self._sessions += 1
-        self.enter(session_id, place, **fields)
+        self._is_new = self._enter(session_id, place, **fields)
 
     def enter(self, session_id: Any, place: str, **fields: Any) -> None:
-        """Begin a session that is none of the framework, and is not counted."""
+        """Begin a session that is none of the framework, not counted, and without an order."""
         self.flush()
+        self._enter(session_id, place, **fields)
+        self._is_new = True
+
+    def _enter(self, session_id: Any, place: str, **fields: Any) -> bool:
         self._session, self._fault = session_id, None
         names = ("video_id", "collection_id", "created_at", "updated_at", "metadata", "user_id")
         try:
-            if self._db is None:
-                session_row(session_id, *[fields.get(name) for name in names])
-            else:
-                self._db.create_session(session_id, **fields)
+            if self._db is not None:
+                return self._db.create_session(session_id, **fields)
+            session_row(session_id, *[fields.get(name) for name in names])
         except InvalidRecordError as error:
             self.give_up(place, error.path, error.reason)
+        return True
 
     def skip(self, place: str, reason: str) -> None:
         """Refuse a session that nothing is read of."""
@@ -104,7 +114,7 @@ class Importing:
         self._waiting.append((place, message | {"if_absent": True}))
         self._characters += len(text) if isinstance(text, str | bytes) else 0
         if len(self._waiting) >= _MESSAGES or self._characters >= _CHARACTERS:
-            self.flush()
+            self._flush(self._in_order())
 
     def count(self, place: str, fault: InvalidRecordError | None) -> None:
         """Count a message that is there already, or is refused for that reason."""
@@ -116,7 +126,38 @@ class Importing:
 
     def flush(self) -> None:
         """Store what waits, all but what breaks a rule."""
-        waiting, self._waiting, self._characters = self._waiting, [], 0
+        self._in_order()
+        self._flush(0)
+
+    def _in_order(self) -> int:
+        """Refuse what would stand behind messages that come after it; return how many are last.
+
+        Those are new, behind one that is there: what comes next tells whether they are too late.
+        """
+        if self._is_new or not self._waiting:
+            return 0
+        ids = [row["msg_id"] for _, row in self._waiting]
+        found = {row["msg_id"] for row in self.find(*ids)}
+        behind = 0  # How many are new, behind the last one that is there.
+        while behind < len(ids) and ids[-behind - 1] not in found:
+            behind += 1
+        if behind == len(ids):
+            return 0
+        last = len(ids) - behind
+        for place, row in self._waiting[:last]:
+            if row["msg_id"] not in found:
+                self._note(place, InvalidRecordError("message", _TOO_LATE))
+        self._waiting = [
+            (place, row)
+            for index, (place, row) in enumerate(self._waiting)
+            if index >= last or row["msg_id"] in found
+        ]
+        return behind
+
+    def _flush(self, kept: int) -> None:
+        """Store what waits, but for so many at its end."""
+        end = len(self._waiting) - kept
+        waiting, self._waiting, self._characters = self._waiting[:end], self._waiting[end:], 0
         while waiting:
             try:
                 stored = self.put([message for _, message in waiting])

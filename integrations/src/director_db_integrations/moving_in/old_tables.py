@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PAGE: Final = 200  # Rows that are in memory at once.
+_BEYOND_SQLITE: Final = 2**63  # An integer that a function may not return.
 _PATIENCE: Final = 10  # Seconds for a connection, or a lock that somebody else holds.
 
 
 class OldTables(ABC):
-    """One snapshot of a database whose tables are to be read; nothing can be written through it.
+    """A database whose tables are to be read; nothing can be written through it.
+
+    On Postgres all is read as of one moment, on SQLite each table as of the moment of its reading.
 
     What the databases say differently is given as SQL: a time is in microseconds since the epoch,
     or None.
@@ -40,8 +43,7 @@ class OldTables(ABC):
 
     def table(self, name: str) -> str:
         """Return a table, quoted, by the name that the framework gives it."""
-        parts = self.names.get(name, name).split(".")
-        return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+        return ".".join(map(_quoted, self.names.get(name, name).split(".")))
 
     def need(self, name: str, *columns: str) -> None:
         """Find a table with these columns.
@@ -113,7 +115,9 @@ class SQLiteTables(OldTables):
 
     def columns(self, name: str) -> dict[str, bool]:
         """Return the columns of a table, and which may not be NULL; {} where it is not there."""
-        found = self.rows(f"PRAGMA table_info({self.table(name)})")
+        *schema, table = self.table(name).split(".")
+        # A schema stands before the PRAGMA, not before the table.
+        found = self.rows(f"PRAGMA {''.join(f'{one}.' for one in schema)}table_info({table})")
         return {column: bool(needed) for _, column, _, needed, *_ in found}
 
     def all_tables(self) -> list[str]:
@@ -270,6 +274,10 @@ def _postgres(url: str, names: Mapping[str, str]) -> Iterator[OldTables]:
         raise BackendUnavailableError(message) from error
 
 
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _text(stored: bytes) -> str | bytes:
     """Return what SQLite has stored as a text; one that is none does not stop the others."""
     try:
@@ -282,7 +290,8 @@ def _microseconds(value: object) -> int | None:
     """Return a time that SQLite has stored: a text of UTC, or seconds since the epoch."""
     try:
         if isinstance(value, int | float):
-            return round(value * 1_000_000)
+            microseconds = round(value * 1_000_000)
+            return microseconds if abs(microseconds) < _BEYOND_SQLITE else None
         time = datetime.fromisoformat(value) if isinstance(value, str) else None
     except (ValueError, OverflowError):
         return None
