@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from director_db.locks import Lock
 
 FORK_PATIENCE: Final = 10.0
-"""How long a fork waits for operations in flight, in seconds, before it happens all the same."""
+"""How long a fork waits for operations in flight, in seconds, before it happens all the same.
+
+And before that for a backend that is being imported; see `director_db.loading`."""
 
 _POLL: Final = 0.001
 

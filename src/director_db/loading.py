@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import threading
@@ -115,20 +114,28 @@ def _class_of(spec: BackendSpec, origin: str) -> type[BaseDB]:
     return cls
 
 
+# The threads that hold the lock for a fork.
+_forking: list[int] = []
+
+
 def _before_fork() -> None:
     # Whoever imports a backend holds Python's own lock of that module, too, which nobody would ever
     # release in a child. Asked before the locks of `lifecycle`, which a constructor takes.
-    _lock.acquire(timeout=FORK_PATIENCE)
+    if _lock.acquire(timeout=FORK_PATIENCE):
+        _forking.append(threading.get_ident())
 
 
 def _after_fork_in_parent() -> None:
-    with contextlib.suppress(RuntimeError):  # The time was up, and another thread still has it.
+    me = threading.get_ident()
+    if me in _forking:
+        _forking.remove(me)
         _lock.release()
 
 
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - the old lock's holder may not exist here
     _lock = threading.RLock()
+    _forking.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -93,9 +93,7 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
     with lock():
         instance = _shared.get(key)
         if instance is None or instance.closed:
-            # Also those that nobody asks for again, as with a file for each user.
-            for closed in [each for each, other in _shared.items() if other.closed]:
-                del _shared[closed]
+            _drop_closed()
             instance = backend.cls(**settings)
             instance._shared = True  # noqa: SLF001
             if defaulted and os.environ.get("DATABASE_URL"):
@@ -103,6 +101,14 @@ def load_db(db_type_or_url: str | None = None) -> BaseDB:
             instance._remember(settings)  # noqa: SLF001
             _shared[key] = instance
         return instance
+
+
+def _drop_closed() -> None:
+    """Let go of instances that are closed, also those that nobody asks for again."""
+    # A signal's handler may do the same in the middle.
+    for key, instance in list(_shared.items()):
+        if instance.closed and _shared.get(key) is instance:
+            _shared.pop(key, None)
 
 
 def _without_database_url(backend: Backend, settings: Mapping[str, Hashable]) -> Settings:

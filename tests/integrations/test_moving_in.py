@@ -43,6 +43,7 @@ from director_db.cli import main
 from director_db_integrations.google_adk import DirectorSessionService
 from director_db_integrations.langchain import DirectorChatMessageHistory
 from director_db_integrations.llama_index import DirectorMemoryStore
+from director_db_integrations.moving_in import importing
 from director_db_integrations.moving_in.old_tables import old_tables
 from director_db_integrations.openai_agents import DirectorSession
 
@@ -517,6 +518,11 @@ def test_what_cannot_be_imported_is_named_and_the_rest_is(kind, old_file, db, ru
         place = f"Refused: {kind.table} id={number} of session 's1': "
         assert 1 == sum(line.startswith(f"{place}{reason}") for line in lines), place
     assert 2 == sum("xxx" in line and "session_id: " in line for line in lines)
+    # Once more, it is for the same reasons.
+    assert (1, counts(2, refused + 2, 0, 3, refused), sorted(lines)) == (
+        *(again := run(kind.source, old_file))[:2],
+        sorted(again[2]),
+    )
     # The same with nothing written.
     dry = run(kind.source, old_file, "--dry-run", "--db", "sqlite:///none.db")
     assert (1, sorted(lines)) == (dry[0], sorted(dry[2]))
@@ -526,25 +532,37 @@ def test_what_cannot_be_imported_is_named_and_the_rest_is(kind, old_file, db, ru
     assert not Path("none.db").exists()
 
 
-def test_what_is_mended_later_is_named_and_not_put_behind_the_rest(kind, old_file, db, run):
+@pytest.mark.parametrize("at_once", [500, 2])
+def test_what_is_mended_later_is_named_and_not_put_behind_the_rest(
+    kind, old_file, db, run, monkeypatch, at_once
+):
     """Nobody would see that a conversation has another order."""
-    said = [kind.said(name) for name in "abcd"]
+    monkeypatch.setattr(importing, "_MESSAGES", at_once)
+    said = [kind.said(name) for name in "abcdefghi"]
     kind.made(old_file, "s1", *said)
     update = f"UPDATE {kind.table} SET {kind.column} = ? WHERE id = ?"
     text = f"SELECT {kind.column} FROM {kind.table} WHERE id = ?"
     mended = {}
-    for number in (2, 4):
+    # A gap of more than two batches, and the end; one that stays as it is.
+    for number in (2, 3, 4, 5, 6, 8, 9):
         ((mended[number],),) = old_file.execute(text, number)
         old_file.execute(update, "not JSON", number)
-    assert (1, counts(1, 4, 2, 0, 2)) == run(kind.source, old_file)[:2]
+    assert (1, counts(1, 9, 2, 0, 7)) == run(kind.source, old_file)[:2]
+    wrong = mended.pop(3)
     for number, data in mended.items():
         old_file.execute(update, data, number)
     status, found, lines = run(kind.source, old_file)
-    assert (1, counts(1, 4, 1, 2, 1)) == (status, found)
-    assert f"Refused: {kind.table} id=2 of session 's1': message: messages that come" in lines[0]
-    assert [said[0], said[2], said[3]] == kind.got("s1")
+    assert (1, counts(1, 9, 2, 2, 5)) == (status, found)
+    at = f"Refused: {kind.table} id={{}} of session 's1': "
+    assert [at.format(3) + f"{kind.column}: not JSON"] == [
+        line[: len(at) - 1 + len(f"{kind.column}: not JSON")] for line in lines if "id=3 " in line
+    ]
+    late = [line for line in lines if "messages that come after it are there" in line]
+    assert [at.format(number) for number in (2, 4, 5, 6)] == [line[: len(at) - 1] for line in late]
+    assert [said[0], said[6], *said[7:]] == kind.got("s1")
+    old_file.execute(update, wrong, 3)
     assert db.delete_session("s1").success
-    assert (0, counts(1, 4, 4), []) == run(kind.source, old_file)
+    assert (0, counts(1, 9, 9), []) == run(kind.source, old_file)
     assert said == kind.got("s1")
 
 

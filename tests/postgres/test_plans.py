@@ -278,6 +278,7 @@ PARAMETERS = {
     "select_last_of_part": "'s1', 1, NULL, 'rare'",
     "select_messages_after": "'s1', 'm501', 50",
     "select_messages_before": "'s1', 'm501', 50",
+    "select_messages_by_id": "'s1', '{m1,m501,x}'",
     "select_part_after": "'s1', 'm501', 50, 'x', NULL",
     "select_part_before": "'s1', 'm501', 1, 'c', 'rare'",
     "claim_session": "'copy'",
@@ -304,6 +305,7 @@ def parameters(server):
             statement: in_execute(parameters)
             for statement, parameters in sent_statements(db).items()
         }
+    assert PARAMETERS.keys() <= NAMES
     of_calls = {name: sent.get(getattr(STATEMENTS, name)) for name in NAMES}
     return {**of_calls, **PARAMETERS}
 

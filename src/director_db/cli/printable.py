@@ -17,7 +17,8 @@ _PASSWORD_IN_URL: Final = re.compile(r"(://[^\s:/@]*:)\S+@")
 _PASSWORD_BEFORE_HOST: Final = re.compile(r":(?!//|\*\*\*@)\S+@")
 # Of a URL, or of libpq, where it may stand in quotes.
 _PASSWORD_PARAMETER: Final = re.compile(
-    r"(?i)(\b\w*(?:password|passwd|secret|token)\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|[^\s&'\"]+)"
+    r"(?i)(\b\w*(?:password|passwd|secret|token)\s*=\s*)"
+    r"(?:'(?:[^'\\]|\\.)*'?|\"[^\"]*\"?|(?:\\.|[^\s&'\"])+(?:&[^\s&='\"]+(?![^\s&]*=))*)"
 )
 
 

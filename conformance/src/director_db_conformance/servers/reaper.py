@@ -37,7 +37,7 @@ OWNER: Final = "owner"
 ENGINE: Final = "engine"
 
 # Programs that work in such a folder. A person's editor or `tail` does not get killed.
-_PROGRAMS: Final = {"postgres", "initdb", "cp", "pg_basebackup", "pgbouncer"}
+_PROGRAMS: Final = {"postgres", "initdb", "pg_basebackup", "pgbouncer"}
 
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.01

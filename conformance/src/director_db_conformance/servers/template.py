@@ -36,7 +36,7 @@ class Template(NamedTuple):
 
 
 _templates: Final[dict[Installation, Template]] = {}
-_lock: Final = threading.Lock()
+_lock = threading.Lock()
 
 
 def template(installation: Installation) -> Template:
@@ -50,10 +50,20 @@ def template(installation: Installation) -> Template:
     """
     with _lock:
         found = _templates.get(installation)
-        # That of who forked this process goes with that one.
-        if found is None or not found.data.exists():
+        if found is None:
             found = _templates[installation] = _make(installation)
         return found
+
+
+def _after_fork_in_child() -> None:
+    # They go with the process that made them, whose threads may hold the lock.
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _templates.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def run(program: str | Path, *arguments: str | Path, cwd: Path, account: Account | None) -> None:

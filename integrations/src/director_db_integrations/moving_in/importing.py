@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db import ConfigurationError, InvalidRecordError
@@ -32,6 +34,9 @@ _TOO_LATE: Final = (
 )
 
 
+_Waiting = tuple[str, dict[str, Any]]  # Where a message is in the old tables, and itself.
+
+
 class Importing:
     """The database that messages come into; without one they are only checked and counted.
 
@@ -47,8 +52,11 @@ class Importing:
         self._session = ""
         self._is_new = True
         self._fault: InvalidRecordError | None = None
-        self._waiting: list[tuple[str, dict[str, Any]]] = []
+        self._waiting: list[_Waiting] = []
         self._characters = 0
+        # Messages of a session that was there, none of which is: the next that is tells whether
+        # they come too late. There may be more than the memory holds.
+        self._held: SpooledTemporaryFile[bytes] | None = None
 
     def begin(self, session_id: Any, place: str, **fields: Any) -> None:
         """Begin a session; it is created if it is not there.
@@ -114,7 +122,7 @@ class Importing:
         self._waiting.append((place, message | {"if_absent": True}))
         self._characters += len(text) if isinstance(text, str | bytes) else 0
         if len(self._waiting) >= _MESSAGES or self._characters >= _CHARACTERS:
-            self._flush(self._in_order())
+            self._store(self._take())
 
     def count(self, place: str, fault: InvalidRecordError | None) -> None:
         """Count a message that is there already, or is refused for that reason."""
@@ -125,39 +133,68 @@ class Importing:
             self._note(place, fault)
 
     def flush(self) -> None:
-        """Store what waits, all but what breaks a rule."""
-        self._in_order()
-        self._flush(0)
+        """Store what waits of the session that has begun: there is no more of it."""
+        self._store(self._take())
+        for waiting in self._take_held():
+            self._put(waiting)
 
-    def _in_order(self) -> int:
-        """Refuse what would stand behind messages that come after it; return how many are last.
+    def _take(self) -> list[_Waiting]:
+        waiting, self._waiting, self._characters = self._waiting, [], 0
+        return waiting
 
-        Those are new, behind one that is there: what comes next tells whether they are too late.
-        """
-        if self._is_new or not self._waiting:
-            return 0
-        ids = [row["msg_id"] for _, row in self._waiting]
+    def _store(self, waiting: list[_Waiting]) -> None:
+        """Store messages, but hold back what may stand before messages that are there already."""
+        if self._is_new:
+            self._put(waiting)
+            return
+        waiting = [(place, row) for place, row in waiting if self._may_be_stored(place, row)]
+        is_there = self._are_there(waiting)
+        last = max((n for n, there in enumerate(is_there, 1) if there), default=0)
+        if last:
+            for late in self._take_held():
+                self._count_what_is_there(late)
+            self._count_what_is_there(waiting[:last])
+        behind = waiting[last:]
+        if behind:
+            if self._held is None:
+                self._held = SpooledTemporaryFile(_CHARACTERS)  # noqa: SIM115 - see _take_held
+            pickle.dump(behind, self._held)
+
+    def _take_held(self) -> Iterator[list[_Waiting]]:
+        held, self._held = self._held, None
+        if held is None:
+            return
+        with held, suppress(EOFError):
+            held.seek(0)
+            while True:
+                yield pickle.load(held)  # noqa: S301 - what we have just written
+
+    def _may_be_stored(self, place: str, row: dict[str, Any]) -> bool:
+        try:
+            message_rows(self._session, [row])
+        except InvalidRecordError as error:
+            self._note(place, _without_index(error))
+            return False
+        return True
+
+    def _are_there(self, waiting: list[_Waiting]) -> list[bool]:
+        ids = [row["msg_id"] for _, row in waiting]
         found = {row["msg_id"] for row in self.find(*ids)}
-        behind = 0  # How many are new, behind the last one that is there.
-        while behind < len(ids) and ids[-behind - 1] not in found:
-            behind += 1
-        if behind == len(ids):
-            return 0
-        last = len(ids) - behind
-        for place, row in self._waiting[:last]:
-            if row["msg_id"] not in found:
-                self._note(place, InvalidRecordError("message", _TOO_LATE))
-        self._waiting = [
-            (place, row)
-            for index, (place, row) in enumerate(self._waiting)
-            if index >= last or row["msg_id"] in found
-        ]
-        return behind
+        return [msg_id in found for msg_id in ids]
 
-    def _flush(self, kept: int) -> None:
-        """Store what waits, but for so many at its end."""
-        end = len(self._waiting) - kept
-        waiting, self._waiting, self._characters = self._waiting[:end], self._waiting[end:], 0
+    def _count_what_is_there(self, waiting: list[_Waiting]) -> None:
+        """Count messages that are there, and refuse the others: behind them is one that is."""
+        # Looked at anew: somebody who imports the same may have stored them by now.
+        known = []
+        for each, there in zip(waiting, self._are_there(waiting), strict=True):
+            if there:
+                known.append(each)
+            else:
+                self._note(each[0], InvalidRecordError("message", _TOO_LATE))
+        self._put(known)
+
+    def _put(self, waiting: list[_Waiting]) -> None:
+        """Store messages, all but what breaks a rule."""
         while waiting:
             try:
                 stored = self.put([message for _, message in waiting])
@@ -166,8 +203,7 @@ class Importing:
                 if index is None:
                     raise
                 place, _ = waiting.pop(int(index[1]))
-                path = error.path.removeprefix(index[0]) or "message"
-                self._note(place, InvalidRecordError(path, error.reason))
+                self._note(place, _without_index(error))
             else:
                 self._stored += sum(stored)
                 self._there += len(stored) - sum(stored)
@@ -236,6 +272,11 @@ class Source:
             importing = Importing(db, refuse)
             self._move(old, importing)
             return importing.done()
+
+
+def _without_index(error: InvalidRecordError) -> InvalidRecordError:
+    """Return the error of a message of a list as one of that message."""
+    return InvalidRecordError(_INDEX.sub("", error.path, count=1) or "message", error.reason)
 
 
 def move_messages(
