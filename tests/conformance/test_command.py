@@ -106,6 +106,28 @@ def test_a_clause_that_takes_its_process_along_costs_that_clause(conformance, tm
     assert [len(CLAUSES), 3, 0, len(CLAUSES) - 4] == counts
 
 
+def test_an_interrupt_costs_the_clause_that_it_strikes(conformance, tmp_path):
+    """pytest ends with it, and the rest runs on in another process."""
+    struck, *others = [name for name, clause in CLAUSES.items()
+                       if name == "test_msg_9_delete_says_whether_it_was_there"
+                       or (clause.rule == "DEL-1" and clause.level is Level.CORE)]  # fmt: skip
+    done = conformance("interrupted", "--json=o.json", "-k", " or ".join([struck, *others]))
+    assert 1 == done.returncode, done.stderr
+    found, _ = results(tmp_path / "o.json")
+    assert "failed" == found[struck]["outcome"]
+    assert "the process ended in it, with status 2" in found[struck]["actual"]
+    assert others
+    assert ["passed"] * len(others) == [found[name]["outcome"] for name in others]
+
+
+def test_a_process_that_ends_by_itself_was_not_killed(conformance, tmp_path):
+    name = "test_lif_2_no_acknowledged_write_is_lost_when_its_process_is_killed"
+    done = conformance("fleeting", "--json=o.json", "-k", name)
+    assert 1 == done.returncode, done.stdout
+    found, _ = results(tmp_path / "o.json")
+    assert "[0]" == found[name]["actual"]
+
+
 def test_processes_that_die_beside_one_another_cost_each_its_clause(conformance, tmp_path):
     """Many clauses, so that several processes share them: each ends one way or the other, once."""
     names = [name for name, clause in CLAUSES.items() if clause.rule in {"MSG-9", "SES-2", "MSG-4"}]
@@ -285,6 +307,28 @@ def test_plugins_and_options_of_other_tests_have_no_part_in_it(conformance):
     )  # fmt: skip
     assert 1 == cheated.returncode
     assert "✗ NOT CONFORMANT" == row(cheated, "raising")[1]
+
+
+def test_a_conftest_of_other_tests_has_no_part_in_it(conformance, tmp_path):
+    """Where temporary folders are, or above the packages, anybody may have put one."""
+    places = tmp_path / "places"
+    places.mkdir()
+    (places / "conftest.py").write_text("def pytest_collection_modifyitems(items): items.clear()")
+    done = conformance("raising", "--level=core", "-k", "SES-1", TMPDIR=str(places))
+    assert 1 == done.returncode
+    assert "✗ NOT CONFORMANT" == row(done, "raising")[1]
+
+
+def test_a_relative_path_of_packages_is_that_of_the_command(conformance, tmp_path):
+    packages = os.path.relpath(Path(__file__).with_name("packages"), tmp_path)
+    done = conformance("memory", "--level=core", "-k", "SES-2", PYTHONPATH=packages)
+    assert 0 == done.returncode, done.stdout + done.stderr
+
+
+def test_the_report_of_an_earlier_run_is_not_left(conformance, tmp_path):
+    (tmp_path / "o.json").write_text("CONFORMANT")
+    assert 2 == conformance("unprovided", "--json=o.json").returncode
+    assert "" == (tmp_path / "o.json").read_text()
 
 
 def test_clauses_can_be_listed(conformance):

@@ -12,7 +12,7 @@ from director_db_conformance.face import FACES
 from director_db_conformance.levels import Level
 from director_db_conformance.record import Choice, Record
 from director_db_conformance.report import as_json, as_junit, show
-from director_db_conformance.verdict import Outcome, Result
+from director_db_conformance.verdict import Outcome, Result, Word
 
 LIFE_OF_A_SERVER = [name for name, clause in CLAUSES.items() if clause.needs == "restart"]
 
@@ -113,3 +113,11 @@ def test_junit_holds_whatever_a_backend_may_say():
     assert f'<testsuite name="sqlite" time="60.000" tests="{len(CLAUSES)}" failures="1"' in text
     assert "actual:   b��&lt;]]&gt;" in text
     assert "Traceback ..." in text
+
+
+def test_what_nobody_chose_to_leave_out_did_not_run():
+    """Something in the process has taken it away, so nothing is PARTIAL."""
+    name = next(iter(CLAUSES))
+    passed = {name: Result(Outcome.PASSED, 1.0)}
+    for choice, word in ((Choice(), Word.INCOMPLETE), (Choice(keyword=name), Word.PARTIAL)):
+        assert word is Record("sqlite", choice, passed, chosen=[name]).verdict.word

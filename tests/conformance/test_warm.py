@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from director_db.testing import Place
 from director_db_conformance import warm
+from director_db_conformance.transcript import RecordedPlace
 
 pytestmark = pytest.mark.skipif(not warm.IS_POSSIBLE, reason="only Linux forks them")
 
@@ -207,3 +209,22 @@ def test_a_fork_of_ours_has_one_of_its_own():
     with os.fdopen(read) as told:
         assert told.read() not in {"", *ours}
     assert {*ours} == {started(code).communicate(timeout=120)[0] for _ in range(2)}
+
+
+def test_a_process_of_a_clause_keeps_its_assertions(monkeypatch, tmp_path):
+    """Some images set that for all of Python, and a clause would show nothing there."""
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    env = {"DB_TYPE": "sqlite", "SQLITE_DB_PATH": str(tmp_path / "x.db")}
+    show = "import os; print(__debug__, 'PYTHONHASHSEED' in os.environ)"
+
+    class Own(Place):
+        def python(self, code, *args):
+            return super().python(code, *args)
+
+    with closing(RecordedPlace(Place("sqlite", env), lambda: tmp_path)) as place:
+        assert ("True False\n", "") == place.python(show).communicate()
+    with closing(RecordedPlace(Own("sqlite", env), lambda: tmp_path)) as place:
+        output, errors = place.python(show).communicate()
+        assert "" == output
+        assert "leaves out the assertions" in errors

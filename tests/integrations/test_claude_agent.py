@@ -206,6 +206,32 @@ def test_a_transcript_that_is_deleted_in_an_append_does_not_come_back_without_it
     assert (None, []) == asyncio.run(main())
 
 
+def test_a_batch_whose_answer_was_lost_is_stored_once(proxied):
+    """Also an entry without a uuid, which the SDK would send again as another one."""
+    db, proxy = proxied
+    asyncio.run(_lose_an_answer(DirectorSessionStore(db), proxy))
+
+
+async def _lose_an_answer(store, proxy):
+    await store.append(KEY, [entry(0)])
+    whole = store._db
+
+    class Cut:
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+        async def add_or_update_msgs_to_conv(self, *args):
+            proxy.cut_after(0)
+            return await whole.add_or_update_msgs_to_conv(*args)
+
+    store._db = Cut()
+    await store.append(KEY, [{"type": "custom-title", "customTitle": "Sums"}, entry(1)])
+    store._db = whole
+    assert ["u0", None, "u1"] == [each.get("uuid") for each in await store.load(KEY)]
+    (summary,) = await store.list_session_summaries(KEY["project_key"])
+    assert "Sums" in summary["data"].values()
+
+
 def test_no_entry_takes_the_place_of_the_summary(db):
     named = entry(1, uuid="session-summary")
 

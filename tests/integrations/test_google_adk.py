@@ -20,7 +20,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.genai import types
 from pydantic import BaseModel
 
-from director_db import InvalidRecordError, close_all
+from director_db import BackendUnavailableError, InvalidRecordError, close_all
 from director_db_integrations.google_adk import DirectorSessionService
 from director_db_sqlite import SQLiteDB
 
@@ -620,7 +620,6 @@ def test_an_event_whose_answer_was_lost_is_stored_once(proxied):
 
 
 async def _lose_an_answer(service, proxy):
-    session = await service.create_session(**S1)
     store = service._db.add_or_update_msgs_to_conv
 
     async def cut(*args):
@@ -628,11 +627,42 @@ async def _lose_an_answer(service, proxy):
         return await store(*args)
 
     service._db = Replaced(service._db, add_or_update_msgs_to_conv=cut)
-    first, second = event("first"), event("second")
+    session = await service.create_session(**S1, state={"app:a": 1, "user:b": 2})
+    with pytest.raises(AlreadyExistsError):
+        await service.create_session(**S1)
+    first, second = (
+        event(name, actions=EventActions(state_delta={"user:b": name, f"app:{name}": 1}))
+        for name in ("first", "second")
+    )
     await service.append_event(session, first)
     await service.append_event(session, second)
     found = await service.get_session(**S1)
     assert [first.id, second.id] == [each.id for each in found.events]
+    assert {"app:a": 1, "user:b": "second", "app:first": 1, "app:second": 1} == found.state
+
+
+def test_an_event_is_stored_though_its_state_cannot_be_shared_now(db):
+    """The head names what is left to do, and whoever reads next does it."""
+    service = DirectorSessionService(db)
+
+    async def main():
+        session = await service.create_session(**S1)
+        whole = service._db
+        calls, away = iter(range(10)), "It is away."
+
+        async def store(*args):
+            if next(calls) == 1:
+                raise BackendUnavailableError(away)
+            return await whole.add_or_update_msgs_to_conv(*args)
+
+        service._db = Replaced(whole, add_or_update_msgs_to_conv=store)
+        actions = EventActions(state_delta={"user:b": 2})
+        await service.append_event(session, event("one", actions=actions))
+        await service.append_event(session, event("two"))
+        return await service.get_session(**S1)
+
+    found = asyncio.run(main())
+    assert (2, {"user:b": 2}) == (len(found.events), found.state)
 
 
 class Replaced:

@@ -574,6 +574,21 @@ def test_runs_are_deleted_and_no_values_of_others(db):
     assert ["channel", "checkpoint", "checkpoint"] == kinds
 
 
+def test_what_others_call_a_checkpoint_is_none(db):
+    """In a session of the application's, of another framework's, and in that of a thread."""
+    saver = DirectorSaver(db)
+    own = put(saver, at(), {"a": [1] * 200}, run_id="r1")
+    for session, metadata in (("t1", None), ("mine", None), ("theirs", {"framework": "x"})):
+        db.create_session(session, metadata=metadata)
+        db.add_or_update_msg_to_conv(session, "", "m", "checkpoint", [], [], "no dict")
+    assert own == saver.get_tuple(at()).config
+    assert [own] == [found.config for found in saver.list(None)]
+    assert [name(own)] == listed(saver, at())
+    saver.delete_for_runs(["r1"])
+    assert [] == [*saver.list(None)]
+    assert 3 == sum(len(db.get_conversations(each)) for each in ("t1", "mine", "theirs"))
+
+
 def test_forks_keep_their_own_values(db):
     """Also of a channel that both have written as often."""
     graph, long = sums(DirectorSaver(db)), "x" * 300

@@ -177,6 +177,22 @@ def test_a_session_that_is_deleted_meanwhile_is_not_brought_back(db):
     assert [said("anew")] == asyncio.run(main())
 
 
+@pytest.mark.parametrize("look", ["get_items", "pop_item"])
+def test_one_that_was_read_and_is_deleted_meanwhile_is_not_brought_back(db, look):
+    """Who makes an object for each request reads first, and stores at the end of the run."""
+
+    async def main():
+        await DirectorSession("s1", db).add_items([said("early")])
+        session = DirectorSession("s1", db)
+        await getattr(session, look)()
+        db.delete_session("s1")
+        with pytest.raises(SessionNotFoundError):
+            await session.add_items([said("late")])
+
+    asyncio.run(main())
+    assert {} == db.get_session("s1")
+
+
 def test_a_session_of_the_application_keeps_what_it_has(db):
     db.create_session("s1", user_id="u1", metadata={"title": "Sums"})
     asyncio.run(DirectorSession("s1", db).add_items(ITEMS))

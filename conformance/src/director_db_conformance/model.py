@@ -190,8 +190,9 @@ class Model:
         for name in ("video_id", "collection_id", "user_id"):
             if name in changes:
                 changes[name] = _optional(changes[name], name)
+        patch = changes.get("metadata")
         if "metadata" in changes:
-            changes["metadata"] = _metadata(changes["metadata"])
+            changes["metadata"] = _metadata(patch)
         changes["updated_at"] = self._time(updated_at, "updated_at")
         _required(session_id, "session_id")
         _version(if_version)
@@ -201,8 +202,8 @@ class Model:
         version = _version_of(session)
         if if_version not in {UNSET, version}:
             raise ConflictError(session_id, "session", version)
-        if merge and "metadata" in changes:
-            changes["metadata"] = _merged(session["metadata"], changes["metadata"])
+        if merge and patch is not None:
+            changes["metadata"] = _merged(session["metadata"], patch)
         session.update(changes)
 
     @operation(
@@ -213,7 +214,7 @@ class Model:
         needs_session="SES-9",
         refusals={"to": ["", "a\0", None, 5.0], "until": ["", "x" * 256, 5.0]},
         weight=2,
-        drawn=st.fixed_dictionaries({"to": draw.known_ids}, optional={"until": draw.known_ids}),
+        drawn=draw.fields({"to": draw.known_ids}, optional={"until": draw.known_ids}),
     )
     def copy_session(self, session_id: Any, to: Any, *, until: Any = None) -> int:
         """Keep SES-9."""
@@ -351,8 +352,8 @@ class Model:
         weight=4,
         drawn=st.one_of(
             draw.some(limit=draw.limits),
-            st.fixed_dictionaries({"after": draw.ids}, optional={"limit": draw.limits}),
-            st.fixed_dictionaries({"before": draw.ids}, optional={"limit": draw.limits}),
+            draw.fields({"after": draw.ids}, optional={"limit": draw.limits}),
+            draw.fields({"before": draw.ids}, optional={"limit": draw.limits}),
             st.just({"before": 1, "after": 0}),
             draw.some(limit=draw.limits, **draw.part),
             draw.some(after=draw.ids, limit=draw.limits, **draw.part),
@@ -520,7 +521,7 @@ class Model:
         changes="parts",
         needs_session="CTX-1",
         weight=2,
-        drawn=st.fixed_dictionaries(
+        drawn=draw.fields(
             {"context_messages": draw.contexts, "updated_at": draw.times},
             optional={
                 "created_at": draw.times,
@@ -571,8 +572,8 @@ class Model:
         needs_session="CTX-4",
         weight=3,
         drawn=st.one_of(
-            st.fixed_dictionaries({"messages": draw.items}, optional={"key": draw.keys}),
-            st.fixed_dictionaries({"messages": draw.items, "key": st.none()}),
+            draw.fields({"messages": draw.items}, optional={"key": draw.keys}),
+            draw.fields({"messages": draw.items, "key": st.none()}, {}),
         ),
     )
     def append_context_messages(

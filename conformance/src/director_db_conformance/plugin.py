@@ -197,9 +197,10 @@ class _Reporter:
             return True
         return None
 
-    def pytest_sessionfinish(self) -> None:
-        """Say that there is nothing more to come."""
-        self._write_event({"ended": True})
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Say that there is nothing more to come, unless something has interrupted it."""
+        if exitstatus != pytest.ExitCode.INTERRUPTED:
+            self._write_event({"ended": True})
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Say which test is under way, so that somebody can tell that it never ends."""

@@ -66,7 +66,9 @@ class Record:
     @property
     def verdict(self) -> Verdict:
         """What the results say together, as far as they are known."""
-        return judge(CLAUSES.values(), self.results, self.choice.level, self.chosen)
+        # Without -k nobody has chosen: what is missing did not run, whatever has left it out.
+        chosen = self.chosen if self.choice.keyword else None
+        return judge(CLAUSES.values(), self.results, self.choice.level, chosen)
 
     @property
     def failed(self) -> list[str]:
@@ -81,9 +83,13 @@ class Record:
         return conformant and (verdict.reached is verdict.asked or not strictly)
 
     def is_left_out(self, name: str) -> bool:
-        """Whether a clause is not among those that were to run."""
-        return self.chosen is not None and name not in self.chosen
+        """Whether a clause is not among those that were asked for."""
+        return bool(self.choice.keyword) and self.chosen is not None and name not in self.chosen
 
     def why_not_run(self, name: str) -> str:
         """Say why a clause has no result."""
-        return "left out" if self.is_left_out(name) else self.stopped or "the run ended before it"
+        if self.is_left_out(name):
+            return "left out"
+        if self.chosen is not None and name not in self.chosen:
+            return "something other than -k has left it out"
+        return self.stopped or "the run ended before it"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from hypothesis.strategies import SearchStrategy
+    from hypothesis.strategies import DrawFn, SearchStrategy
 
     Arguments = SearchStrategy[dict[str, Any]]
 
@@ -57,9 +57,31 @@ def one_of(values: Sequence[Any]) -> SearchStrategy[Any]:
     return st.integers(0, len(values) - 1).map(lambda number: values[number])
 
 
+def fields(
+    required: Mapping[str, SearchStrategy[Any]], optional: Mapping[str, SearchStrategy[Any]]
+) -> Arguments:
+    """Draw a dict with these keys and some of the optional ones.
+
+    Hypothesis' own draws their order as well, which says nothing of arguments: a fifth of the time
+    of the state machine.
+    """
+    masks = st.integers(0, 2 ** len(optional) - 1)
+
+    @st.composite
+    def drawn(draw: DrawFn) -> dict[str, Any]:
+        found = {name: draw(values) for name, values in required.items()}
+        mask = draw(masks)
+        for bit, (name, values) in enumerate(optional.items()):
+            if mask >> bit & 1:
+                found[name] = draw(values)
+        return found
+
+    return drawn()
+
+
 def some(**optional: SearchStrategy[Any]) -> Arguments:
     """Draw some of these arguments."""
-    return st.fixed_dictionaries({}, optional=optional)
+    return fields({}, optional)
 
 
 # Not evenly, so that calls meet each other's records.
@@ -109,7 +131,7 @@ limits: Final = one_of([1, 1, 2, 2, 3, 7, 10**30])
 handles: Final = st.integers(0, 1)
 
 record_fields: Final = {"created_at": times, "updated_at": times, "metadata": payloads}
-messages: Final = st.fixed_dictionaries(
+messages: Final = fields(
     {
         "conv_id": labels,
         "msg_id": known_ids,

@@ -34,7 +34,13 @@ _DEEPEST: Final = 4
 
 # A worker ends itself when the tests are gone: who kills them does not see it. The code is in no
 # file, so its lines are put where tracebacks look for them.
+OF_ALL_PYTHON: Final = ("PYTHONOPTIMIZE", "PYTHONHASHSEED")
+"""Variables that no process of a clause gets: they leave out its assertions, or let two hash alike
+that should not."""
+
 _WORKER: Final = """
+if not __debug__:
+    raise SystemExit("Python leaves out the assertions of this clause; start it without -O")
 import linecache, os, threading, time, traceback
 linecache.cache["<string>"] = 0, None, sys.orig_argv[2].splitlines(True), "<string>"
 sys.excepthook = traceback.print_exception
@@ -249,8 +255,9 @@ class RecordedPlace:
         transcript.add(f"(in another process, {list(args)!r}) {code.strip()}")
         prelude = _WORKER + (IN_ANOTHER_PROCESS if self.face == ASYNCIO else "")
         place = self.place
-        if type(place).python is Place.python:
-            env = {**os.environ, **place.env}
+        if type(place).python is Place.python and "python" not in vars(place):
+            ours = {key: value for key, value in os.environ.items() if key not in OF_ALL_PYTHON}
+            env = {**ours, **place.env}
             forked = warm.python(CHILD_PRELUDE + prelude + code, args, env)
             if forked is not None:
                 return forked

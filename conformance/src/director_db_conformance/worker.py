@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db_conformance import provisioned
@@ -20,10 +21,10 @@ from director_db_conformance.plugin import (
     LEVEL_OPTION,
     STACKS_OPTION,
 )
+from director_db_conformance.transcript import OF_ALL_PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
     from director_db_conformance.guard import Guard
     from director_db_conformance.record import Choice
@@ -99,6 +100,7 @@ class Worker:
                 [
                     sys.executable, "-m", "pytest", "--pyargs", provisioned.__name__,
                     "-p", "director_db_conformance.plugin", "-p", "no:cacheprovider",
+                    "--noconftest",
                     "-c", os.devnull, "--rootdir", str(self._directory),
                     "--basetemp", str(self._file("places")),
                     "--quiet", "--tb=short",
@@ -250,7 +252,15 @@ class Worker:
 
     def _environment(self) -> dict[str, str]:
         # Options and plugins that somebody has set for other tests have no part in the verdict.
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("PYTEST_") and key not in OF_ALL_PYTHON
+        }
+        if "PYTHONPATH" in kept:
+            # As seen from where the command runs: it was from there that the backend was found.
+            folders = kept["PYTHONPATH"].split(os.pathsep)
+            kept["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
         if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
             # Nothing beside the sources then; without any, each process compiles them again.
             kept["PYTHONPYCACHEPREFIX"] = str(self._directory.parent.with_name("bytecode"))

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from director_db import InvalidRecordError, SessionNotFoundError
 from director_db_integrations.checkpoints import (
     CHECKPOINT,
+    FRAMEWORK,
     NAMESPACE,
     WRITE,
     Place,
     thread_of,
 )
+from director_db_integrations.database import may_be_of
 from director_db_integrations.steps import store as store_messages
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ Rows = list[Row]
 
 _PAGE: Final = 100  # Checkpoints that are read at once.
 _WRITES: Final = 1000  # The same of writes and of sessions.
+_OURS: Final = (f"{CHECKPOINT}:", f"{CHECKPOINT}#")  # How the ids of checkpoints begin.
 _IDS: Final = 100_000  # The most that may be asked for at once (MSG-12).
 
 
@@ -49,7 +52,10 @@ def find(place: Place, checkpoint: str | None) -> Steps:
         return (yield methodcaller("get_message", place.session, key)) or None
     pages = Pages(place)
     yield from pages.begin(None)
-    return next(iter((yield from pages.next(1)) or ()), None)
+    while (page := (yield from pages.next(1))) is not None:
+        if page:
+            return page[0]
+    return None
 
 
 def parent_of(place: Place, row: Row, known: dict[str, Row]) -> Steps:
@@ -141,9 +147,13 @@ class Pages:
             return (yield from self.next(limit))
         self._ended = len(page) < size
         if page:
-            self.cursor, self._last = page[0]["msg_id"], page[0]["content"]["id"]
+            self.cursor = page[0]["msg_id"]
+        # What an application calls a checkpoint is none of ours.
+        ours = [row for row in page if row["msg_id"].startswith(_OURS)]
+        if ours:
+            self._last = ours[0]["content"]["id"]
         bound = self._bound
-        return [row for row in reversed(page) if bound is None or row["content"]["id"] < bound]
+        return [row for row in reversed(ours) if bound is None or row["content"]["id"] < bound]
 
 
 class Writes:
@@ -201,7 +211,7 @@ def threads() -> Steps:
         page = yield methodcaller("get_sessions", limit=_WRITES, before=before)
         if not page:
             break
-        found += [thread_of(session) for session in page]
+        found += [thread_of(session) for session in page if may_be_of(FRAMEWORK, session)]
     return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from director_db import SessionNotFoundError
+from director_db import BackendUnavailableError, SessionNotFoundError
+from director_db_integrations.cancelling import to_its_end
 from director_db_integrations.database import async_database, content_of_each
 from director_db_integrations.extras import extra
 from director_db_integrations.messages import is_id, message, quoted_id, unique_id
@@ -68,6 +69,17 @@ class DirectorSessionStore:
         if key.get("subpath") is not None:
             await self._store(key, messages)
             return
+        # One operation: a caller that gives up between two steps would leave the summary behind.
+        await to_its_end(self._append(key, entries, messages))
+
+    async def _append(
+        self,
+        key: SessionKey,
+        entries: Sequence[SessionStoreEntry],
+        messages: list[dict[str, Any]],
+    ) -> None:
+        """Store messages of entries, and their summary."""
+        was_lost = False
         while True:
             stored = await self._db.get_message(_transcript(key), SUMMARY)
             before: SessionSummaryEntry | None = stored["content"] if stored else None
@@ -78,7 +90,15 @@ class DirectorSessionStore:
             # One more than was read: who else has stored one since holds this one back (MSG-11).
             written["revision"] = (stored["revision"] or 0) + 1 if stored else 1
             if messages:
-                was_stored, *_ = await self._store(key, [written, *messages])
+                try:
+                    was_stored, *_ = await self._store(key, [written, *messages])
+                except BackendUnavailableError as lost:
+                    if was_lost or not lost.maybe_applied:
+                        raise
+                    # To be sent again with the same ids, which no other call has: a summary that is
+                    # there now, ours or not, is folded into.
+                    was_lost = True
+                    continue
                 messages = []  # They are stored; the summary is folded again, into the other one.
             else:
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -34,7 +35,7 @@ with extra("google-adk"):
     from google.adk.sessions.base_session_service import ListSessionsResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from google.adk.sessions.base_session_service import GetSessionConfig
 
@@ -106,7 +107,14 @@ class DirectorSessionService(BaseSessionService):
             metadata=about(*key),
         )
         row = message(HEAD, HEAD, head) | {"revision": number, "if_absent": True}
-        if not (await self._db.add_or_update_msgs_to_conv(session, [row]))[0]:
+        try:
+            (is_new,) = await self._db.add_or_update_msgs_to_conv(session, [row])
+        except director_db.BackendUnavailableError as lost:
+            if not lost.maybe_applied:
+                raise
+            there = await self._db.get_message(session, HEAD)
+            is_new = bool(there) and there["content"]["created"] == number  # It is ours.
+        if not is_new:
             error = f"Session {key[2]!r} of user {user_id!r} exists already in app {app_name!r}."
             raise AlreadyExistsError(error)
         await self._share(key, head["shared"])
@@ -243,7 +251,9 @@ class DirectorSessionService(BaseSessionService):
             if inserted:  # The session was deleted and created again after its head was read.
                 await self._db.delete_message(name, str(number))
             raise _stale(session)
-        await self._share(key, head["shared"])
+        # The head names it: where this cannot be done now, whoever reads next does it.
+        with suppress(director_db.BackendUnavailableError):
+            await self._share(key, head["shared"])
         _mark(session, head)
 
     async def _is_stale(self, session: Session, name: str, number: int) -> bool:
@@ -283,11 +293,20 @@ class DirectorSessionService(BaseSessionService):
                 for name, value in values.items()
             ]
             try:
-                await self._db.add_or_update_msgs_to_conv(named(*scope), rows)
+                await self._put_in_place(named(*scope), rows)
             except director_db.SessionNotFoundError:
                 owner = plain(scope[1]) if prefix == State.USER_PREFIX else None
                 await self._db.create_session(named(*scope), user_id=owner, metadata=about(*scope))
-                await self._db.add_or_update_msgs_to_conv(named(*scope), rows)
+                await self._put_in_place(named(*scope), rows)
+
+    async def _put_in_place(self, session: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store messages that have their revisions, once more where the answer was lost."""
+        try:
+            await self._db.add_or_update_msgs_to_conv(session, rows)
+        except director_db.BackendUnavailableError as lost:
+            if not lost.maybe_applied:
+                raise
+            await self._db.add_or_update_msgs_to_conv(session, rows)
 
 
 def _split(actions: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

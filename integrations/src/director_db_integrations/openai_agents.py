@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from director_db import SessionNotFoundError
+from director_db.asyncio import CARRIED_OUT
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
 from director_db_integrations.openai_items import FRAMEWORK, item_message
@@ -76,6 +78,7 @@ class DirectorSession:
         if limit is not None and limit < 1:
             return []
         messages = await self._db.get_conversations(self.session_id, limit=limit)
+        self._known = self._known or bool(messages)
         return [each["content"] for each in messages]
 
     async def add_items(self, items: Sequence[TResponseInputItem]) -> None:
@@ -98,6 +101,9 @@ class DirectorSession:
                 raise
             await self._db.create_session(self.session_id, metadata={"framework": FRAMEWORK})
             await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
+        except asyncio.CancelledError as cancelled:
+            self._known = self._known or CARRIED_OUT in getattr(cancelled, "__notes__", ())
+            raise
         self._known = True
 
     async def pop_item(self) -> TResponseInputItem | None:
@@ -111,6 +117,7 @@ class DirectorSession:
             BackendUnavailableError: with `maybe_applied`, where the item may have been deleted.
         """
         popped = await self._db.pop_message(self.session_id)
+        self._known = self._known or popped is not None
         return cast("TResponseInputItem", popped["content"]) if popped else None
 
     async def clear_session(self) -> None:

@@ -1,6 +1,7 @@
 """Backends as a package of somebody's would bring them, each broken in its own way."""
 
 import fcntl
+import itertools
 import os
 import signal
 import sqlite3
@@ -46,6 +47,25 @@ class DyingDB(SQLiteDB, db_type="dying"):
 
     def _delete_context(self, session_id):
         time.sleep(1000)
+
+
+class InterruptedDB(SQLiteDB, db_type="interrupted"):
+    """Interrupts whoever deletes a message, as a driver with a watchdog might."""
+
+    def _delete_message(self, session_id, msg_id):
+        raise KeyboardInterrupt
+
+
+class FleetingDB(SQLiteDB, db_type="fleeting"):
+    """Ends another process after some writes, without a word."""
+
+    writes = itertools.count()
+
+    def _upsert_messages(self, session_id, rows):
+        stored = super()._upsert_messages(session_id, rows)
+        if IN_A_WORKER and next(self.writes) == 30:
+            os._exit(0)
+        return stored
 
 
 class HangingDB(SQLiteDB, db_type="hanging"):
@@ -215,9 +235,10 @@ class Unprovided:
         return BackendSpec("unprovided", "broken:UnprovidedDB", "no places")
 
 
-empty, raising, sluggish, stranger, spinning, stale, damaged = map(
-    Plugin, ("empty", "raising", "sluggish", "stranger", "spinning", "stale", "damaged")
+empty, raising, sluggish, stranger, spinning, stale, damaged, fleeting = map(
+    Plugin, ("empty", "raising", "sluggish", "stranger", "spinning", "stale", "damaged", "fleeting")
 )
+interrupted = Plugin("interrupted")
 dying, hanging = Plugin("dying", apart=True), Plugin("hanging", apart=True)
 lying = Lying("lying")
 slow = Slow("slow")

@@ -191,6 +191,7 @@ def _play_and_kill(
 ) -> None:
     """Let a process play the plans, and kill it a moment after so many writes have returned."""
     told: list[str] = []
+    ended: list[int | None] = []
 
     def listen() -> None:
         assert player.stdout is not None  # noqa: S101 - for type checkers
@@ -202,6 +203,7 @@ def _play_and_kill(
             let_go(player, json.dumps([worker.calls for worker in workers]))
             wait_until(lambda: len(told) >= writes or player.poll() is not None, "writes return")
             time.sleep(pause)
+            ended.append(player.poll())
         finally:
             player.kill()
 
@@ -215,6 +217,7 @@ def _play_and_kill(
     assert player.stderr is not None  # noqa: S101 - for type checkers
     errors = player.stderr.read()
     expect(errors, "", "what went wrong in the process before it was killed")
+    expect(ended, [None], "the status with which the process had ended before it was killed")
     for line in told:
         if line.endswith("\n"):
             workers[int(line)].advance()

@@ -166,11 +166,15 @@ for step in range({_STEPS}):
 _END: Final = "end"
 
 _WATCH: Final = f"""
+db.get_sessions()
 print("ready", flush=True)
 sys.stdin.readline()
-last = False
+last, looks = False, 0
 def goes_on():
-    global last
+    global last, looks
+    if looks == 1:
+        print("looking", flush=True)
+    looks += 1
     ended, last = last, bool(db.get_session("{_END}"))
     return not ended
 """
@@ -199,6 +203,8 @@ _WATCH_DELETES: Final = f"""{_WATCH}
 first = int(args[0])
 reads = [db.get_conversations, db.get_context, db.get_session]
 reads = reads[first:] + reads[:first]
+assert all(read("s0") for read in reads), "all of it before it is deleted"
+print("looking", flush=True)
 for number in range(30):
     while reads[0](f"s{{number}}"):
         pass
@@ -222,6 +228,9 @@ def _watched(place: RecordedPlace, db: RecordedDB, code: str) -> Iterator[None]:
     with processes(place, code, 3) as watchers:
         for watcher in watchers:
             let_go(watcher)
+        for watcher in watchers:
+            assert watcher.stdout is not None  # noqa: S101 - for type checkers
+            watcher.stdout.readline()  # It has looked once. One that has ended is told below.
         yield
         db.create_session(_END)
         finish_all(watchers)
