@@ -101,6 +101,8 @@ def test_what_did_not_run_says_why(shown):
     assert "sqlite: 1 clause not run: others had hung for 600 s before; see --time-limit" in text
     assert f"sqlite: 1 clause not run: no place: none (in {second})" in text
     run.chosen = [second]
+    assert "sqlite: 1 clause not run: something other than -k has left it out" in shown(run, 200)
+    run.choice = Choice(keyword=second)
     assert "sqlite: 1 clause not run: left out" in shown(run, 200)
 
 
