@@ -230,6 +230,7 @@ def _time(contender: Contender, count: int) -> float:
 
 def _rate(crowd: Crowd, window: float) -> float:
     counts = [0] * len(crowd.calls)
+    begun = [0.0] * len(crowd.calls)
     failures: list[Exception] = []
     start_line = threading.Barrier(len(crowd.calls) + 1)
     clock = time.perf_counter
@@ -237,7 +238,8 @@ def _rate(crowd: Crowd, window: float) -> float:
     def work(place: int, call: Callable[[], Any]) -> None:
         done = 0
         start_line.wait()
-        deadline = clock() + window
+        begun[place] = clock()
+        deadline = begun[place] + window
         try:
             while clock() < deadline and not failures:
                 call()
@@ -252,13 +254,13 @@ def _rate(crowd: Crowd, window: float) -> float:
     for thread in threads:
         thread.start()
     start_line.wait()
-    start = clock()
     for thread in threads:
         thread.join()
     if failures:
         raise FailedError(crowd.name, failures[0]) from failures[0]
-    # Until the last one ended: what was begun within the window counts, and so does its time.
-    return sum(counts) / (clock() - start)
+    # From the first one on, as this thread may be let on late, until the last one has ended: what
+    # was begun within the window counts, and so does its time.
+    return sum(counts) / (clock() - min(begun))
 
 
 async def _rate_of_coroutines(crowd: Coroutines, window: float) -> tuple[float, list[float]]:

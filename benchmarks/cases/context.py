@@ -131,7 +131,9 @@ def _cold_save_row(bench: Bench, pair: Pair, size: int) -> Row:
     in_one_text = type(cls.__name__, (cls,), {"incremental_contexts": False})
     with (
         contextlib.closing(open_ours(pair.backend, pair.ours_place)) as other,
-        contextlib.closing(in_one_text(pair.ours_place)) as plain,
+        # In a database of its own: what one has written is not to be moved in the turn of another.
+        bench.place(pair.backend) as own_place,
+        contextlib.closing(in_one_text(own_place)) as plain,
     ):
         cold = _Context(pair.ours, "cold", size)
         whole = _Context(plain, "whole", size)

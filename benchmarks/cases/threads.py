@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.bench import Bench
+    from benchmarks.timing import Timings
     from director_db import BaseDB
 
 ONE_BY_ONE: Final = "ours, one by one"
@@ -60,8 +61,9 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
     connection under a lock, one commit for each message. Raw, Postgres: one connection for each
     thread, where ours has its pool of 10; and psycopg's own pool with 10 connections.
 
-    Peers: a store of its own for each thread, as they are used. What fails (a file that stays
-    locked) is left out and noted. For 1,000 threads there are no peers, and no connection for each.
+    Peers: a store of its own for each thread, as they are used; LangGraph stores a state of one
+    message at each step. What fails (a file that stays locked) is left out and noted. For 1,000
+    threads there are no peers, and no connection for each.
     """
     sizes = bench.scale.threads
     rates: dict[str, list[tuple[float, float]]] = {}
@@ -70,9 +72,7 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
         with contextlib.ExitStack() as stack:
             crowds = [*_ours_and_raw(bench, backend, threads, stack)]
             crowds += _peers(bench, backend, threads, stack)
-            timings = interleave_crowds(
-                crowds, window=bench.scale.window, rounds=bench.scale.rounds
-            )
+            timings = _without_those_that_fail(bench, crowds)
             against = _AGAINST[backend]
             yield Row(
                 f"threads-{backend}",
@@ -218,6 +218,20 @@ def _under(lock: threading.Lock, call: Callable[[], object]) -> Callable[[], obj
     return locked
 
 
+def _without_those_that_fail(bench: Bench, crowds: list[Crowd]) -> Timings:
+    """Measure crowds; a peer that fails on the way is taken out and noted, and it begins anew."""
+    while True:
+        try:
+            return interleave_crowds(crowds, window=bench.scale.window, rounds=bench.scale.rounds)
+        except FailedError as error:
+            (failed,) = [crowd for crowd in crowds if crowd.name == error.name]
+            if not failed.is_peer:
+                raise
+            where = f"{failed.name} with {len(failed.calls)} threads"
+            note(bench, where, error.__cause__ or error)
+            crowds.remove(failed)
+
+
 def _peers(
     bench: Bench, backend: str, threads: int, stack: contextlib.ExitStack
 ) -> Iterator[Crowd]:
@@ -226,8 +240,9 @@ def _peers(
         place = stack.enter_context(bench.place(backend))
         calls: list[Callable[[], object]] = []
         try:
-            for _ in range(threads):
-                store = stack.enter_context(contextlib.closing(peer.open(place)))
+            for number in range(threads):
+                opened = peer.open(place, f"s{number}")
+                store = stack.enter_context(contextlib.closing(opened))
                 store.fill(1)
                 calls.append(store.write)
             crowd = Crowd(peer.name, calls, peer.durability, is_peer=True)

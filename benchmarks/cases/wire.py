@@ -75,6 +75,9 @@ def _count(
         prepare()
         with proxy.count() as count:
             operation()
+        if not count.round_trips:
+            message = f"{work}: nothing was sent"
+            raise AssertionError(message)
         trips += count.round_trips
         sent += count.bytes_sent
         received += count.bytes_received

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class SQLAlchemySessionStore(LoopedStore):
     """``SQLAlchemySession``: a write is ``add_items`` with one item, and reading ``get_items``."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, session: str) -> None:
         """Create its tables."""
         super().__init__(place)
         self._count = 0
-        self._session: Any = self._open(place)
+        self._session: Any = self._open(place, session)
         self.run(self._session.add_items([]))
 
-    def _open(self, _place: str) -> Any:
-        return SQLAlchemySession("s1", engine=self.engine(), create_tables=True)
+    def _open(self, _place: str, session: str) -> Any:
+        return SQLAlchemySession(session, engine=self.engine(), create_tables=True)
 
     def fill(self, count: int) -> None:
         """Add what is missing."""
@@ -51,8 +51,8 @@ class SQLAlchemySessionStore(LoopedStore):
 class SQLiteSessionStore(SQLAlchemySessionStore):
     """``SQLiteSession``: as above, on the ``sqlite3`` module in a thread."""
 
-    def _open(self, place: str) -> Any:
-        return SQLiteSession("s1", place)
+    def _open(self, place: str, session: str) -> Any:
+        return SQLiteSession(session, place)
 
     def close(self) -> None:
         """Close the session, too."""

@@ -73,7 +73,8 @@ def engine_of(place: str) -> AsyncEngine:
             port=int(known["port"]),
             database=known["dbname"],
         )
-        return create_async_engine(url)
+        # As many connections as ours has; by default it keeps five.
+        return create_async_engine(url, pool_size=10, max_overflow=0)
     url = URL.create("sqlite+aiosqlite", database=place)
     # Of a hundred writers some wait for longer than the 5 s that it has by default.
     engine = create_async_engine(url, connect_args={"timeout": 60})

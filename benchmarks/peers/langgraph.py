@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 class _SaverStore:
-    def __init__(self, saver: Any) -> None:
+    def __init__(self, saver: Any, thread: str) -> None:
         self._stack = contextlib.ExitStack()
         self._saver = self._stack.enter_context(saver)
         self._saver.setup()
         self._messages: list[dict[str, Any]] = []
-        self._config: Any = {"configurable": {"thread_id": "s1", "checkpoint_ns": ""}}
+        self._latest: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+        self._config = self._latest
         self._step = 0
 
     def fill(self, count: int) -> None:
@@ -48,7 +49,7 @@ class _SaverStore:
 
     def read(self) -> object:
         """Get the latest checkpoint."""
-        return self._saver.get_tuple({"configurable": {"thread_id": "s1", "checkpoint_ns": ""}})
+        return self._saver.get_tuple(self._latest)
 
     def close(self) -> None:
         """Close the connection."""
@@ -72,21 +73,21 @@ def checkpoint_of(step: int, messages: list[Any]) -> tuple[Any, ...]:
 class SqliteSaverStore(_SaverStore):
     """``SqliteSaver``."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, session: str) -> None:
         """Create its tables."""
         from langgraph.checkpoint.sqlite import SqliteSaver  # noqa: PLC0415 - a dist of its own
 
-        super().__init__(SqliteSaver.from_conn_string(place))
+        super().__init__(SqliteSaver.from_conn_string(place), session)
 
 
 class PostgresSaverStore(_SaverStore):
     """``PostgresSaver``."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, session: str) -> None:
         """Create its tables."""
         from langgraph.checkpoint.postgres import PostgresSaver  # noqa: PLC0415 - as above
 
-        super().__init__(PostgresSaver.from_conn_string(place))
+        super().__init__(PostgresSaver.from_conn_string(place), session)
 
 
 @contextlib.asynccontextmanager

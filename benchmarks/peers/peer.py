@@ -42,10 +42,10 @@ class Peer(NamedTuple):
         name: its class, as its users know it.
         backend: ``sqlite`` or ``postgres``.
         modules: what must be importable.
-        target: ``module:Class`` of the `PeerStore`, built with the place; of `ASYNC_PEERS` a
-            function: of the place and a number of coroutines, which each store in a conversation
-            of their own, it gives the call of each. Of the stores of `benchmarks.frameworks` one
-            of the place, which gives its `Sessions`.
+        target: ``module:Class`` of the `PeerStore`, built with the place and the session's id; of
+            `ASYNC_PEERS` a function: of the place and a number of coroutines, which each store in a
+            conversation of their own, it gives the call of each. Of the stores of
+            `benchmarks.frameworks` one of the place, which gives its `Sessions`.
         durability: what has happened when a write returns, and what we set to make it equal.
         keeps_all: whether each write stores the whole conversation again.
     """
@@ -57,9 +57,9 @@ class Peer(NamedTuple):
     durability: str
     keeps_all: bool = False
 
-    def open(self, place: str) -> PeerStore:
-        """Open a place, a path or a DSN, that nobody has used before."""
-        store: PeerStore = self._load()(place)
+    def open(self, place: str, session: str = "s1") -> PeerStore:
+        """Open a place, a path or a DSN, for a session that nobody has used before."""
+        store: PeerStore = self._load()(place, session)
         return store
 
     def coroutines(
