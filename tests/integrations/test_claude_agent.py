@@ -236,6 +236,18 @@ async def _lose_an_answer(store, proxy):
     assert "Sums" in summary["data"].values()
 
 
+def test_a_cancelled_append_ends_with_its_summary(stored_though_cancelled):
+    """It takes several steps; the first one finds no session."""
+
+    def then(db):
+        store = DirectorSessionStore(db)
+        assert [entry(1)] == asyncio.run(store.load(KEY))
+        assert 1 == len(asyncio.run(store.list_session_summaries(KEY["project_key"])))
+
+    appending = lambda db: DirectorSessionStore(db).append(KEY, [entry(1)])  # noqa: E731
+    assert [] == stored_though_cancelled(appending, given=lambda _: None, then=then)
+
+
 def test_no_entry_takes_the_place_of_the_summary(db):
     named = entry(1, uuid="session-summary")
 

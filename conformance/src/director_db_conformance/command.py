@@ -129,7 +129,9 @@ def main(
             _wait(console, runs)
         refused = next((run.usage_error for run in runs if run.usage_error), None)
         if refused is None and all(run.chosen is not None and not run.chosen for run in runs):
-            refused = _nothing_matches(keyword, choice.level)
+            refused = "Something other than -k has left out all clauses."
+            if keyword:
+                refused = _nothing_matches(keyword, choice.level)
         if refused is not None:
             _give_up(refused)
         report.show(console, runs, choice.level, strictly=strictly)

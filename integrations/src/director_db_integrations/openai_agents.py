@@ -95,16 +95,20 @@ class DirectorSession:
             return
         messages = [item_message(item, f"items[{number}]") for number, item in enumerate(items)]
         try:
+            await self._store(messages)
+        except asyncio.CancelledError as cancelled:
+            self._known = self._known or CARRIED_OUT in getattr(cancelled, "__notes__", ())
+            raise
+        self._known = True
+
+    async def _store(self, messages: Sequence[dict[str, Any]]) -> None:
+        try:
             await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
         except SessionNotFoundError:
             if self._known:
                 raise
             await self._db.create_session(self.session_id, metadata={"framework": FRAMEWORK})
             await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
-        except asyncio.CancelledError as cancelled:
-            self._known = self._known or CARRIED_OUT in getattr(cancelled, "__notes__", ())
-            raise
-        self._known = True
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Delete the last item and return it; None if there is none. No two calls get the same.
