@@ -27,7 +27,7 @@ def place(tmp_path):
 
 
 def test_the_model_keeps_plain_values_of_a_patch():
-    """As the contract says of all payloads: what a caller gives may be a tuple, or an enumeration."""
+    """What a caller gives may be a tuple, also in a patch."""
     model = Model()
     model.create_session("s1")
     for patch, stored in (((1, (2,)), [1, [2]]), ({"a": (1,)}, {"a": [1]}), (None, {})):
