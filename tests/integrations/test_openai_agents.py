@@ -206,7 +206,7 @@ def test_a_cancelled_call_is_stored_when_it_is_told(stored_though_cancelled):
     assert [said("once")] == stored_though_cancelled(adding)
 
 
-@pytest.mark.parametrize(("given", "step"), [("s1", 1), ("other", 3)])
+@pytest.mark.parametrize(("given", "step"), [("s1", 1), ("other", 2), ("other", 3)])
 def test_one_that_was_cancelled_and_stored_is_not_brought_back(
     stored_though_cancelled, given, step
 ):

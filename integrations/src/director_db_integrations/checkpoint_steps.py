@@ -142,7 +142,7 @@ class Pages:
         except InvalidRecordError:
             if self.cursor is None:
                 raise
-            # It was deleted since. Ids grow, so that the lower bound holds.
+            # It was deleted since. In a namespace ids grow, so that the lower bound holds.
             bounds = [each for each in (self._bound, self._last) if each is not None]
             self.cursor, self._bound = None, min(bounds, default=None)
             return (yield from self.next(limit))

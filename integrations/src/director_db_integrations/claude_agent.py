@@ -67,7 +67,7 @@ class DirectorSessionStore:
             return
         messages = [_message(entry) for entry in entries]
         if key.get("subpath") is not None:
-            await self._store(key, messages)
+            await to_its_end(self._store(key, messages))
             return
         # One operation: a caller that gives up between two steps would leave the summary behind.
         await to_its_end(self._append(key, entries, messages))

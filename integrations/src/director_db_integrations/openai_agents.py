@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from director_db import SessionNotFoundError
 from director_db.asyncio import CARRIED_OUT
+from director_db_integrations.cancelling import to_its_end
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
 from director_db_integrations.openai_items import FRAMEWORK, item_message
@@ -95,20 +96,21 @@ class DirectorSession:
             return
         messages = [item_message(item, f"items[{number}]") for number, item in enumerate(items)]
         try:
-            await self._store(messages)
+            await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
+        except SessionNotFoundError:
+            if self._known:
+                raise
+            # One operation: cancelled between the two, it would leave a session without items.
+            await to_its_end(self._create(messages))
         except asyncio.CancelledError as cancelled:
             self._known = self._known or CARRIED_OUT in getattr(cancelled, "__notes__", ())
             raise
         self._known = True
 
-    async def _store(self, messages: Sequence[dict[str, Any]]) -> None:
-        try:
-            await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
-        except SessionNotFoundError:
-            if self._known:
-                raise
-            await self._db.create_session(self.session_id, metadata={"framework": FRAMEWORK})
-            await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
+    async def _create(self, messages: Sequence[dict[str, Any]]) -> None:
+        await self._db.create_session(self.session_id, metadata={"framework": FRAMEWORK})
+        await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
+        self._known = True
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Delete the last item and return it; None if there is none. No two calls get the same.

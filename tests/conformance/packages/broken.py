@@ -69,10 +69,12 @@ class FleetingDB(SQLiteDB, db_type="fleeting"):
 
 
 class FugitiveDB(SQLiteDB, db_type="fugitive"):
-    """Ends another process that looks at messages, without a word."""
+    """Ends another process that has looked at messages so often, without a word."""
+
+    looks = itertools.count()
 
     def _select_messages(self, query):
-        if IN_A_WORKER:
+        if IN_A_WORKER and next(self.looks) == int(os.environ["LOOKS"]):
             os._exit(0)
         return super()._select_messages(query)
 

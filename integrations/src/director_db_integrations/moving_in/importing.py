@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from tempfile import SpooledTemporaryFile, gettempdir
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 from director_db import ConfigurationError, InvalidRecordError
@@ -163,11 +163,11 @@ class Importing:
             if self._held is None:
                 self._held = SpooledTemporaryFile(_CHARACTERS)  # noqa: SIM115 - see _take_held
             pickle.dump(waiting, self._held)
+            self._held.flush()
         except OSError as error:
             message = (
-                f"What waits of session {self._session!r} cannot be kept in the temporary folder "
-                f"{gettempdir()}: {error.strerror}. Make room there, or set TMPDIR, and run it "
-                "again; it goes on."
+                f"What waits of session {self._session!r} cannot be kept in the temporary folder: "
+                f"{error.strerror}. Make room there, or set TMPDIR, and run it again; it goes on."
             )
             raise ConfigurationError(message) from error
 
