@@ -72,7 +72,7 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
         with contextlib.ExitStack() as stack:
             crowds = [*_ours_and_raw(bench, backend, threads, stack)]
             crowds += _peers(bench, backend, threads, stack)
-            timings = _without_those_that_fail(bench, crowds)
+            timings = _without_those_that_fail(bench, backend, crowds)
             against = _AGAINST[backend]
             yield Row(
                 f"threads-{backend}",
@@ -218,7 +218,7 @@ def _under(lock: threading.Lock, call: Callable[[], object]) -> Callable[[], obj
     return locked
 
 
-def _without_those_that_fail(bench: Bench, crowds: list[Crowd]) -> Timings:
+def _without_those_that_fail(bench: Bench, backend: str, crowds: list[Crowd]) -> Timings:
     """Measure crowds; a peer that fails on the way is taken out and noted, and it begins anew."""
     while True:
         try:
@@ -227,7 +227,7 @@ def _without_those_that_fail(bench: Bench, crowds: list[Crowd]) -> Timings:
             (failed,) = [crowd for crowd in crowds if crowd.name == error.name]
             if not failed.is_peer:
                 raise
-            where = f"{failed.name} with {len(failed.calls)} threads"
+            where = f"{failed.name} with {len(failed.calls)} threads ({backend})"
             note(bench, where, error.__cause__ or error)
             crowds.remove(failed)
 

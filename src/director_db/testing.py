@@ -13,7 +13,7 @@ from director_db.loading import load_backend, register_plugin
 from director_db.registry import unregister_plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from director_db.base import BaseDB
@@ -200,14 +200,19 @@ class Place:
 
         In the code, ``db`` is this place as `load_db` opens it, and ``args`` is the list of `args`.
         """
-        return subprocess.Popen(  # noqa: S603 - the interpreter that runs us
-            [sys.executable, "-c", CHILD_PRELUDE + code, *args],
-            env={**os.environ, **self.env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start_python(CHILD_PRELUDE + code, args, {**os.environ, **self.env})
+
+
+def start_python(code: str, args: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start Python code in a process of its own, with pipes for all three streams."""
+    return subprocess.Popen(  # noqa: S603 - the interpreter that runs us
+        [sys.executable, "-c", code, *args],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @contextmanager

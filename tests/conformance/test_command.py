@@ -128,6 +128,18 @@ def test_a_process_that_ends_by_itself_was_not_killed(conformance, tmp_path):
     assert "[0]" == found[name]["actual"]
 
 
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [("0", "another process looks before anything happens"), ("2", r"\['over\\n'")],
+)
+def test_a_process_that_ends_while_it_looks_shows_nothing(conformance, tmp_path, looks, expected):
+    name = "test_msg_7_another_process_sees_no_part_of_a_bulk"
+    done = conformance("fugitive", "--json=o.json", "-k", name, LOOKS=looks)
+    assert 1 == done.returncode, done.stdout
+    found, _ = results(tmp_path / "o.json")
+    assert re.match(expected, found[name]["expected"])
+
+
 def test_processes_that_die_beside_one_another_cost_each_its_clause(conformance, tmp_path):
     """Many clauses, so that several processes share them: each ends one way or the other, once."""
     names = [name for name, clause in CLAUSES.items() if clause.rule in {"MSG-9", "SES-2", "MSG-4"}]
@@ -322,6 +334,10 @@ def test_a_conftest_of_other_tests_has_no_part_in_it(conformance, tmp_path):
 def test_a_relative_path_of_packages_is_that_of_the_command(conformance, tmp_path):
     packages = os.path.relpath(Path(__file__).with_name("packages"), tmp_path)
     done = conformance("memory", "--level=core", "-k", "SES-2", PYTHONPATH=packages)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    # Without any, the folder of the command is no place of packages either.
+    (tmp_path / "random.py").write_text("raise SystemExit(1)")
+    done = conformance("sqlite", "--level=core", "-k", "SES-2", PYTHONPATH="")
     assert 0 == done.returncode, done.stdout + done.stderr
 
 

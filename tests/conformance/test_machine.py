@@ -26,6 +26,15 @@ def place(tmp_path):
     place.close()
 
 
+def test_the_model_keeps_plain_values_of_a_patch():
+    """What a caller gives may be a tuple, also in a patch."""
+    model = Model()
+    model.create_session("s1")
+    for patch, stored in (((1, (2,)), [1, [2]]), ({"a": (1,)}, {"a": [1]}), (None, {})):
+        model.update_session("s1", metadata=patch, merge=True)
+        assert repr(stored) == repr(model.get_session("s1")["metadata"])
+
+
 def test_a_conformant_backend_passes(place):
     compare_with_model([place.open(), place.open()], rounds=3, steps=20)
 

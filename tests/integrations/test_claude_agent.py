@@ -11,7 +11,7 @@ import claude_agent_sdk as sdk
 import pytest
 from claude_agent_sdk.testing import run_session_store_conformance
 
-from director_db import InvalidRecordError, close_all
+from director_db import BackendUnavailableError, InvalidRecordError, close_all
 from director_db.asyncio import AsyncDB
 from director_db_integrations.claude_agent import DirectorSessionStore
 
@@ -234,6 +234,67 @@ async def _lose_an_answer(store, proxy):
     assert ["u0", None, "u1"] == [each.get("uuid") for each in await store.load(KEY)]
     (summary,) = await store.list_session_summaries(KEY["project_key"])
     assert "Sums" in summary["data"].values()
+
+
+class Failing:
+    """A database whose writes of messages raise these errors, one after another; None is none.
+
+    What is in doubt is stored all the same.
+    """
+
+    def __init__(self, db, *errors):
+        self._db, self._errors = db, iter(errors)
+
+    def __getattr__(self, name):
+        return getattr(self._db, name)
+
+    async def add_or_update_msgs_to_conv(self, *args):
+        error = next(self._errors, None)
+        if error is None or error.maybe_applied:
+            answer = await self._db.add_or_update_msgs_to_conv(*args)
+        if error is not None:
+            raise error
+        return answer
+
+
+LOST = BackendUnavailableError("Lost.", maybe_applied=True)
+LOCKED = BackendUnavailableError("Locked.", retryable=True)
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised", "count"),
+    [
+        ((LOCKED,), (True, False), 1),  # Nothing of it is stored.
+        ((LOST, LOST), (False, True), 3),
+        ((LOST, LOCKED), (True, True), 3),  # The first try may be stored.
+    ],
+)
+def test_what_may_be_stored_is_told(db, errors, raised, count):
+    store = DirectorSessionStore(db)
+
+    async def main():
+        await store.append(KEY, [entry(0)])
+        store._db = Failing(store._db, *errors)
+        with pytest.raises(BackendUnavailableError) as caught:
+            await store.append(KEY, [{"type": "mode"}, entry(1)])
+        assert raised == (caught.value.retryable, caught.value.maybe_applied)
+        return await store.load(KEY)
+
+    assert count == len(asyncio.run(main()))
+
+
+@pytest.mark.parametrize("key", [KEY, OF_A_SUBAGENT])
+def test_a_cancelled_append_is_whole(stored_though_cancelled, key):
+    """It takes several steps; the first one finds no session."""
+
+    def then(db):
+        store = DirectorSessionStore(db)
+        assert [entry(1)] == asyncio.run(store.load(key))
+        found = asyncio.run(store.list_session_summaries(KEY["project_key"]))
+        assert (key is KEY) == len(found)
+
+    appending = lambda db: DirectorSessionStore(db).append(key, [entry(1)])  # noqa: E731
+    assert [] == stored_though_cancelled(appending, given=lambda _: None, then=then)
 
 
 def test_no_entry_takes_the_place_of_the_summary(db):

@@ -645,14 +645,13 @@ async def _lose_an_answer(service, proxy):
     assert {"app:a": 1, "user:b": "second", "app:first": 1, "app:second": 1} == found.state
 
 
-def test_an_event_is_stored_though_its_state_cannot_be_shared_now(db):
-    """The head names what is left to do, and whoever reads next does it."""
+def test_it_is_stored_though_its_state_cannot_be_shared_now(db):
+    """The head names what is left to do, and whoever reads or appends next does it."""
     service = DirectorSessionService(db)
+    whole, away = service._db, "It is away."
 
-    async def main():
-        session = await service.create_session(**S1)
-        whole = service._db
-        calls, away = iter(range(10)), "It is away."
+    def second_fails():
+        calls = iter(range(10))
 
         async def store(*args):
             if next(calls) == 1:
@@ -660,13 +659,23 @@ def test_an_event_is_stored_though_its_state_cannot_be_shared_now(db):
             return await whole.add_or_update_msgs_to_conv(*args)
 
         service._db = Replaced(whole, add_or_update_msgs_to_conv=store)
+
+    async def main():
+        second_fails()
+        session = await service.create_session(**S1, state={"user:a": 1, "app:c": 3})
+        assert {"user:a": 1, "app:c": 3} == session.state
+        assert {} == await service.get_user_state(app_name="app", user_id="u1")
+        service._db = whole
+        session = await service.get_session(**S1)
+        second_fails()
         actions = EventActions(state_delta={"user:b": 2})
         await service.append_event(session, event("one", actions=actions))
+        service._db = whole
         await service.append_event(session, event("two"))
         return await service.get_session(**S1)
 
     found = asyncio.run(main())
-    assert (2, {"user:b": 2}) == (len(found.events), found.state)
+    assert (2, {"user:a": 1, "user:b": 2, "app:c": 3}) == (len(found.events), found.state)
 
 
 class Replaced:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -564,6 +566,25 @@ def test_what_is_mended_later_is_named_and_not_put_behind_the_rest(
     assert db.delete_session("s1").success
     assert (0, counts(1, 9, 9), []) == run(kind.source, old_file)
     assert said == kind.got("s1")
+
+
+def test_a_full_temporary_folder_is_named(old_file, db, run, monkeypatch):
+    class Full(io.BytesIO):
+        def __init__(self, _size):
+            super().__init__()
+
+        def flush(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    db.create_session("s1")
+    sqlite_session(old_file, "s1", *ITEMS)
+    with monkeypatch.context() as full:
+        full.setattr(importing, "SpooledTemporaryFile", Full)
+        status, _, lines = run("openai-agents", old_file)
+    assert 2 == status
+    assert "kept in the temporary folder: No space left" in " ".join(lines)
+    assert 0 == run("openai-agents", old_file)[0]
+    assert len(ITEMS) == len(db.get_conversations("s1"))
 
 
 def test_a_dry_run_writes_nothing(old, settings, db, run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from operator import methodcaller
 
 import pytest
 from agents.memory import Session, SessionSettings
@@ -203,6 +204,28 @@ def test_a_session_of_the_application_keeps_what_it_has(db):
 def test_a_cancelled_call_is_stored_when_it_is_told(stored_though_cancelled):
     adding = lambda db: DirectorSession("s1", db).add_items([said("once")])  # noqa: E731
     assert [said("once")] == stored_though_cancelled(adding)
+
+
+@pytest.mark.parametrize(("given", "step"), [("s1", 1), ("other", 2), ("other", 3)])
+def test_one_that_was_cancelled_and_stored_is_not_brought_back(
+    stored_though_cancelled, given, step
+):
+    """Whether its session was there, or the call has created it."""
+    sessions = []
+
+    def adding(db):
+        sessions.append(DirectorSession("s1", db))
+        return sessions[0].add_items([said("once")])
+
+    def then(db):
+        assert db.delete_session("s1").success
+        with pytest.raises(SessionNotFoundError):
+            asyncio.run(sessions[0].add_items([said("late")]))
+
+    stored = stored_though_cancelled(
+        adding, step=step, given=methodcaller("create_session", given), then=then
+    )
+    assert [said("once")] == stored
 
 
 def test_each_call_is_one_round_trip(proxied):

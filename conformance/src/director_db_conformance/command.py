@@ -103,13 +103,8 @@ def main(
         _give_up("Name one DB type or more, such as: director-db-conformance sqlite")
     names = list(dict.fromkeys(name.strip().lower() for name in db_types))
     for file in (json_file, junit_file):
-        if file is not None and not file.parent.is_dir():
-            _give_up(f"There is no folder {file.parent} to write {file.name} to.")
-        try:
-            if file is not None:  # Nobody is to take the report of an earlier run for this one's.
-                file.write_text("")
-        except OSError as error:
-            _give_up(f"{file} cannot be written: {error.strerror}.")
+        if file is not None:
+            _empty(file)
     with ThreadPoolExecutor() as pool:
         for unusable in pool.map(why_unusable, names):
             if unusable is not None:
@@ -222,6 +217,8 @@ def _is_named(clause: Clause, keyword: str) -> bool:
 
 def _nothing_matches(keyword: str, level: Level) -> str:
     """Say that no clause matches, and which would: of a higher level, or of a name like it."""
+    if not keyword:
+        return "Something other than -k has left out all clauses."
     message = f"-k {keyword!r} matches no clause up to the level {level.value}."
     beyond = {clause.level.value for clause in CLAUSES.values() if _is_named(clause, keyword)}
     if beyond:
@@ -237,6 +234,16 @@ def _nothing_matches(keyword: str, level: Level) -> str:
     ]
     what = f"Near: {', '.join(dict.fromkeys(near))}. " if near else ""
     return f"{message} {what}All of them: director-db-conformance --list"
+
+
+def _empty(file: Path) -> None:
+    """Begin a report: nobody is to take that of an earlier run for this one's."""
+    if not file.parent.is_dir():
+        _give_up(f"There is no folder {file.parent} to write {file.name} to.")
+    try:
+        file.write_text("")
+    except OSError as error:
+        _give_up(f"{file} cannot be written: {error.strerror}.")
 
 
 def _give_up(message: str) -> None:

@@ -203,7 +203,7 @@ class Model:
         if if_version not in {UNSET, version}:
             raise ConflictError(session_id, "session", version)
         if merge and patch is not None:
-            changes["metadata"] = _merged(session["metadata"], patch)
+            changes["metadata"] = _merged(session["metadata"], changes["metadata"])
         session.update(changes)
 
     @operation(

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from director_db.asyncio import AsyncDB
-from director_db.testing import CHILD_PRELUDE, FAULTS, Place
+from director_db.testing import CHILD_PRELUDE, FAULTS, Place, start_python
 from director_db_conformance import warm
 from director_db_conformance.face import ASYNCIO, IN_ANOTHER_PROCESS, SYNC, AwaitedDB
 
@@ -32,12 +32,12 @@ _LAST_LINES: Final = 40
 _MOST_ITEMS: Final = 8
 _DEEPEST: Final = 4
 
-# A worker ends itself when the tests are gone: who kills them does not see it. The code is in no
-# file, so its lines are put where tracebacks look for them.
 OF_ALL_PYTHON: Final = ("PYTHONOPTIMIZE", "PYTHONHASHSEED")
 """Variables that no process of a clause gets: they leave out its assertions, or let two hash alike
 that should not."""
 
+# A worker ends itself when the tests are gone: who kills them does not see it. The code is in no
+# file, so its lines are put where tracebacks look for them.
 _WORKER: Final = """
 if not __debug__:
     raise SystemExit("Python leaves out the assertions of this clause; start it without -O")
@@ -258,9 +258,8 @@ class RecordedPlace:
         if type(place).python is Place.python and "python" not in vars(place):
             ours = {key: value for key, value in os.environ.items() if key not in OF_ALL_PYTHON}
             env = {**ours, **place.env}
-            forked = warm.python(CHILD_PRELUDE + prelude + code, args, env)
-            if forked is not None:
-                return forked
+            code = CHILD_PRELUDE + prelude + code
+            return warm.python(code, args, env) or start_python(code, args, env)
         return place.python(prelude + code, *args)
 
     def restart(self) -> None:

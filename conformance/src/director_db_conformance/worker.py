@@ -257,7 +257,7 @@ class Worker:
             for key, value in os.environ.items()
             if not key.startswith("PYTEST_") and key not in OF_ALL_PYTHON
         }
-        if "PYTHONPATH" in kept:
+        if kept.get("PYTHONPATH"):
             # As seen from where the command runs: it was from there that the backend was found.
             folders = kept["PYTHONPATH"].split(os.pathsep)
             kept["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders)

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from director_db import InvalidRecordError, SessionNotFoundError
 from director_db_integrations.checkpoints import (
     CHECKPOINT,
-    FRAMEWORK,
     NAMESPACE,
     WRITE,
     Place,
     thread_of,
 )
-from director_db_integrations.database import may_be_of
 from director_db_integrations.steps import store as store_messages
 
 if TYPE_CHECKING:
@@ -112,6 +110,7 @@ class Pages:
             self._ended = not named
         if before and not self._ended:
             key = place.key(CHECKPOINT, before)
+            self._last = before
             if not self.everywhere and (yield methodcaller("get_message", place.session, key)):
                 self.cursor = key
             else:
@@ -143,7 +142,9 @@ class Pages:
         except InvalidRecordError:
             if self.cursor is None:
                 raise
-            self.cursor, self._bound = None, self._last  # It was deleted since.
+            # It was deleted since. In a namespace ids grow, so that the lower bound holds.
+            bounds = [each for each in (self._bound, self._last) if each is not None]
+            self.cursor, self._bound = None, min(bounds, default=None)
             return (yield from self.next(limit))
         self._ended = len(page) < size
         if page:
@@ -211,7 +212,7 @@ def threads() -> Steps:
         page = yield methodcaller("get_sessions", limit=_WRITES, before=before)
         if not page:
             break
-        found += [thread_of(session) for session in page if may_be_of(FRAMEWORK, session)]
+        found += [thread_of(session) for session in page]
     return found
 
 

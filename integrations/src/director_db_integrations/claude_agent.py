@@ -67,7 +67,7 @@ class DirectorSessionStore:
             return
         messages = [_message(entry) for entry in entries]
         if key.get("subpath") is not None:
-            await self._store(key, messages)
+            await to_its_end(self._store(key, messages))
             return
         # One operation: a caller that gives up between two steps would leave the summary behind.
         await to_its_end(self._append(key, entries, messages))
@@ -79,35 +79,32 @@ class DirectorSessionStore:
         messages: list[dict[str, Any]],
     ) -> None:
         """Store messages of entries, and their summary."""
-        was_lost = False
+        are_stored = was_lost = False
         while True:
-            stored = await self._db.get_message(_transcript(key), SUMMARY)
-            before: SessionSummaryEntry | None = stored["content"] if stored else None
-            summary = fold_session_summary(before, key, [*entries])
-            later = before["mtime"] + 1 if before else 0  # Whatever the clocks say.
-            summary["mtime"] = max(time.time_ns() // 1_000_000, later)
-            written = message(SUMMARY, SUMMARY, summary)
-            # One more than was read: who else has stored one since holds this one back (MSG-11).
-            written["revision"] = (stored["revision"] or 0) + 1 if stored else 1
-            if messages:
-                try:
-                    was_stored, *_ = await self._store(key, [written, *messages])
-                except BackendUnavailableError as lost:
-                    if was_lost or not lost.maybe_applied:
-                        raise
-                    # To be sent again with the same ids, which no other call has: a summary that is
-                    # there now, ours or not, is folded into.
+            try:
+                stored = await self._db.get_message(_transcript(key), SUMMARY)
+                written = _folded(stored, key, entries)
+                if are_stored:  # The summary is folded again, into the one that was faster.
+                    answers = await self._db.add_or_update_msgs_to_conv(_transcript(key), [written])
+                else:
+                    answers = await self._store(key, [written, *messages])
+            except SessionNotFoundError:
+                if are_stored:
+                    return  # Deleted since, and not to come back without its entries.
+                raise
+            except BackendUnavailableError as error:
+                if error.maybe_applied and not was_lost:
+                    # To be sent again with the same ids, which no other call has; a summary that is
+                    # there then, ours or not, is folded into.
                     was_lost = True
                     continue
-                messages = []  # They are stored; the summary is folded again, into the other one.
-            else:
-                try:
-                    (was_stored,) = await self._db.add_or_update_msgs_to_conv(
-                        _transcript(key), [written]
-                    )
-                except SessionNotFoundError:
-                    return  # Deleted since, and not to come back without its entries.
-            if was_stored:
+                if are_stored or was_lost:
+                    raise BackendUnavailableError(
+                        str(error), retryable=error.retryable, maybe_applied=True
+                    ) from error
+                raise
+            are_stored = True
+            if answers[0]:
                 return
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
@@ -153,6 +150,19 @@ class DirectorSessionStore:
             about = {"framework": FRAMEWORK, **key}
             await self._db.create_session(session, collection_id=of_what, metadata=about)
             return await self._db.add_or_update_msgs_to_conv(session, messages)
+
+
+def _folded(
+    stored: Mapping[str, Any], key: SessionKey, entries: Sequence[SessionStoreEntry]
+) -> dict[str, Any]:
+    """Return the message of the summary with these entries, on top of the one that is stored."""
+    before: SessionSummaryEntry | None = stored["content"] if stored else None
+    summary = fold_session_summary(before, key, [*entries])
+    later = before["mtime"] + 1 if before else 0  # Whatever the clocks say.
+    summary["mtime"] = max(time.time_ns() // 1_000_000, later)
+    # One more than was read: who else has stored one since holds this one back (MSG-11).
+    revision = (stored["revision"] or 0) + 1 if stored else 1
+    return message(SUMMARY, SUMMARY, summary) | {"revision": revision}
 
 
 def _message(entry: SessionStoreEntry) -> dict[str, Any]:

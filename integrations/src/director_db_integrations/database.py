@@ -9,7 +9,7 @@ from director_db import BaseDB
 from director_db.asyncio import AsyncDB, async_db, load_db
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from director_db import Message, Session
 
@@ -26,12 +26,6 @@ def async_database(db: AsyncDB | BaseDB | None) -> AsyncDB:
     if db is None:
         return load_db()
     return async_db(db) if isinstance(db, BaseDB) else db
-
-
-def may_be_of(framework: str, session: Mapping[str, Any]) -> bool:
-    """Whether a session can be a framework's; what an application makes names none."""
-    metadata = session["metadata"]
-    return not isinstance(metadata, dict) or metadata.get("framework", framework) == framework
 
 
 async def message_of_each(db: AsyncDB, sessions: Sequence[Session], msg_id: str) -> list[Message]:

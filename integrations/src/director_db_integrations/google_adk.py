@@ -117,9 +117,18 @@ class DirectorSessionService(BaseSessionService):
         if not is_new:
             error = f"Session {key[2]!r} of user {user_id!r} exists already in app {app_name!r}."
             raise AlreadyExistsError(error)
-        await self._share(key, head["shared"])
+        own_shared: dict[str, dict[str, Any]] = {}
+        try:
+            await self._share(key, head["shared"])
+        except director_db.BackendUnavailableError:
+            # The head names it: where this cannot be done now, `get_session` does it.
+            own_shared = head["shared"]["values"]
         app, user = await asyncio.gather(self._state(app_name), self._state(app_name, user_id))
-        return _session(head, _values(app), _values(user))
+        return _session(
+            head,
+            _values(app) | own_shared.get(State.APP_PREFIX, {}),
+            _values(user) | own_shared.get(State.USER_PREFIX, {}),
+        )
 
     async def get_session(
         self,
@@ -251,7 +260,7 @@ class DirectorSessionService(BaseSessionService):
             if inserted:  # The session was deleted and created again after its head was read.
                 await self._db.delete_message(name, str(number))
             raise _stale(session)
-        # The head names it: where this cannot be done now, whoever reads next does it.
+        # As in `create_session`; so does the next append.
         with suppress(director_db.BackendUnavailableError):
             await self._share(key, head["shared"])
         _mark(session, head)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from director_db import SessionNotFoundError
 from director_db.asyncio import CARRIED_OUT
+from director_db_integrations.cancelling import to_its_end
 from director_db_integrations.database import async_database
 from director_db_integrations.extras import extra
 from director_db_integrations.openai_items import FRAMEWORK, item_message
@@ -99,11 +100,16 @@ class DirectorSession:
         except SessionNotFoundError:
             if self._known:
                 raise
-            await self._db.create_session(self.session_id, metadata={"framework": FRAMEWORK})
-            await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
+            # One operation: cancelled between the two, it would leave a session without items.
+            await to_its_end(self._create(messages))
         except asyncio.CancelledError as cancelled:
             self._known = self._known or CARRIED_OUT in getattr(cancelled, "__notes__", ())
             raise
+        self._known = True
+
+    async def _create(self, messages: Sequence[dict[str, Any]]) -> None:
+        await self._db.create_session(self.session_id, metadata={"framework": FRAMEWORK})
+        await self._db.add_or_update_msgs_to_conv(self.session_id, messages)
         self._known = True
 
     async def pop_item(self) -> TResponseInputItem | None:

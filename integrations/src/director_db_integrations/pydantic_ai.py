@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from director_db import BackendUnavailableError, DirectorDBError, SessionNotFoundError
 from director_db_integrations.cancelling import to_its_end
-from director_db_integrations.database import async_database, may_be_of, message_of_each
+from director_db_integrations.database import async_database, message_of_each
 from director_db_integrations.extras import extra
 from director_db_integrations.messages import message
 
@@ -115,7 +115,7 @@ class DirectorConversationStore(ConversationStore):
         before: Session | None = None
         while limit is None or limit > 0:
             sessions = await self._db.get_sessions(limit=page, before=before, user_id=scope)
-            ours = [session for session in sessions if may_be_of(FRAMEWORK, session)]
+            ours = [session for session in sessions if _may_be_ours(session)]
             read = map(_record, await message_of_each(self._db, ours, RECORD))
             records += [each for each in read if each and scope in (None, each.scope)]
             records.sort(key=lambda record: record.updated_at, reverse=True)
@@ -219,7 +219,7 @@ class DirectorConversationStore(ConversationStore):
             return entry_id.session_id
         async for session in self._db.iter_sessions():
             name = session["session_id"]
-            if may_be_of(FRAMEWORK, session) and await self._db.get_message(name, entry_id):
+            if _may_be_ours(session) and await self._db.get_message(name, entry_id):
                 return name
         raise _no_entry(entry_id)
 
@@ -363,6 +363,12 @@ def _line_to(head_id: str, rows: Iterable[Message], limit: int | None) -> list[M
         line.append(row)
         next_id = row["metadata"]["parent_id"]
     return line[::-1]
+
+
+def _may_be_ours(session: Session) -> bool:
+    """Return whether a session can have a record; what an application makes names no framework."""
+    metadata = session["metadata"]
+    return not isinstance(metadata, dict) or metadata.get("framework", FRAMEWORK) == FRAMEWORK
 
 
 def _no_entry(entry_id: str) -> LookupError:

@@ -68,6 +68,17 @@ class FleetingDB(SQLiteDB, db_type="fleeting"):
         return stored
 
 
+class FugitiveDB(SQLiteDB, db_type="fugitive"):
+    """Ends another process that has looked at messages so often, without a word."""
+
+    looks = itertools.count()
+
+    def _select_messages(self, query):
+        if IN_A_WORKER and next(self.looks) == int(os.environ["LOOKS"]):
+            os._exit(0)
+        return super()._select_messages(query)
+
+
 class HangingDB(SQLiteDB, db_type="hanging"):
     """Never answers."""
 
@@ -238,7 +249,7 @@ class Unprovided:
 empty, raising, sluggish, stranger, spinning, stale, damaged, fleeting = map(
     Plugin, ("empty", "raising", "sluggish", "stranger", "spinning", "stale", "damaged", "fleeting")
 )
-interrupted = Plugin("interrupted")
+interrupted, fugitive = Plugin("interrupted"), Plugin("fugitive")
 dying, hanging = Plugin("dying", apart=True), Plugin("hanging", apart=True)
 lying = Lying("lying")
 slow = Slow("slow")

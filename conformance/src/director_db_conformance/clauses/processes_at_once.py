@@ -17,10 +17,11 @@ from director_db_conformance.clauses.at_once import (
     TOGETHER,
     at_once,
     finish_all,
+    last_words,
     let_go,
     processes,
 )
-from director_db_conformance.expectation import expect
+from director_db_conformance.expectation import NonconformityError, expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,6 +186,7 @@ while goes_on():
     assert len(found) in (0, 1500), ("all messages of a bulk, or none", len(found))
     steps = sorted({{record["content"] for record in found}})
     assert len(steps) < 2, ("the messages of one bulk", steps)
+print("over")
 """
 
 _WATCH_SAVES: Final = f"""{_WATCH}
@@ -197,6 +199,7 @@ while goes_on():
         items = [[step, number] for number in range(20 + step)]
         value = {{"reasoning": items, "by": step}} if step % 3 else items
         assert found["context"] == value, ("the save of", step, found["context"])
+print("over")
 """
 
 _WATCH_DELETES: Final = f"""{_WATCH}
@@ -210,6 +213,7 @@ for number in range(30):
         pass
     left = [bool(read(f"s{{number}}")) for read in reads[1:]]
     assert left == [False, False], (number, [read.__name__ for read in reads], left)
+print("over")
 """
 
 _DELETE_TOGETHER: Final = f"""{TOGETHER}
@@ -230,10 +234,12 @@ def _watched(place: RecordedPlace, db: RecordedDB, code: str) -> Iterator[None]:
             let_go(watcher)
         for watcher in watchers:
             assert watcher.stdout is not None  # noqa: S101 - for type checkers
-            watcher.stdout.readline()  # It has looked once. One that has ended is told below.
+            if not watcher.stdout.readline():
+                expected = "another process looks before anything happens"
+                raise NonconformityError(expected, last_words(watcher))
         yield
         db.create_session(_END)
-        finish_all(watchers)
+        expect(finish_all(watchers), ["over\n"] * 3, "what the watchers print at their end")
 
 
 def _delete_together(place: RecordedPlace, operations: list[str]) -> list[list[Any]]:

@@ -144,7 +144,7 @@ class Importing:
 
     def _store(self, waiting: list[_Waiting]) -> None:
         """Store messages, but hold back what may stand before messages that are there already."""
-        if self._is_new:
+        if self._is_new or not waiting:
             self._put(waiting)
             return
         waiting = [(place, row) for place, row in waiting if self._may_be_stored(place, row)]
@@ -156,9 +156,20 @@ class Importing:
             self._count_what_is_there(waiting[:last])
         behind = waiting[last:]
         if behind:
+            self._hold(behind)
+
+    def _hold(self, waiting: list[_Waiting]) -> None:
+        try:
             if self._held is None:
                 self._held = SpooledTemporaryFile(_CHARACTERS)  # noqa: SIM115 - see _take_held
-            pickle.dump(behind, self._held)
+            pickle.dump(waiting, self._held)
+            self._held.flush()
+        except OSError as error:
+            message = (
+                f"What waits of session {self._session!r} cannot be kept in the temporary folder: "
+                f"{error.strerror}. Make room there, or set TMPDIR, and run it again; it goes on."
+            )
+            raise ConfigurationError(message) from error
 
     def _take_held(self) -> Iterator[list[_Waiting]]:
         held, self._held = self._held, None
