@@ -125,7 +125,7 @@ def test_a_process_that_ends_by_itself_was_not_killed(conformance, tmp_path):
     done = conformance("fleeting", "--json=o.json", "-k", name)
     assert 1 == done.returncode, done.stdout
     found, _ = results(tmp_path / "o.json")
-    assert "[0]" == found[name]["actual"]
+    assert found[name]["actual"].endswith("before it was killed: [0]")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_process_that_ends_while_it_looks_shows_nothing(conformance, tmp_path,
     done = conformance("fugitive", "--json=o.json", "-k", name, LOOKS=looks)
     assert 1 == done.returncode, done.stdout
     found, _ = results(tmp_path / "o.json")
-    assert re.match(expected, found[name]["expected"])
+    assert re.search(expected, found[name]["expected"])
 
 
 def test_processes_that_die_beside_one_another_cost_each_its_clause(conformance, tmp_path):

@@ -650,24 +650,24 @@ def test_it_is_stored_though_its_state_cannot_be_shared_now(db):
     service = DirectorSessionService(db)
     whole, away = service._db, "It is away."
 
-    def second_fails():
+    def fail(number):
         calls = iter(range(10))
 
         async def store(*args):
-            if next(calls) == 1:
+            if next(calls) == number:
                 raise BackendUnavailableError(away)
             return await whole.add_or_update_msgs_to_conv(*args)
 
         service._db = Replaced(whole, add_or_update_msgs_to_conv=store)
 
     async def main():
-        second_fails()
+        fail(1)
         session = await service.create_session(**S1, state={"user:a": 1, "app:c": 3})
         assert {"user:a": 1, "app:c": 3} == session.state
         assert {} == await service.get_user_state(app_name="app", user_id="u1")
         service._db = whole
         session = await service.get_session(**S1)
-        second_fails()
+        fail(3)  # Behind what was shared before, of the app and the user, and the event itself.
         actions = EventActions(state_delta={"user:b": 2})
         await service.append_event(session, event("one", actions=actions))
         service._db = whole
