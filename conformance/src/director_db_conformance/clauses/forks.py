@@ -165,8 +165,8 @@ class ForkClauses:
         before = set(connections(os.getpid()))
 
         def child() -> None:
-            # Here, some of it may have been closed at once; so what the parent still has of it. What
-            # a pool of the parent's has opened since then was never ours.
+            # What the parent still has of it: here, some may have been closed at once. And what a
+            # pool of the parent's has opened since then was never ours.
             inherited = before & set(connections(os.getppid()))
             put(db, "s1", "child")
             expect(len(db.get_conversations("s1")), 5, "the messages, in the child")
