@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from director_db.testing import Place
+from director_db.testing import Place, start_python
 from director_db_conformance import warm
 from director_db_conformance.transcript import RecordedPlace
 
@@ -25,17 +25,6 @@ ENVIRONMENT = {**os.environ, "COLOUR": "blue", "TZ": "Asia/Tokyo"}
 
 def started(code, *args, how=warm.python):
     return how(code, args, ENVIRONMENT)
-
-
-def interpreter(code, args, env):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *args],
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 PROGRAMS = {
@@ -77,7 +66,7 @@ def test_it_does_what_a_new_interpreter_does(code):
         lines = [line for line in errors.splitlines() if "<string>" not in line]
         return output, lines[-1:], process.returncode, process.args[1:]
 
-    expected = told(started(code, "a", "b", how=interpreter))
+    expected = told(started(code, "a", "b", how=start_python))
     assert expected == told(started(code, "a", "b"))
 
 
