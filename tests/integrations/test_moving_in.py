@@ -819,10 +819,6 @@ def test_sessions_of_adk_are_read_as_they_were(old, db, run):
 
 
 def test_a_session_of_adk_goes_on_and_is_left_as_it_is(old, db, run):
-    async def make():
-        async with DatabaseSessionService(old.alchemy) as service:
-            await make_adk(service, "s1", 3)
-
     async def go_on(service, number):
         session = await service.get_session(**key("s1"))
         delta = {"own": "new", "app:n": "new", "user:m": 1}
@@ -833,7 +829,7 @@ def test_a_session_of_adk_goes_on_and_is_left_as_it_is(old, db, run):
         async with DatabaseSessionService(old.alchemy) as service:
             await go_on(service, 5)
 
-    asyncio.run(make())
+    made_in_adk(old, s1=3)
     assert 0 == run("google-adk", old)[0]
     stored = asyncio.run(go_on(DirectorSessionService(), 4))
     assert ["i0", "i0", "i1", "i2"] == [each["invocation_id"] for each in stored[0][0]["events"]]
@@ -875,13 +871,19 @@ def test_a_session_of_adk_is_there_as_a_whole_or_not(old_file, settings, db, run
     assert expected == asyncio.run(told(DirectorSessionService(), "s1"))
 
 
-def test_rows_of_adk_that_cannot_be_imported_are_named(old_file, db, run):
+def made_in_adk(old, **events):
+    """Make sessions with so many events each."""
+
     async def make():
-        async with DatabaseSessionService(old_file.alchemy) as service:
-            await make_adk(service, "s1", 4)
-            await make_adk(service, "s2", 1)
+        async with DatabaseSessionService(old.alchemy) as service:
+            for name, count in events.items():
+                await make_adk(service, name, count)
 
     asyncio.run(make())
+
+
+def test_rows_of_adk_that_cannot_be_imported_are_named(old_file, db, run):
+    made_in_adk(old_file, s1=4, s2=1)
     first, second, third, fourth = [
         name
         for (name,) in old_file.execute(
@@ -914,12 +916,7 @@ def test_rows_of_adk_that_cannot_be_imported_are_named(old_file, db, run):
 
 
 def test_odd_rows_of_adk_do_not_stop_the_rest(old_file, db, run):
-    async def make():
-        async with DatabaseSessionService(old_file.alchemy) as service:
-            await make_adk(service, "s1", 1)
-            await make_adk(service, "s2", 1)
-
-    asyncio.run(make())
+    made_in_adk(old_file, s1=1, s2=1)
     odd = '{"author": "a", "content": "hi"}'
     old_file.execute("UPDATE events SET event_data = ? WHERE session_id = 's1'", odd)
     old_file.execute("UPDATE sessions SET update_time = 10000000000000 WHERE id = 's1'")

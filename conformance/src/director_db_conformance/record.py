@@ -88,8 +88,6 @@ class Record:
 
     def why_not_run(self, name: str) -> str:
         """Say why a clause has no result."""
-        if self.is_left_out(name):
-            return "left out"
         if self.chosen is not None and name not in self.chosen:
-            return "something other than -k has left it out"
+            return "left out" if self.choice.keyword else "something other than -k has left it out"
         return self.stopped or "the run ended before it"

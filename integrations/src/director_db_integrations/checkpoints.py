@@ -10,8 +10,6 @@ from typing import Any, Final, NamedTuple, cast
 
 from director_db_integrations.messages import message
 
-FRAMEWORK: Final = "langgraph"
-"""What `metadata` of the sessions that are created here has under ``framework``."""
 CHECKPOINT: Final = "checkpoint"
 CHANNEL: Final = "channel"
 """The value of a channel in one version, for all checkpoints that have it."""
@@ -46,7 +44,7 @@ class Place(NamedTuple):
     def session_metadata(self) -> dict[str, str]:
         """The metadata of a session that is created for the thread."""
         named = {} if self.session == self.thread else {"thread_id": self.thread}
-        return {"framework": FRAMEWORK} | named
+        return {"framework": "langgraph"} | named
 
     @property
     def conv_id(self) -> str:

@@ -66,11 +66,11 @@ class DirectorSessionStore:
         if not entries:
             return
         messages = [_message(entry) for entry in entries]
-        if key.get("subpath") is not None:
-            await to_its_end(self._store(key, messages))
-            return
+        is_main = key.get("subpath") is None  # A subagent's has no summary.
         # One operation: a caller that gives up between two steps would leave the summary behind.
-        await to_its_end(self._append(key, entries, messages))
+        await to_its_end(
+            self._append(key, entries, messages) if is_main else self._store(key, messages)
+        )
 
     async def _append(
         self,

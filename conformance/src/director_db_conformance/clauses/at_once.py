@@ -177,13 +177,21 @@ def processes(place: RecordedPlace, code: str, count: int) -> Iterator[list[Pope
     started = [place.python(code, str(number), str(meeting)) for number in range(count)]
     try:
         for process in started:
-            assert process.stdout is not None  # noqa: S101 - for type checkers
-            if not process.stdout.readline():
-                expected = "another process comes up"
-                raise NonconformityError(expected, last_words(process))
+            hear(process, "another process comes up")
         yield started
     finally:
         end(*started)
+
+
+def hear(process: Popen[str], expected: str) -> None:
+    """Wait for the next line of a process.
+
+    Raises:
+        NonconformityError: it has ended without one, so that what is expected has not happened.
+    """
+    assert process.stdout is not None  # noqa: S101 - for type checkers
+    if not process.stdout.readline():
+        raise NonconformityError(expected, last_words(process))
 
 
 def end(*started: Popen[str]) -> None:

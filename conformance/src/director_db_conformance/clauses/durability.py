@@ -217,9 +217,8 @@ def _play_and_kill(
     assert player.stderr is not None  # noqa: S101 - for type checkers
     errors = player.stderr.read()
     expect(errors, "", "what went wrong in the process before it was killed")
-    # One that has done all that there was to do may have ended well.
-    well = [0] if len(told) == sum(len(worker.calls) for worker in workers) else [None]
-    if ended != well:
+    has_done_all = len(told) == sum(len(worker.calls) for worker in workers)
+    if not (has_done_all and ended == [0]):
         expect(ended, [None], "the status with which the process had ended before it was killed")
     for line in told:
         if line.endswith("\n"):

@@ -17,11 +17,11 @@ from director_db_conformance.clauses.at_once import (
     TOGETHER,
     at_once,
     finish_all,
-    last_words,
+    hear,
     let_go,
     processes,
 )
-from director_db_conformance.expectation import NonconformityError, expect
+from director_db_conformance.expectation import expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,10 +233,7 @@ def _watched(place: RecordedPlace, db: RecordedDB, code: str) -> Iterator[None]:
         for watcher in watchers:
             let_go(watcher)
         for watcher in watchers:
-            assert watcher.stdout is not None  # noqa: S101 - for type checkers
-            if not watcher.stdout.readline():
-                expected = "another process looks before anything happens"
-                raise NonconformityError(expected, last_words(watcher))
+            hear(watcher, "another process looks before anything happens")
         yield
         db.create_session(_END)
         expect(finish_all(watchers), ["over\n"] * 3, "what the watchers print at their end")

@@ -152,8 +152,11 @@ class Importing:
         last = max((n for n, there in enumerate(is_there, 1) if there), default=0)
         if last:
             for late in self._take_held():
-                self._count_what_is_there(late)
-            self._count_what_is_there(waiting[:last])
+                self._refuse_late(late)
+            unknown = [waiting[n] for n in range(last) if not is_there[n]]
+            self._there += last - len(unknown)
+            if unknown:
+                self._refuse_late(unknown)
         behind = waiting[last:]
         if behind:
             self._hold(behind)
@@ -193,16 +196,14 @@ class Importing:
         found = {row["msg_id"] for row in self.find(*ids)}
         return [msg_id in found for msg_id in ids]
 
-    def _count_what_is_there(self, waiting: list[_Waiting]) -> None:
-        """Count messages that are there, and refuse the others: behind them is one that is."""
+    def _refuse_late(self, waiting: list[_Waiting]) -> None:
+        """Refuse messages that were not there: behind them is one that is."""
         # Looked at anew: somebody who imports the same may have stored them by now.
-        known = []
-        for each, there in zip(waiting, self._are_there(waiting), strict=True):
+        for (place, _), there in zip(waiting, self._are_there(waiting), strict=True):
             if there:
-                known.append(each)
+                self._there += 1
             else:
-                self._note(each[0], InvalidRecordError("message", _TOO_LATE))
-        self._put(known)
+                self._note(place, InvalidRecordError("message", _TOO_LATE))
 
     def _put(self, waiting: list[_Waiting]) -> None:
         """Store messages, all but what breaks a rule."""
