@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import resource
@@ -13,7 +12,7 @@ from typing import Final
 import pytest
 
 from director_db_conformance import CLAUSES, Level
-from director_db_conformance.plugin import LEVEL_OPTION
+from director_db_conformance.plugin import LEVEL_OPTION, uncollected
 from director_db_conformance.servers import PostgresServer
 from gallery.broken import VARIABLE
 from gallery.plugin import SEARCH_PATH
@@ -105,7 +104,8 @@ def run(name, chosen, folder, level, server):
         os.dup2(output, stream)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
-    gc.freeze()  # All that was imported stays for good, and is not to be looked at.
+    with uncollected():
+        pass  # All that was imported stays for good, and is not to be looked at.
     os.environ[VARIABLE] = name
     sys.path[:0] = SEARCH_PATH.split(os.pathsep)
     # Other plugins of pytest that happen to be installed have no part in it, and take their time.

@@ -249,7 +249,7 @@ class ContextVersionClauses:
         expect([found["n"], found["reasoning"]], [5 * _STEPS, [*range(5 * _STEPS + 1)]])
 
 
-_STEPS: Final = 15
+_STEPS: Final = 9
 _MOST_TRIES: Final = 1000
 
 _ADD_ONES: Final = f"""{TOGETHER}

@@ -54,14 +54,14 @@ class DurabilityClauses:
         self, place: RecordedPlace
     ) -> None:
         """A write that has returned survives its process's death; one in flight is whole or not."""
-        _kill_writers(place, rounds=6, workers=8, length=750)
+        _kill_writers(place, rounds=4, workers=8, length=750)
 
     @clause("LIF-2", level="durable")
     def test_lif_2_no_write_of_many_threads_is_lost_when_their_process_is_killed(
         self, place: RecordedPlace
     ) -> None:
         """The same under so many threads that a backend may want to store several writes as one."""
-        _kill_writers(place, rounds=5, workers=32, length=250)
+        _kill_writers(place, rounds=3, workers=32, length=250)
 
     @clause("LIF-4", level="durable")
     def test_lif_4_a_process_killed_in_its_first_use_leaves_the_place_usable(
@@ -83,14 +83,14 @@ class DurabilityClauses:
     @clause("LIF-3", level="durable", needs="cut")
     def test_lif_3_cut_connections_lose_and_double_nothing(self, place: RecordedPlace) -> None:
         """A lost connection costs at most an error that says so, and the same handle works on."""
-        _disturb(place, place.cut, times=12, pause=0.1)
+        _disturb(place, place.cut, times=8, pause=0.05)
 
     @clause("LIF-2", level="durable", needs="restart")
     def test_lif_2_no_acknowledged_write_is_lost_when_the_server_is_killed(
         self, place: RecordedPlace
     ) -> None:
         """A write that has returned survives the kill of the server, and the handle works on."""
-        _disturb(place, place.restart, times=2, pause=0.5)
+        _disturb(place, place.restart, times=2, pause=0.2)
 
 
 _WRITE_AND_END: Final = """

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _LAST_WORDS: Final = 4000
 
 _BY_THE_DOZEN: Final = 36
+_FORKS: Final = 5
 
 
 class ForkClauses:
@@ -109,11 +110,11 @@ class ForkClauses:
 
         def fork() -> int:
             try:
-                for number in range(8):
+                for number in range(_FORKS):
                     _in_a_fork(partial(put, db, "s1", f"child.{number}"))
             finally:
                 stop.set()
-            return 8
+            return _FORKS
 
         steps = at_once([fork, *(partial(work, number) for number in range(6))])
         expect(len(db.get_conversations("s1")), sum(steps), "messages of all")
@@ -308,7 +309,7 @@ while True:
     now, both = time.monotonic(), min(completed, interrupted)
     if both > most:
         most, advanced = both, now
-    if now - advanced > patience or (now - began > 1.5 and both >= 48):
+    if now - advanced > patience or (now - began > 0.8 and both >= 48):
         break
     # Longer than any call takes: what hangs is told, with its stack.
     faulthandler.dump_traceback_later(patience, exit=True)

@@ -79,7 +79,7 @@ class ProcessesAtOnceClauses:
         db = place.open()
         new_session(db)
         with _watched(place, db, _WATCH_BULKS):
-            for step in range(12):
+            for step in range(7):
                 bulk = [message(str(number), step) for number in range(1500)]
                 db.add_or_update_msgs_to_conv("s1", bulk)
 

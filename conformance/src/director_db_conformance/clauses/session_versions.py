@@ -344,7 +344,7 @@ class SessionVersionClauses:
         expect({key: found[key] for key in sorted(found)}, own)
 
 
-_STEPS: Final = 12
+_STEPS: Final = 8
 _MOST_TRIES: Final = 1000
 
 _ADD_ONES: Final = f"""{TOGETHER}
