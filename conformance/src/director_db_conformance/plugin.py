@@ -48,8 +48,7 @@ _ORDER: Final = {name: number for number, name in enumerate(CLAUSES)}
 
 
 _RARELY: Final = 5000
-"""How many new objects the collector of garbage waits for. At Python's 700 it takes a fifteenth of a
-run's processor time."""
+"""How many new objects the collector of garbage waits for; Python's 700 cost a run 6 % more."""
 
 
 @contextlib.contextmanager
