@@ -64,6 +64,7 @@ FOR_BACKENDS: Final = {
     "The plugin": "director_db.hookspecs",
     "Settings": "director_db.settings",
     "Tests": "director_db.testing",
+    "Sharing commits": "director_db.queue",
 }
 
 LINK: Final = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
@@ -139,6 +140,8 @@ def for_applications() -> str:
     for title, names in FOR_APPLICATIONS.items():
         lines += [f"## {title}\n", *(f"::: director_db.{name}\n" for name in names)]
         left -= {*names}
+    lines += ["## Coroutines\n", "::: director_db.asyncio"]
+    lines += ["    options:", "      heading_level: 3"]
     if left:
         raise PluginError(f"The reference has no place for {', '.join(sorted(left))}")
     return "\n".join(lines)

@@ -84,7 +84,7 @@ def into_readme(text: str, report: Report) -> str:
         MarkersError: the markers are not there, or in the wrong order.
     """
     lines = [
-        "| work | ours | limit | nearest peer |",
+        "| work | ours | bare driver | nearest peer |",
         "|---|--:|--:|---|",
     ]
     for row in report.rows:
@@ -132,7 +132,7 @@ def _put(text: str, begin: str, end: str, report: Report, lines: Sequence[str]) 
             f"Measured {report.date} on {machine['cores']} cores ({machine['processor']}, "
             f"{machine['file system']}), load {machine['load when it began']}; Python "
             f"{machine['Python']}, SQLite {machine['SQLite']}, Postgres {machine['Postgres']}: "
-            f"{words.summary(report)}."
+            f"{words.summary(report)}.{words.missed(report)}"
         ),
         "",
         *_warnings(report),

@@ -104,17 +104,28 @@ def facts(row: Row) -> str:
 def summary(report: Report) -> str:
     """Count the verdicts."""
     verdicts = [row.verdict for row in report.rows if row.verdict is not None]
-    below = [
-        row.goal.reached(row.measured)
-        for row in report.rows
-        if row.verdict is Verdict.BELOW and row.goal and row.measured
-    ]
+    below = _below(report)
     text = f"{verdicts.count(Verdict.PASS)} of {len(verdicts)} goals met"
     if below:
-        far = sum(reached < _NEARLY_ALL for reached in below)
+        far = sum(reached < _NEARLY_ALL for reached in below.values())
         text += f", {len(below)} below ({far} by more than a tenth)"
     unclear = verdicts.count(Verdict.UNCLEAR)
     return text + (f", {unclear} too noisy to tell" if unclear else "")
+
+
+def missed(report: Report) -> str:
+    """Name the work that is below its goal; "" if none is."""
+    below = _below(report)
+    return f" Below: {'; '.join(below)}." if below else ""
+
+
+def _below(report: Report) -> dict[str, float]:
+    """Return the work that is below its goal, with the part of it that was reached."""
+    return {
+        row.work: row.goal.reached(row.measured)
+        for row in report.rows
+        if row.verdict is Verdict.BELOW and row.goal and row.measured
+    }
 
 
 def in_memory(kind: str) -> list[str]:

@@ -128,9 +128,9 @@ class Executor(Generic[J]):
             if not is_in or not isinstance(error, _NO_THREAD):
                 self.withdraw(job)  # By a signal's handler: nobody waits for it.
                 raise
-            self._tell_where_no_thread_is(error)
+            self._fail_without_a_thread(error)
 
-    def _tell_where_no_thread_is(self, error: BaseException) -> None:
+    def _fail_without_a_thread(self, error: BaseException) -> None:
         with self._lock:
             if self._threads:
                 return  # Those that there are do it.

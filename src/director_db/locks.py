@@ -33,6 +33,11 @@ def new_lock() -> Lock:
     return cast("Lock", threading.RLock())
 
 
+def is_mine(lock: Lock) -> bool:
+    """Whether this thread owns a lock: it is in the middle of something, and a handler asks."""
+    return lock._is_owned()  # noqa: SLF001 - what threading.Condition asks, too
+
+
 def in_use_by_this_thread(place: str) -> BackendUnavailableError:
     """Return the error of a call that a signal's handler makes in the middle of another one."""
     message = f"{place} is in use by this very thread, which was interrupted. Try again later."

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from director_db.call import Call
 from director_db.errors import BackendUnavailableError, DirectorDBError
-from director_db.locks import in_use_by_this_thread, new_lock, stayed_locked
+from director_db.locks import in_use_by_this_thread, is_mine, new_lock, stayed_locked
 from director_db.logs import WARNING, log
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Queue:
         *,
         for_itself: bool,
     ) -> None:
-        if self.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
+        if is_mine(self.leading):
             raise in_use_by_this_thread(self._place())
         try:
             for call in calls:

@@ -187,7 +187,7 @@ def test_each_call_runs_in_the_context_of_its_caller(tmp_path):
     request = contextvars.ContextVar("request", default="none")
     seen = []
 
-    class Told(SQLiteDB, db_type="told"):
+    class Recording(SQLiteDB, db_type="recording"):
         def _select_session(self, session_id):
             seen.append((session_id, request.get(), threading.current_thread().name))
             request.set("changed")
@@ -199,7 +199,7 @@ def test_each_call_runs_in_the_context_of_its_caller(tmp_path):
         assert number == request.get()
 
     async def main():
-        async with AsyncDB(Told(tmp_path / "x.db")) as db:
+        async with AsyncDB(Recording(tmp_path / "x.db")) as db:
             await asyncio.gather(*(one(db, number) for number in range(40)))
 
     asyncio.run(main())

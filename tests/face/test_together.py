@@ -569,15 +569,15 @@ def test_those_who_wait_for_another_process_are_told_in_time(tmp_path):
         async def main():
             loop = asyncio.get_running_loop()
             began = loop.time()
-            return await at_once(db, range(30)), loop.time() - began
+            return await at_once(db, range(300)), loop.time() - began
 
         answers, seconds = asyncio.run(main())
         beside.close()
         assert {BackendUnavailableError} == set(map(type, answers))
         assert all(answer.retryable and not answer.maybe_applied for answer in answers)
-        # One after another it would be fifteen.
-        assert seconds < 10
-        assert [True] * 30 == asyncio.run(at_once(db, range(30)))
+        # One after another it would be 150.
+        assert seconds < 60
+        assert [True] * 300 == asyncio.run(at_once(db, range(300)))
 
 
 def test_a_locked_session_holds_up_nobody_else(postgres_database):

@@ -647,6 +647,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(path, old):
         deadline = time.monotonic() + 30
         while not journal.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
+        assert journal.exists()
         time.sleep(0.5)
         process.kill()
         process.communicate()

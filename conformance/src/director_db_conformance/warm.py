@@ -248,7 +248,7 @@ def _fork_as_asked(connection: socket.socket) -> tuple[types.CodeType, dict[str,
         awake = {at for at, _ in ready.poll()}
         if ended in awake:
             os.read(ended, 4096)
-            _tell_who_ended(running)
+            _report_ended(running)
         if connection.fileno() not in awake:
             continue
         before = _open()
@@ -279,14 +279,14 @@ def _fork_as_asked(connection: socket.socket) -> tuple[types.CodeType, dict[str,
             os.close(stream)
 
 
-def _tell_who_ended(running: dict[int, int]) -> None:
+def _report_ended(running: dict[int, int]) -> None:
     for pid in list(running):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            teller = running.pop(pid)
+            pipe = running.pop(pid)
             with contextlib.suppress(OSError):  # Nobody may want to know.
-                os.write(teller, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
-            os.close(teller)
+                os.write(pipe, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
+            os.close(pipe)
 
 
 def _become(

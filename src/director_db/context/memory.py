@@ -15,6 +15,8 @@ import threading
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from director_db.locks import is_mine
+
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable
@@ -123,7 +125,7 @@ class ContextMemory:
             self._take(next(iter(self._entries)))
 
     def _locked(self, run: Callable[[], T]) -> T | None:
-        if self._lock._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
+        if is_mine(self._lock):
             return None  # A signal's handler came in the middle; it can do without.
         lock = self._lock
         try:

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from director_db.locks import in_use_by_this_thread, stayed_locked
+from director_db.locks import in_use_by_this_thread, is_mine, stayed_locked
 from director_db.logs import LONG, LongWait
 from director_db_sqlite.errors import WAIT, primary_code
 
@@ -30,7 +30,7 @@ def locked(lock: Lock, run: Callable[[], T], path: str, deadline: float) -> T:
     Raises:
         BackendUnavailableError: it cannot, or this thread itself holds it.
     """
-    if lock._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
+    if is_mine(lock):
         raise in_use_by_this_thread(path)
     try:
         if not _acquire(lock, path, deadline):

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from director_db.locks import is_mine
 from director_db.logs import ERROR, LONG, WARNING, log
 from director_db.queue import Queue
 from director_db_sqlite.checkpoint import Checkpointer
@@ -293,7 +294,7 @@ class Writer:
             # A lock that cannot be had is told at once, and waited for by `_begin`.
             connection.execute("PRAGMA busy_timeout = 0")
             self._checkpointer.find_log(log_bytes(self._path()))
-            if self.queue.leading._is_owned():  # noqa: SLF001 - what threading.Condition asks, too
+            if is_mine(self.queue.leading):
                 self._keep(connection)
             else:
                 keep = partial(self._keep, connection)
