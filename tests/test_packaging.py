@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--outdir", folder, ROOT]
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
     subprocess.run(build, check=True, capture_output=True)
     (built,) = folder.glob("director_db-*.whl")
     return built
@@ -32,10 +32,11 @@ def wheel(tmp_path_factory):
 def clean_python(tmp_path_factory, wheel):
     """A Python with the wheel and what it asks for, and nothing else."""
     folder = tmp_path_factory.mktemp("clean") / "venv"
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     python = folder / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-    subprocess.run([*install, wheel], check=True, capture_output=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    install = [*pip, "--constraint", ROOT / "constraints.txt", wheel]
+    subprocess.run(install, check=True, capture_output=True)
     return python
 
 
@@ -81,7 +82,8 @@ def test_the_demo_runs_from_the_wheel(clean_python, tmp_path):
 
 
 def test_the_wheel_needs_no_test_framework(clean_python, tmp_path):
-    result = run([clean_python, "-m", "pip", "list", "--format=freeze"], tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", clean_python]
+    result = run([*pip, "list", "--format=freeze"], tmp_path)
     installed = {line.split("==")[0].lower() for line in result.stdout.splitlines()}
     assert "director-db" in installed
     assert not installed & {"pytest", "hypothesis", "testcontainers", "psycopg"}

@@ -85,8 +85,11 @@ class Callbacks:
         pending = self.pending
         try:
             while pending:
-                pending[0]()
-                pending.popleft()
+                callback = pending[0]
+                callback()
+                # A collection of garbage in it may close a coroutine, which runs all of them.
+                if pending and pending[0] is callback:
+                    pending.popleft()
         finally:
             if pending and not self._loop.is_closed():
                 self._loop.call_soon(self.run)
@@ -207,7 +210,7 @@ def store_together(executor: Executor[Message]) -> None:
         return  # Without another look: one that comes only now would be taken, and run by nobody.
     following = executor.take_gathered()
     if following is None:
-        job.run()
+        executor.run_as_its_own(job)
         return
     jobs = deque((job, following))
     try:

@@ -176,6 +176,24 @@ class Executor(Generic[J]):
         with self._lock:
             return self._take(self._gathered)
 
+    def run_as_its_own(self, job: J) -> None:
+        """Run a job that was taken and has nothing to share, in this thread.
+
+        It counts as one of its session. Where there are more threads than usual, others of that
+        may have all that it is given, so it waits as they do.
+        """
+        thread = threading.current_thread()
+        with self._lock:
+            is_usual = len(self._threads) <= THREADS
+            if is_usual:
+                self._threads[thread] = job.session
+        if not is_usual:
+            self.give_back(job)
+            return
+        job.run()
+        with self._lock:
+            self._threads[thread] = None
+
     def give_back(self, job: J) -> None:
         """Let a job that was taken, and for which nothing was done, begin by itself.
 

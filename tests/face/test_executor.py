@@ -136,7 +136,7 @@ class Crowd:
         self.unlocked, self.jobs = threading.Event(), []
         for _ in range(count):
             self.begin(lambda: self.is_closed or self.unlocked.wait(300), "locked")
-        self.until(lambda: self.executor._held_back)
+        self.until(lambda: self.executor._held_back or not count)
 
     def begin(self, call, session=None):
         job = Job(call, nothing, session=session)
@@ -169,6 +169,40 @@ def test_beside_those_who_are_held_back_many_run_at_once():
     crowd.until(lambda: all(job.result or job.error for job in others))
     assert [None] * 20 == [job.error for job in others]
     crowd.assert_all_end()
+
+
+def test_messages_that_come_one_by_one_are_held_back_too():
+    """Each is alone where messages are stored together, and waits there for its session."""
+    crowd = Crowd(0)
+    executor = crowd.executor = Executor("director-db", awaited.store_together, inf, lambda: False)
+    for number in range(THREADS + 3):
+        job = Job(lambda: crowd.unlocked.wait(300), nothing, session="locked")
+        crowd.jobs.append(job)
+        executor.submit_together(job)
+        if number < THREADS:
+            crowd.until(lambda: executor._running()["locked"] > number)  # noqa: B023
+    crowd.until(lambda: len(executor._held_back.get("locked", ())) == 3)
+    other = crowd.begin(lambda: True, "other")
+    crowd.until(lambda: other.result)
+    assert THREADS == executor._running()["locked"]
+    crowd.assert_all_end()
+
+
+def test_a_callback_that_runs_the_others_is_not_run_again():
+    """A collection of garbage in the middle of one may close a coroutine, which does that."""
+    loop = asyncio.new_event_loop()
+    callbacks, seen = awaited.Callbacks(loop), []
+
+    def nested():
+        seen.append("nested")
+        if len(seen) == 1:
+            callbacks.run()
+            callbacks.pending.append(lambda: seen.append("late"))
+
+    callbacks.pending.extend([nested, lambda: seen.append("next")])
+    callbacks.run()
+    loop.close()
+    assert ["nested", "nested", "next", "late"] == seen
 
 
 def test_those_who_are_held_back_begin_after_a_fork_that_took_long(monkeypatch):

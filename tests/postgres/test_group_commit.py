@@ -513,8 +513,27 @@ class LateLine:
 def test_a_batch_without_an_answer_is_not_sent_again(postgres_cluster, place, new_db, together):
     """It may arrive yet: over what its caller would have stored since, believing that it was."""
     direct = filled(new_db(place.dsn))
-    line = LateLine(postgres_cluster.host, postgres_cluster.port)
-    db = new_db(place.dsn_by(line.port), pool_size=3, operation_timeout=2)
+    line, _ = held_batch(postgres_cluster, place, new_db, together, operation_timeout=2)
+    outcomes = together.outcomes()
+    expect_in_doubt(outcomes, line, direct)
+
+
+def test_what_a_struck_leader_sent_is_not_sent_again(postgres_cluster, place, new_db, together):
+    """Its connection is closed, and yet it may arrive."""
+    direct = filled(new_db(place.dsn))
+    line, db = held_batch(postgres_cluster, place, new_db, together)
+    assert line.held.wait(PATIENCE)
+    leader = SESSIONS.index(group_of(db).queue._batch._own.operation.session_id)
+    together.strike(leader)
+    outcomes = together.outcomes()
+    assert isinstance(outcomes.pop(leader), Boom)
+    expect_in_doubt(outcomes, line, direct)
+
+
+def held_batch(cluster, place, new_db, together, **settings):
+    """Send two messages together over a line that holds them."""
+    line = LateLine(cluster.host, cluster.port)
+    db = new_db(place.dsn_by(line.port), pool_size=3, **settings)
     met = threading.Barrier(3)
 
     def read(connection):
@@ -528,7 +547,10 @@ def test_a_batch_without_an_answer_is_not_sent_again(postgres_cluster, place, ne
         for session_id in ("s0", "s1"):
             together.add(db, upsert, session_id, content=["old"])
         line.holds.set()
-    outcomes = together.outcomes()
+    return line, db
+
+
+def expect_in_doubt(outcomes, line, direct):
     assert line.held.is_set()
     for outcome in outcomes:
         assert "did not answer" in str(outcome)

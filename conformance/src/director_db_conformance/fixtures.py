@@ -76,10 +76,13 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_database(postgres_server: PostgresServer) -> Iterator[Database]:
-    """An empty database, dropped after the test."""
+    """An empty database, of the test alone."""
     database = postgres_server.create_database()
     yield database
-    postgres_server.drop_database(database)
+    if postgres_server.can_restart:
+        postgres_server.give_back(database)
+    else:
+        postgres_server.drop_database(database)
 
 
 @pytest.fixture(scope="module")

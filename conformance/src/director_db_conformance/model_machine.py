@@ -44,13 +44,16 @@ _COMPARED: Final = {"update_session": "SES-8", "add_or_update_context_msg": "CTX
 _OTHER_SESSIONS: Final = ("MSG-4", "MSG-4", "MSG-4")
 
 
-def compare_with_model(handles: Sequence[RecordedDB], *, rounds: int, steps: int) -> None:
+def compare_with_model(
+    handles: Sequence[RecordedDB], *, rounds: int, steps: int, first: int = 0
+) -> None:
     """Make drawn calls on the handles of one place, and fail with a short example that differs.
 
     Args:
         handles: each call is made on one of them.
         rounds: how many times to draw a few examples.
         steps: how many calls an example has.
+        first: the number of the first round; each number draws other calls.
 
     Raises:
         NonconformityError: of the simplest example that was found.
@@ -59,7 +62,7 @@ def compare_with_model(handles: Sequence[RecordedDB], *, rounds: int, steps: int
     machine: type[ModelMachine] = type("Operations", (ModelMachine,), fields)
     # Hypothesis soon repeats, with small changes, what it has drawn before; so it begins anew, and
     # from a number of each round's own, in every run of the suite the same.
-    for number in range(rounds):
+    for number in range(first, first + rounds):
         try:
             run_state_machine_as_test(
                 seed(number)(machine),

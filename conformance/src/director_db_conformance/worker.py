@@ -266,12 +266,12 @@ class Worker:
             kept["PYTHONPYCACHEPREFIX"] = str(self._directory.parent.with_name("bytecode"))
         return {
             **_KEPT_MEMORY,
+            # What it finds out about Unicode takes a second, so one of the processes does it.
+            "HYPOTHESIS_STORAGE_DIRECTORY": str(self._directory.with_name("hypothesis")),
             **kept,
             provisioned.TYPE_VARIABLE: self._db_type,
             provisioned.FACE_VARIABLE: self._choice.face,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            # What it finds out about Unicode takes a second, so one of the processes does it.
-            "HYPOTHESIS_STORAGE_DIRECTORY": str(self._directory.with_name("hypothesis")),
         }
 
     def _file(self, name: str) -> Path:

@@ -20,7 +20,7 @@ from director_db_postgres.sql.server import IS_READ_ONLY, LIMIT_LOCK_WAITS
 from director_db_postgres.waiting import NO_LIMIT, NoAnswerError, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 # How long the server may take to hear of a cancelled statement, in seconds.
 _CANCEL_PATIENCE: Final = 2.0
@@ -35,10 +35,12 @@ class Connection(PipelinedConnection):
     Attributes:
         is_cancelled: whether it was told to cancel what it did, as no answer came in time.
         excused: how long it was `unlimited`, in seconds.
+        may_act: whether something may still reach the server that was sent before it was aborted.
     """
 
     is_cancelled = False
     excused = 0.0
+    may_act = False
     _patience = NO_LIMIT
     _end = NO_LIMIT
 
@@ -191,14 +193,31 @@ class Connection(PipelinedConnection):
         """Close this connection, which was interrupted and may be in the middle of a statement.
 
         That is cancelled first: one that waits for a lock would be applied when nobody expects it
-        any more, even after later writes.
+        any more, even after later writes. So would one that is still on its way to the server,
+        which `may_act` tells.
         """
         try:
-            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+            if self._is_active:
+                self.may_act = True
                 with contextlib.suppress(psycopg.Error):
                     self.cancel_safe(timeout=_CANCEL_PATIENCE)
+                    super().wait(watched(self._rest(), 0, time.monotonic(), lambda: None))
+                    self.may_act = False
         finally:
             self.close()
+
+    @property
+    def _is_active(self) -> bool:
+        return self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
+
+    def _rest(self) -> Generator[Any, Any, None]:
+        """Read what the server answers to all that was sent."""
+        while self._is_active:
+            if self.pgconn.is_busy():
+                yield psycopg.waiting.Wait.R
+                self.pgconn.consume_input()
+            else:
+                self.pgconn.get_result()
 
     @property
     def is_idle(self) -> bool:

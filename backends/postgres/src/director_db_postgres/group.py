@@ -91,8 +91,8 @@ class Write:
         row: the message.
         is_sent: whether it may have been sent.
         is_stored: whether the server said that it is stored.
-        is_unanswered: whether it was sent and no answer came in time, so that it must not be sent
-            again.
+        is_unanswered: whether it was sent and no answer came, in time or before its leader was
+            struck, so that it must not be sent again.
         is_over: whether nothing of it is under way any more.
     """
 
@@ -270,16 +270,33 @@ class Group:
         # To open the pool may take as long as the leader has; an answer, see `_send`.
         attempt.deadline, attempt.end = deadline, min(attempt.end, deadline)
         attempt.is_held_up = True  # It meets no session's lock, so nobody asks who holds one.
+        used: list[Connection] = []
+
+        def send(connection: Connection) -> None:
+            used.append(connection)
+            self._send(connection, batch)
+
         try:
-            attempt_once(lambda connection: self._send(connection, batch), attempt)
+            attempt_once(send, attempt)
         except self.queue.errors as error:
             self._part(batch, attempt, error)
+            self._note_unanswered(batch, used)
+        except BaseException:
+            self._note_unanswered(batch, used)
+            raise
         finally:
             self._sent_at = None
             for queued in batch.calls:
                 write = _write_of(queued)
                 write.is_over = True
                 queued.result = write()
+
+    @staticmethod
+    def _note_unanswered(batch: Batch, used: list[Connection]) -> None:
+        """Note what may still reach the server, although the connection has been aborted."""
+        if any(connection.may_act for connection in used):
+            for write in map(_write_of, batch.calls):
+                write.is_unanswered |= write.is_sent
 
     def recover(self) -> bool:
         """Whether it was committed: nobody knows of one whose leader was struck."""

@@ -125,11 +125,12 @@ def wait_until(
         NonconformityError: they have not done it by then.
     """
     patience = PATIENCE if patience is None else patience
-    limit = Patience(patience)
+    limit, pause = Patience(patience), 0.0005
     while not condition():
         if limit.is_over:
             raise NonconformityError(what, f"not after {patience:g} s")
-        time.sleep(0.0005)
+        time.sleep(pause)
+        pause = min(1.01 * pause, 0.01)  # What has not come by now may never come.
 
 
 def _thread(target: Callable[..., None], *args: object) -> threading.Thread:

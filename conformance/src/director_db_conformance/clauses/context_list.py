@@ -117,5 +117,5 @@ class ContextListClauses:
             call = partial(db.append_context_messages, "s1", [rest + "x"], key=None)
             expect(expect_error(InvalidRecordError, call).path[: len("context")], "context")
             expect(db.append_context_messages("s1", [rest], key=None), 2)
-        found = db.get_context_messages("s1")
-        expect_that(found == [half, rest], "a list of two long items", type(found))
+            found = db.get_context_messages("s1")
+            expect_that(found == [half, rest], "a list of two long items", type(found))

@@ -14,6 +14,7 @@ from director_db_conformance.clauses.at_once import (
     at_once,
     finish_all,
     processes,
+    wait_until,
 )
 from director_db_conformance.expectation import (
     NonconformityError,
@@ -240,6 +241,7 @@ class ContextVersionClauses:
         db.add_or_update_context_msg("s1", {"reasoning": [0], "n": 0})
 
         def work() -> None:
+            wait_until(lambda: db.get_context_messages("s1")["n"], "a process begins")
             for _ in range(_STEPS):
                 add_one(db)
 

@@ -350,11 +350,12 @@ def _held(db: RecordedAsyncDB, operation: str) -> Iterator[_Held]:
 
 
 async def _eventually(condition: Callable[[], object], what: str) -> None:
-    limit = Patience(_PATIENCE)
+    limit, pause = Patience(_PATIENCE), 0.001
     while not condition():
         if limit.is_over:
             raise NonconformityError(what, f"not after {_PATIENCE:g} s")
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(pause)
+        pause = min(1.01 * pause, 0.01)
 
 
 def _outcome(call: Callable[..., Any], kwargs: dict[str, Any]) -> Any:

@@ -54,14 +54,14 @@ class DurabilityClauses:
         self, place: RecordedPlace
     ) -> None:
         """A write that has returned survives its process's death; one in flight is whole or not."""
-        _kill_writers(place, rounds=4, workers=8, length=750)
+        _kill_writers(place, rounds=4, workers=8, length=400)
 
     @clause("LIF-2", level="durable")
     def test_lif_2_no_write_of_many_threads_is_lost_when_their_process_is_killed(
         self, place: RecordedPlace
     ) -> None:
         """The same under so many threads that a backend may want to store several writes as one."""
-        _kill_writers(place, rounds=3, workers=32, length=250)
+        _kill_writers(place, rounds=3, workers=32, length=150)
 
     @clause("LIF-4", level="durable")
     def test_lif_4_a_process_killed_in_its_first_use_leaves_the_place_usable(
@@ -90,7 +90,7 @@ class DurabilityClauses:
         self, place: RecordedPlace
     ) -> None:
         """A write that has returned survives the kill of the server, and the handle works on."""
-        _disturb(place, place.restart, times=2, pause=0.2)
+        _disturb(place, place.restart, times=2, pause=0.1)
 
 
 _WRITE_AND_END: Final = """
@@ -232,7 +232,7 @@ def _disturb(
     chance = random.Random(20)  # noqa: S311
     db = place.open()
     db.create_session(SHARED)
-    workers = [Progress(f"w{number}", 5000) for number in range(THREADS)]
+    workers = [Progress(f"w{number}", 2500) for number in range(THREADS)]
     stop = threading.Event()
 
     def disturb() -> None:
@@ -241,11 +241,11 @@ def _disturb(
             for _ in range(times):
                 time.sleep(chance.uniform(0, 2 * pause))
                 disturbance()
-            reached = [worker.done for worker in workers]
-            wait_until(
-                lambda: all(w.done > done for w, done in zip(workers, reached, strict=True)),
-                "all workers write again",
-            )
+                reached = [worker.done for worker in workers]
+                wait_until(
+                    lambda: all(w.done > done for w, done in zip(workers, reached, strict=True)),  # noqa: B023
+                    "all workers write again",
+                )
         finally:
             stop.set()
 

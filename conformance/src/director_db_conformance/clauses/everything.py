@@ -22,4 +22,4 @@ class EverythingClauses:
     @clause("ALL", level="concurrent")
     def test_all_calls_on_two_handles_do_what_the_contract_says(self, place: RecordedPlace) -> None:
         """It makes no difference which of two open handles an application calls."""
-        compare_with_model([place.open(), place.open()], rounds=14, steps=40)
+        compare_with_model([place.open(), place.open()], rounds=14, steps=40, first=20)

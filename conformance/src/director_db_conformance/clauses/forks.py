@@ -31,6 +31,7 @@ _LAST_WORDS: Final = 4000
 
 _BY_THE_DOZEN: Final = 36
 _FORKS: Final = 5
+_WRITERS: Final = 6
 
 
 class ForkClauses:
@@ -99,6 +100,7 @@ class ForkClauses:
         """A fork in the middle of other threads' calls harms neither them nor the child."""
         new_session(db)
         stop = threading.Event()
+        at_work = set()
 
         def work(number: int) -> int:
             step = 0
@@ -106,17 +108,19 @@ class ForkClauses:
                 put(db, "s1", f"{number}.{step}")
                 expect(msg_ids([db.get_message("s1", f"{number}.{step}")]), [f"{number}.{step}"])
                 step += 1
+                at_work.add(number)
             return step
 
         def fork() -> int:
             try:
+                wait_until(lambda: len(at_work) == _WRITERS, "all threads write")
                 for number in range(_FORKS):
                     _in_a_fork(partial(put, db, "s1", f"child.{number}"))
             finally:
                 stop.set()
             return _FORKS
 
-        steps = at_once([fork, *(partial(work, number) for number in range(6))])
+        steps = at_once([fork, *(partial(work, number) for number in range(_WRITERS))])
         expect(len(db.get_conversations("s1")), sum(steps), "messages of all")
 
     @clause("LIF-1", level="concurrent", needs="fork")

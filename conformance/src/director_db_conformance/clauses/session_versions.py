@@ -20,6 +20,7 @@ from director_db_conformance.clauses.at_once import (
     at_once,
     finish_all,
     processes,
+    wait_until,
 )
 from director_db_conformance.expectation import (
     NonconformityError,
@@ -333,6 +334,7 @@ class SessionVersionClauses:
         db.create_session("s1", metadata={"all": 0})
 
         def work(name: str) -> None:
+            wait_until(lambda: db.get_session("s1")["metadata"]["all"], "a process begins")
             for step in range(_STEPS):
                 add_one(db, name, step)
 
