@@ -201,7 +201,8 @@ class Connection(PipelinedConnection):
                 self.may_act = True
                 with contextlib.suppress(psycopg.Error):
                     self.cancel_safe(timeout=_CANCEL_PATIENCE)
-                    super().wait(watched(self._rest(), 0, time.monotonic(), lambda: None))
+                    rest: Any = watched(self._rest(), 0, time.monotonic(), lambda: None)
+                    super().wait(rest)
                     self.may_act = False
         finally:
             self.close()
