@@ -7,6 +7,7 @@ import contextlib
 import gc
 import threading
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -113,39 +114,38 @@ def interleave(
     return timings
 
 
-def interleave_crowds(crowds: Sequence[Crowd], *, window: float, rounds: int) -> Timings:
-    """Run crowds of threads in turns and return their calls for each second.
+def interleave_crowds(
+    crowds: Sequence[Crowd], *, window: float, rounds: int
+) -> tuple[Timings, Timings]:
+    """Run crowds of threads in turns.
 
     Args:
         crowds: what to run.
         window: how long one turn is, in seconds.
         rounds: how many turns each has, after one that does not count.
 
+    Returns:
+        Their calls for each second, and how long each call took, in seconds.
+
     Raises:
         FailedError: a call raised.
     """
     rates: Timings = {crowd.name: [] for crowd in crowds}
+    waits: Timings = {crowd.name: [] for crowd in crowds}
     with _quiet_collector():
         for number in range(-1, rounds):
             for crowd in in_turn(crowds, number):
-                rate = _rate(crowd, window)
+                rate, waited = _rate(crowd, window)
                 if number >= 0:
                     rates[crowd.name].append(rate)
-    return rates
+                    waits[crowd.name] += waited
+    return rates, waits
 
 
 async def interleave_coroutines(
     crowds: Sequence[Coroutines], *, window: float, rounds: int
 ) -> tuple[Timings, Timings]:
-    """Run crowds of coroutines in turns.
-
-    Returns:
-        Their calls for each second, as `interleave_crowds`, and how long each call took, in
-        seconds.
-
-    Raises:
-        FailedError: a call raised.
-    """
+    """Run crowds of coroutines in turns, as `interleave_crowds` does those of threads."""
     rates: Timings = {crowd.name: [] for crowd in crowds}
     waits: Timings = {crowd.name: [] for crowd in crowds}
     with _quiet_collector():
@@ -228,25 +228,25 @@ def _time(contender: Contender, count: int) -> float:
     return total / count
 
 
-def _rate(crowd: Crowd, window: float) -> float:
-    counts = [0] * len(crowd.calls)
+def _rate(crowd: Crowd, window: float) -> tuple[float, list[float]]:
+    waits: list[list[float]] = [[] for _ in crowd.calls]
     begun = [0.0] * len(crowd.calls)
     failures: list[Exception] = []
     start_line = threading.Barrier(len(crowd.calls) + 1)
     clock = time.perf_counter
 
     def work(place: int, call: Callable[[], Any]) -> None:
-        done = 0
+        waited = waits[place]
         start_line.wait()
-        begun[place] = clock()
-        deadline = begun[place] + window
+        now = begun[place] = clock()
+        deadline = now + window
         try:
-            while clock() < deadline and not failures:
+            while now < deadline and not failures:
                 call()
-                done += 1
+                before, now = now, clock()
+                waited.append(now - before)
         except Exception as error:  # noqa: BLE001 - told below
             failures.append(error)
-        counts[place] = done
 
     threads = [
         threading.Thread(target=work, args=(place, call)) for place, call in enumerate(crowd.calls)
@@ -260,7 +260,8 @@ def _rate(crowd: Crowd, window: float) -> float:
         raise FailedError(crowd.name, failures[0]) from failures[0]
     # From the first one on, as this thread may be let on late, until the last one has ended: what
     # was begun within the window counts, and so does its time.
-    return sum(counts) / (clock() - min(begun))
+    waited = list(chain(*waits))
+    return len(waited) / (clock() - min(begun)), waited
 
 
 async def _rate_of_coroutines(crowd: Coroutines, window: float) -> tuple[float, list[float]]:

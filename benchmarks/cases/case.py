@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from benchmarks.bench import DURABILITY, open_ours
 from benchmarks.peers import installed_peers
 from benchmarks.results import Curve, Figure, Goal, Row
-from benchmarks.statistics import Spread, paired_ratios
+from benchmarks.statistics import Spread, paired_ratios, quantile
 from benchmarks.timing import Contender, interleave
 
 if TYPE_CHECKING:
@@ -90,6 +90,16 @@ def figures(
         Figure(each.name, Spread.of(timings[each.name]), each.durability, each.is_peer)
         for each in contenders
     ]
+
+
+def quantiles_of(crowds: Sequence[Crowd | Coroutines], waits: Timings) -> dict[str, str]:
+    """Say how long the calls of each crowd took, as facts of a row."""
+
+    def shown(waited: list[float]) -> str:
+        ordered = sorted(waited)
+        return " and ".join(f"{1000 * quantile(ordered, part):,.1f} ms" for part in (0.5, 0.99))
+
+    return {f"p50 and p99 of {crowd.name}": shown(waits[crowd.name]) for crowd in crowds}
 
 
 def counted(case: str, work: str, count: float, goal: Goal, facts: dict[str, str]) -> Row:

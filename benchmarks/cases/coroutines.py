@@ -16,12 +16,13 @@ from benchmarks.cases.case import (
     figures,
     note,
     place_with_sessions,
+    quantiles_of,
 )
 from benchmarks.payloads import Stream
 from benchmarks.peers import ASYNC_PEERS, installed_peers
 from benchmarks.raw.postgres import raw_pool, upsert_in_pool
 from benchmarks.results import Curve, Row
-from benchmarks.statistics import paired_ratios, quantile
+from benchmarks.statistics import paired_ratios
 from benchmarks.timing import Coroutines, FailedError, interleave_coroutines
 from director_db.asyncio import AsyncDB
 from director_db_postgres.settings import DEFAULT_POOL_SIZE
@@ -85,10 +86,7 @@ async def _row(bench: Bench, backend: str, callers: int) -> Row:
         "/s",
         figures(crowds, timings),
         paired_ratios(timings[OURS], timings[against]),
-        facts={
-            "ratio to": against,
-            **{f"p50 and p99 of {name}": _shown(waits[name]) for name in waits},
-        },
+        facts={"ratio to": against, **quantiles_of(crowds, waits)},
     )
 
 
@@ -107,11 +105,6 @@ async def _peers(
             note(bench, f"{peer.name} with {callers:,} callers ({backend})", reason or error)
         else:
             yield crowd
-
-
-def _shown(waits: list[float]) -> str:
-    ordered = sorted(waits)
-    return " and ".join(f"{1000 * quantile(ordered, part):,.1f} ms" for part in (0.5, 0.99))
 
 
 def _calls(

@@ -64,8 +64,9 @@ def test_who_fails_is_named():
 def test_a_crowd_has_a_thread_for_each_call():
     names = set()
     crowd = Crowd("a", [lambda: names.add(threading.get_ident())] * 3)
-    rates = race([crowd], window=0.01, rounds=2)
+    rates, waits = race([crowd], window=0.01, rounds=2)
     assert 2 == len(rates["a"])
+    assert len(waits["a"]) >= 6
     assert all(rate > 0 for rate in rates["a"])
     assert threading.get_ident() not in names
 

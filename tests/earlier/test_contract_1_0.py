@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from pathlib import Path
 
 import pytest
 
 from director_db import BaseDB, ConfigurationError, ConflictError, SessionNotFoundError
+from director_db.asyncio import AsyncDB
 from director_db.rows import SessionRow, StoredMessage
 
 FILE = Path(__file__).with_name("backend_of_1_0.py")
@@ -61,6 +63,22 @@ def test_it_does_what_1_0_promised(db):
     assert db.delete_session("s1") == (True, [])
     with pytest.raises(SessionNotFoundError):
         db.update_session("s1")
+
+
+def test_coroutines_take_it_too(db):
+    """It has no line for them, and nothing that stores messages together."""
+
+    async def main():
+        async with AsyncDB(db) as async_db:
+            await async_db.create_session("s1")
+            calls = [
+                async_db.add_or_update_msg_to_conv("s1", "c", f"m{number}", "t", [], [], number)
+                for number in range(20)
+            ]
+            await asyncio.gather(*calls)
+            return [message["content"] async for message in async_db.iter_conversations("s1")]
+
+    assert [*range(20)] == sorted(asyncio.run(main()))
 
 
 def test_what_came_later_is_told(db):
