@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from director_db_conformance.dsn import replace
 from director_db_conformance.servers import find_cluster
 from director_db_conformance.servers.folder import ServerFolder
 from director_db_conformance.servers.reaper import processes, processes_in, reap
+from director_db_conformance.servers.template import FOLDER_VARIABLE
 
 pytestmark = pytest.mark.sampled
 
@@ -40,6 +42,14 @@ with find_cluster() as cluster:
     os.wait()
     with cluster.connect() as connection:
         print(connection.execute("SELECT 'still here'").fetchone()[0])
+"""
+
+SHARING = """
+from director_db_conformance.servers import find_cluster, template
+made, inner = [], template._make_in
+template._make_in = lambda *args: made.append(1) or inner(*args)
+with find_cluster() as cluster, cluster.connect() as connection:
+    print(len(made), connection.execute("SELECT 'runs'").fetchone()[0])
 """
 
 FORGOTTEN_CHILD = """
@@ -359,6 +369,26 @@ class TestOwner:
             owner.wait(60)
             # The child still waits for its input.
             assert wait_until_gone(path)
+
+
+def test_processes_share_what_initdb_writes():
+    with tempfile.TemporaryDirectory() as shared:
+        Path(shared).chmod(0o711)  # The server's account is to pass through.
+
+        def run(count):
+            env = os.environ | {FOLDER_VARIABLE: shared}
+            command = [sys.executable, "-c", SHARING]
+            processes = [
+                subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+                for _ in range(count)
+            ]
+            return sorted(process.communicate(timeout=300)[0] for process in processes)
+
+        assert ["0 runs\n", "0 runs\n", "1 runs\n"] == run(3)
+        assert ["0 runs\n"] == run(1)
+        (finished,) = Path(shared).glob("*.password")
+        finished.unlink()  # As if who made it had been killed before its end.
+        assert ["1 runs\n"] == run(1)
 
 
 def test_reaping_spares_what_only_looks_at_the_folder(tmp_path):
