@@ -107,7 +107,7 @@ def summary(report: Report) -> str:
     below = _below(report)
     text = f"{verdicts.count(Verdict.PASS)} of {len(verdicts)} goals met"
     if below:
-        far = sum(reached < _NEARLY_ALL for reached in below.values())
+        far = sum(reached < _NEARLY_ALL for _, reached in below)
         text += f", {len(below)} below ({far} by more than a tenth)"
     unclear = verdicts.count(Verdict.UNCLEAR)
     return text + (f", {unclear} too noisy to tell" if unclear else "")
@@ -115,17 +115,17 @@ def summary(report: Report) -> str:
 
 def missed(report: Report) -> str:
     """Name the work that is below its goal; "" if none is."""
-    below = _below(report)
-    return f" Below: {'; '.join(below)}." if below else ""
+    names = dict.fromkeys(work for work, _ in _below(report))
+    return f" Below: {'; '.join(names)}." if names else ""
 
 
-def _below(report: Report) -> dict[str, float]:
+def _below(report: Report) -> list[tuple[str, float]]:
     """Return the work that is below its goal, with the part of it that was reached."""
-    return {
-        row.work: row.goal.reached(row.measured)
+    return [
+        (row.work, row.goal.reached(row.measured))
         for row in report.rows
         if row.verdict is Verdict.BELOW and row.goal and row.measured
-    }
+    ]
 
 
 def in_memory(kind: str) -> list[str]:

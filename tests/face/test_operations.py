@@ -203,7 +203,7 @@ def test_each_call_runs_in_the_context_of_its_caller(tmp_path):
             await asyncio.gather(*(one(db, number) for number in range(40)))
 
     asyncio.run(main())
-    assert sorted(seen) == sorted((f"s{n}", n, "director_db told") for n in range(40))
+    assert sorted(seen) == sorted((f"s{n}", n, "director_db recording") for n in range(40))
 
 
 def test_calls_of_one_task_keep_their_order_and_those_at_once_are_whole(db):
