@@ -53,10 +53,11 @@ _GOALS: Final = {
 }
 _GOAL_FROM: Final = 32
 _BESIDE: Final = {
-    # The queue is to cost a lone caller at most a twentieth.
+    # That there is a queue is to cost a lone caller, who does not enter it, at most a twentieth.
     1: (ONE_BY_ONE, Goal(0.95, f"x {ONE_BY_ONE}", at_least=True)),
     32: (EIGHT, Goal(2, f"x {EIGHT}", at_least=True)),
-    100: (FEWER, Goal(1, f"x {FEWER}", at_least=True)),
+    # No fewer, but for the noise.
+    100: (FEWER, Goal(0.95, f"x {FEWER}", at_least=True)),
 }
 """On Postgres: what so many threads are compared with besides, in the same rounds."""
 
@@ -77,6 +78,9 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
     Peers: a store of its own for each thread, as they are used; LangGraph stores a state of one
     message at each step. What fails (a file that stays locked) is left out and noted. For 1,000
     threads there are no peers, and no connection for each.
+
+    On Postgres, in rows of their own and in the same rounds: 32 threads beside eight one by one,
+    100 beside 32, and one beside one of an instance without group commit.
 
     The row says how long the calls took: half of them no longer than p50, 99 in 100 than p99.
     """

@@ -115,14 +115,14 @@ def summary(report: Report) -> str:
 
 def missed(report: Report) -> str:
     """Name the work that is below its goal; "" if none is."""
-    names = dict.fromkeys(work for work, _ in _below(report))
+    names = [name for name, _ in _below(report)]
     return f" Below: {'; '.join(names)}." if names else ""
 
 
 def _below(report: Report) -> list[tuple[str, float]]:
-    """Return the work that is below its goal, with the part of it that was reached."""
+    """Return the work that is below its goal, with the goal, and the part that was reached."""
     return [
-        (row.work, row.goal.reached(row.measured))
+        (f"{row.work} ({row.goal})", row.goal.reached(row.measured))
         for row in report.rows
         if row.verdict is Verdict.BELOW and row.goal and row.measured
     ]

@@ -161,8 +161,10 @@ async def outcome(
     def end() -> None:
         nonlocal ended
         ended = True
-        if not waiter.done():
-            waiter.set_result(None)
+        # Another may have ended it in between: a collection of garbage runs anything.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            if not waiter.done():
+                waiter.set_result(None)
 
     def begin(function: Callable[[], T]) -> T:
         if loop.is_closed():
@@ -209,11 +211,11 @@ def store_together(executor: Executor[Message]) -> None:
     if job is None:
         return  # Without another look: one that comes only now would be taken, and run by nobody.
     following = executor.take_gathered()
-    if following is None:
-        executor.run_as_its_own(job)
-        return
-    jobs = deque((job, following))
+    jobs = deque((job,) if following is None else (job, following))
     try:
+        if following is None:
+            executor.run_as_its_own(job)
+            return
         messages = _checked(executor, jobs)
         executor.send_for_gathered()  # Who waits still need not wait for these.
         if jobs:

@@ -386,7 +386,7 @@ def test_processes_share_what_initdb_writes():
 
         assert ["0 runs\n", "0 runs\n", "1 runs\n"] == run(3)
         assert ["0 runs\n"] == run(1)
-        (finished,) = Path(shared).glob("*.password")
+        (finished,) = Path(shared).glob("*.finished")
         finished.unlink()  # As if who made it had been killed before its end.
         assert ["1 runs\n"] == run(1)
 

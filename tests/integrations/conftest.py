@@ -32,7 +32,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """One fewer than for the other tests: each imports all frameworks, for eight seconds."""
+    """Two fewer than for the other tests: each imports all frameworks, for eight seconds."""
     return (os.cpu_count() or 1) + 1
 
 

@@ -23,7 +23,7 @@ from director_db import (
 from director_db.rows import MessageRow
 from director_db_conformance.proxy import Lie
 from director_db_conformance.servers import find_cluster
-from director_db_postgres import PostgresDB, group
+from director_db_postgres import PostgresDB, connections, group
 from director_db_postgres.call import Call
 from director_db_postgres.connections import Connection
 from director_db_postgres.group import MAX_WRITE_BYTES
@@ -122,9 +122,9 @@ class Together:
         self.futures.clear()
         return outcomes
 
-    def strike(self, number):
+    def strike(self, number, kind=Boom):
         ident = ctypes.c_ulong(self.threads[number])
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Boom))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(kind))
 
 
 @pytest.fixture
@@ -518,15 +518,19 @@ def test_a_batch_without_an_answer_is_not_sent_again(postgres_cluster, place, ne
     expect_in_doubt(outcomes, line, direct)
 
 
-def test_what_a_struck_leader_sent_is_not_sent_again(postgres_cluster, place, new_db, together):
+@pytest.mark.parametrize("kind", [Boom, TimeoutError])
+def test_what_a_struck_leader_sent_is_not_sent_again(
+    postgres_cluster, place, new_db, together, kind
+):
     """Its connection is closed, and yet it may arrive."""
     direct = filled(new_db(place.dsn))
     line, db = held_batch(postgres_cluster, place, new_db, together)
     assert line.held.wait(PATIENCE)
     leader = SESSIONS.index(group_of(db).queue._batch._own.operation.session_id)
-    together.strike(leader)
+    together.strike(leader, kind)
     outcomes = together.outcomes()
-    assert isinstance(outcomes.pop(leader), Boom)
+    if kind is Boom:  # The other is taken for an answer that cannot be read.
+        assert isinstance(outcomes.pop(leader), Boom)
     expect_in_doubt(outcomes, line, direct)
 
 
@@ -778,7 +782,8 @@ def batch_under_way(db, proxy, together):
     return SESSIONS.index(batch._own.operation.session_id)
 
 
-def test_what_strikes_a_leader_costs_no_follower_its_write(proxy, warm, together):
+def test_what_strikes_a_leader_costs_no_follower_its_write(proxy, warm, together, monkeypatch):
+    monkeypatch.setattr(connections, "_REST_PATIENCE", PATIENCE)
     leader = batch_under_way(warm, proxy, together)
     together.strike(leader)
     proxy.resume()

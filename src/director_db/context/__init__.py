@@ -7,5 +7,5 @@ item (`Storage.incremental_contexts`), a save encodes, sends and writes only wha
 * on their way, `parts` takes a value apart: the list, and the text of everything beside it;
 * `items` tells by digests which items of the list changed, and encodes those;
 * `memory` keeps the digests until the next save;
-* `stored` puts the parts together again, and `version` is what it has as its version.
+* `stored` puts the parts together again, and `version` makes the token that tells of changes.
 """

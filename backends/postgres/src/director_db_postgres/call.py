@@ -90,6 +90,13 @@ class Call:
             "POSTGRES_OPERATION_TIMEOUT."
         )
 
+    def interrupted(self) -> DirectorDBError:
+        """Return the error of a message whose sender was interrupted, and not answered."""
+        return self._given_up(
+            f"A thread that sent this message to {self._settings.place} together with its own was "
+            "interrupted, and the server did not answer. Read, or try again."
+        )
+
     def locked(self) -> DirectorDBError:
         """Return the error of a call whose session stayed locked."""
         what = "A table" if self.session_id is None else f"The session {self.session_id!r}"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # How long the server may take to hear of a cancelled statement, in seconds.
 _CANCEL_PATIENCE: Final = 2.0
 _LATE_CANCEL_PATIENCE: Final = 1.0
+# And how long it may then take to answer to what it was sent.
+_REST_PATIENCE: Final = 2.0
 
 
 class Connection(PipelinedConnection):
@@ -156,9 +158,13 @@ class Connection(PipelinedConnection):
         except Exception as error:
             if not is_out_of_step(error):
                 raise
+            self.may_act = True
             self.close()
             message = f"the answers cannot be read: {type(error).__name__}"
             raise OutOfStepError(message) from error
+        except BaseException:
+            self.may_act |= self.closed  # psycopg has waited for an answer, and given up.
+            raise
 
     def _cancel_late(self) -> None:
         self.is_cancelled = True
@@ -201,8 +207,7 @@ class Connection(PipelinedConnection):
                 self.may_act = True
                 with contextlib.suppress(psycopg.Error):
                     self.cancel_safe(timeout=_CANCEL_PATIENCE)
-                    rest: Any = watched(self._rest(), 0, time.monotonic(), lambda: None)
-                    super().wait(rest)
+                    super().wait(self._rest(time.monotonic() + _REST_PATIENCE))
                     self.may_act = False
         finally:
             self.close()
@@ -211,9 +216,16 @@ class Connection(PipelinedConnection):
     def _is_active(self) -> bool:
         return self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
 
-    def _rest(self) -> Generator[Any, Any, None]:
-        """Read what the server answers to all that was sent."""
+    def _rest(self, end: float) -> Generator[Any, Any, None]:
+        """Read what the server answers to all that was sent, until a moment on the monotonic clock.
+
+        Raises:
+            NoAnswerError: it has not answered to all by then.
+        """
         while self._is_active:
+            if time.monotonic() > end:
+                message = "no answer came to what was cancelled"
+                raise NoAnswerError(message)
             if self.pgconn.is_busy():
                 yield psycopg.waiting.Wait.R
                 self.pgconn.consume_input()

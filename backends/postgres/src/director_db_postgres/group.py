@@ -8,8 +8,9 @@ What is sent together waits for no session, and but a moment for a message, so h
 held up by a lock that somebody else holds, and two processes cannot wait for each other.
 
 It is no more than a first try of each write. What has not been stored so goes on by itself as if it
-had been alone, and meets its own error; but not where no answer came at all. That batch may still
-reach the server, at any time, and would be stored over what its callers have written since.
+had been alone, and meets its own error; but not where no answer came at all, in time or before the
+thread that sent it was struck. That batch may still reach the server, at any time, and would be
+stored over what its callers have written since.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ _SHORTEST: Final = 0.5
 _LOCK_WAIT: Final = "50"
 
 # How long a caller that was struck waits for what was sent for it, in seconds.
-_STRUCK_PATIENCE: Final = 2.0
+_STRUCK_PATIENCE: Final = 4.5
 _POLL: Final = 0.002
 
 
@@ -91,18 +92,20 @@ class Write:
         row: the message.
         is_sent: whether it may have been sent.
         is_stored: whether the server said that it is stored.
-        is_unanswered: whether it was sent and no answer came, in time or before its leader was
-            struck, so that it must not be sent again.
+        is_unanswered: whether it was sent and no answer came in time, so that it must not be sent
+            again.
+        is_struck: the same of one whose leader was struck before an answer came.
         is_over: whether nothing of it is under way any more.
     """
 
-    __slots__ = ("call", "is_over", "is_sent", "is_stored", "is_unanswered", "row")
+    __slots__ = ("call", "is_over", "is_sent", "is_stored", "is_struck", "is_unanswered", "row")
 
     def __init__(self, call: Call, row: MessageRow) -> None:
         """Take a message that nobody has sent."""
         self.call = call
         self.row = row
-        self.is_sent = self.is_stored = self.is_unanswered = self.is_over = False
+        self.is_sent = self.is_stored = self.is_over = False
+        self.is_unanswered = self.is_struck = False
 
     def __call__(self) -> bool:
         """Return what became of it."""
@@ -231,7 +234,7 @@ class Group:
         call = write.call
         return (
             not (write.is_sent and queued.error is not None)
-            and not write.is_unanswered
+            and not (write.is_unanswered or write.is_struck)
             and not call.in_doubt
             and call.end - time.monotonic() >= _ALMOST_ALL * self._settings.operation_timeout
         )
@@ -247,6 +250,8 @@ class Group:
         except BaseException:
             write.wait_until_over()
             raise
+        if write.is_struck:
+            raise call.interrupted()
         is_late = time.monotonic() >= call.end
         if write.is_unanswered or (is_late and call.in_doubt):
             raise call.no_answer()
@@ -296,7 +301,7 @@ class Group:
         """Note what may still reach the server, although the connection has been aborted."""
         if any(connection.may_act for connection in used):
             for write in map(_write_of, batch.calls):
-                write.is_unanswered |= write.is_sent
+                write.is_struck = write.is_sent
 
     def recover(self) -> bool:
         """Whether it was committed: nobody knows of one whose leader was struck."""

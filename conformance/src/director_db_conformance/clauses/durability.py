@@ -243,7 +243,10 @@ def _disturb(
                 disturbance()
                 reached = [worker.done for worker in workers]
                 wait_until(
-                    lambda: all(w.done > done for w, done in zip(workers, reached, strict=True)),  # noqa: B023
+                    lambda: all(
+                        worker.next is None or worker.done > done
+                        for worker, done in zip(workers, reached, strict=True)  # noqa: B023
+                    ),
                     "all workers write again",
                 )
         finally:

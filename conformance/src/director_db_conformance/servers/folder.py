@@ -115,14 +115,17 @@ def _make_reachable(account: Account | None) -> Path:
         reaper.sweep(parent)
         path = Path(tempfile.mkdtemp(prefix=reaper.PREFIX, dir=parent))
         path.chmod(_MODE)
-        if account is None or _is_reachable(path, account):
+        if is_reachable(path, account):
             return path
         path.rmdir()
     message = f"the account {account.name if account else ''} can reach none of {parents}"
     raise UnavailableError(message)
 
 
-def _is_reachable(path: Path, account: Account) -> bool:
+def is_reachable(path: Path, account: Account | None) -> bool:
+    """Whether an account can pass through a folder; None is the account that we have."""
+    if account is None:
+        return True
     command = ["/bin/sh", "-c", 'cd "$0"', str(path)]
     result = subprocess.run(  # noqa: S603
         command, capture_output=True, check=False, cwd="/", **run_as(account)

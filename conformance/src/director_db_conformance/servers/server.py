@@ -37,6 +37,8 @@ _EMPTY: Final = """
     CREATE SCHEMA public AUTHORIZATION pg_database_owner;
     GRANT USAGE ON SCHEMA public TO PUBLIC
 """
+# Somebody may come back in between, and stay in a transaction.
+_LIMIT_LOCK_WAITS: Final = "SET lock_timeout = '5s'"
 # What the system itself brings along has lower numbers.
 _IS_EMPTY: Final = """
     SELECT datallowconn AND datacl IS NULL AND NOT EXISTS (
@@ -195,6 +197,7 @@ class PostgresServer:
             dsn = replace(self.dsn, dbname=database.name)
             with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
                 _end_connections(connection, database)
+                connection.execute(_LIMIT_LOCK_WAITS)
                 connection.execute(_EMPTY)
                 is_empty = connection.execute(_IS_EMPTY).fetchone() == (True,)
         except (psycopg.Error, TimeoutError):

@@ -10,12 +10,13 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from director_db_conformance.servers.account import give, run_as, server_account
-from director_db_conformance.servers.folder import ServerFolder
+from director_db_conformance.servers.folder import ServerFolder, is_reachable
 from director_db_conformance.servers.throw_away import SUPERUSER, ServerFailedError
 
 if sys.platform != "win32":
@@ -43,8 +44,8 @@ class Template(NamedTuple):
 
 
 FOLDER_VARIABLE: Final = "DIRECTOR_DB_TEST_TEMPLATES"
-"""Names a folder in which processes share their templates. Whoever sets it lets the account that
-servers run under pass through it, and removes it."""
+"""Names a folder in which processes share their templates. Whoever sets it makes and removes it,
+and lets the account that servers run under pass through; where that cannot, nothing is shared."""
 
 _templates: Final[dict[Installation, Template]] = {}
 _lock = threading.Lock()
@@ -108,7 +109,7 @@ def environment() -> dict[str, str]:
 def _make(installation: Installation) -> Template:
     account = server_account()
     shared = os.environ.get(FOLDER_VARIABLE)
-    if shared is not None:
+    if shared and is_reachable(Path(shared), account):
         return _find_or_make(Path(shared), installation, account)
     folder = ServerFolder(account)
     try:
@@ -123,16 +124,21 @@ def _make(installation: Installation) -> Template:
 def _find_or_make(shared: Path, installation: Installation, account: Account | None) -> Template:
     """Return the one that another process has made there, or make it for the others."""
     name = hashlib.sha256(repr(installation).encode()).hexdigest()[:16]
-    place, finished = shared / name, shared / f"{name}.password"
+    finished = shared / f"{name}.finished"
     with _locked(shared / f"{name}.lock"):
         if not finished.exists():
-            shutil.rmtree(place, ignore_errors=True)  # Of a process that was killed meanwhile.
-            place.mkdir(mode=0o711)
+            # A new one each time: initdb of a process that was killed may still write.
+            place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=shared))
+            place.chmod(0o711)
             made = _make_in(place, installation, account)
-            finished.touch(mode=0o600)
-            finished.write_text(made.password)
+            unnamed = place / "finished"
+            unnamed.touch(mode=0o600)
+            unnamed.write_text(f"{place.name}\n{made.password}")
+            unnamed.replace(finished)
             return made
-    return Template(_programs_in(place, installation), place / "data", finished.read_text())
+    folder, password = finished.read_text().split()
+    place = shared / folder
+    return Template(_programs_in(place, installation), place / "data", password)
 
 
 @contextlib.contextmanager
@@ -142,6 +148,7 @@ def _locked(path: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)  # A fork of another thread's may have it open, too.
         os.close(handle)
 
 
