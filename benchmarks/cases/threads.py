@@ -54,12 +54,13 @@ _GOALS: Final = {
 _GOAL_FROM: Final = 32
 _BESIDE: Final = {
     # That there is a queue is to cost a lone caller, who does not enter it, at most a twentieth.
-    1: (ONE_BY_ONE, Goal(0.95, f"x {ONE_BY_ONE}", at_least=True)),
-    32: (EIGHT, Goal(2, f"x {EIGHT}", at_least=True)),
+    1: (ONE_BY_ONE, 1, 0.95),
+    32: (EIGHT, 8, 2),
     # No fewer, but for the noise.
-    100: (FEWER, Goal(0.95, f"x {FEWER}", at_least=True)),
+    100: (FEWER, 32, 0.95),
 }
-"""On Postgres: what so many threads are compared with besides, in the same rounds."""
+"""On Postgres: what so many threads are compared with besides, in the same rounds; of how many
+threads that is, and how many times as much they are to store."""
 
 _MOST_STORES: Final = 100
 """For more threads no server has a connection each."""
@@ -107,14 +108,14 @@ def upserts(bench: Bench, backend: str) -> Iterator[Row | Curve]:
                 {"ratio to": against, **quantiles_of(crowds, waits)},
             )
             if backend == "postgres" and threads in _BESIDE:
-                name, goal = _BESIDE[threads]
+                name, _, goal = _BESIDE[threads]
                 yield Row(
                     f"threads-{backend}",
                     f"{work}, beside {name.removeprefix('ours, ')}",
                     "/s",
                     figures([by_name[OURS], by_name[name]], timings),
                     paired_ratios(timings[OURS], timings[name]),
-                    goal,
+                    Goal(goal, f"x {name}", at_least=True),
                     {"ratio to": name},
                 )
             for figure in figures(crowds, timings):
@@ -185,9 +186,8 @@ def _ours_and_raw(
 
 
 def _beside(bench: Bench, threads: int, stack: contextlib.ExitStack) -> Iterator[Crowd]:
-    fewer = {32: (EIGHT, 8), 100: (FEWER, 32)}.get(threads)
-    if fewer is not None:
-        name, count = fewer
+    name, count, _ = _BESIDE.get(threads, (OURS, threads, 1))
+    if count < threads:  # As many are measured in any case.
         db = stack.enter_context(db_with_sessions(bench, "postgres", count))
         if name == EIGHT:
             _one_by_one(db, "postgres")

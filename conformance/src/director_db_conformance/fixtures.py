@@ -79,10 +79,7 @@ def postgres_database(postgres_server: PostgresServer) -> Iterator[Database]:
     """An empty database, of the test alone."""
     database = postgres_server.create_database()
     yield database
-    if postgres_server.can_restart:
-        postgres_server.give_back(database)
-    else:
-        postgres_server.drop_database(database)
+    postgres_server.give_back(database)
 
 
 @pytest.fixture(scope="module")

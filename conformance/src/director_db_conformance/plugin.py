@@ -61,9 +61,14 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
-        gc.set_threshold(_RARELY)
+        spare_what_stays()
         gc.enable()
+
+
+def spare_what_stays() -> None:
+    """Keep all that there is now from the collector of garbage, and let it begin less often."""
+    gc.freeze()
+    gc.set_threshold(_RARELY)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -58,9 +58,7 @@ def place_on(
         environment = entrance.environment | (TOLD if announced else {})
 
     def destroy() -> None:
-        # Of somebody's own server no more is asked than to create databases and to drop them.
-        recycled = server.can_restart and encoding is None
-        (server.give_back if recycled else server.drop_database)(database)
+        (server.give_back if encoding is None else server.drop_database)(database)
 
     def restart() -> None:
         server.kill()

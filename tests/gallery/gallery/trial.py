@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from director_db_conformance import CLAUSES, Level
-from director_db_conformance.plugin import LEVEL_OPTION, uncollected
+from director_db_conformance.plugin import LEVEL_OPTION, spare_what_stays
 from director_db_conformance.servers import PostgresServer
 from gallery.broken import VARIABLE
 from gallery.plugin import SEARCH_PATH
@@ -104,8 +104,7 @@ def run(name, chosen, folder, level, server):
         os.dup2(output, stream)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
-    with uncollected():
-        pass  # All that was imported stays for good, and is not to be looked at.
+    spare_what_stays()  # All that was imported.
     os.environ[VARIABLE] = name
     sys.path[:0] = SEARCH_PATH.split(os.pathsep)
     # Other plugins of pytest that happen to be installed have no part in it, and take their time.

@@ -285,23 +285,14 @@ class Group:
             attempt_once(send, attempt)
         except self.queue.errors as error:
             self._part(batch, attempt, error)
-            self._note_unanswered(batch, used)
-        except BaseException:
-            self._note_unanswered(batch, used)
-            raise
         finally:
             self._sent_at = None
+            may_act = any(connection.may_act for connection in used)
             for queued in batch.calls:
                 write = _write_of(queued)
+                write.is_struck = write.is_sent and may_act
                 write.is_over = True
                 queued.result = write()
-
-    @staticmethod
-    def _note_unanswered(batch: Batch, used: list[Connection]) -> None:
-        """Note what may still reach the server, although the connection has been aborted."""
-        if any(connection.may_act for connection in used):
-            for write in map(_write_of, batch.calls):
-                write.is_struck = write.is_sent
 
     def recover(self) -> bool:
         """Whether it was committed: nobody knows of one whose leader was struck."""
