@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from director_db_conformance.dsn import replace
@@ -15,18 +16,23 @@ from director_db_postgres.connections import Connection
 
 pytestmark = pytest.mark.sampled
 
-THREADS = 4
+THREADS = 8
 BEFORE = 1.5
 AFTER = 1.0
 """Seconds of load on each server."""
 PATIENCE = 60
+TRANSACTIONS = "SELECT count(DISTINCT xmin::text) FROM director_conversations"
 
 
 def test_a_failover_under_load_loses_nothing_and_costs_nobody_an_error(postgres_cluster):
     with Standby(postgres_cluster, synchronous=True) as standby:
         database = standby.failover(postgres_cluster.create_database())
-        with PostgresDB(database.dsn) as db:
-            _fail_over_under_load(db, postgres_cluster, standby)
+        # So few connections that some share a transaction.
+        with PostgresDB(database.dsn, pool_size=4) as db:
+            stored = _fail_over_under_load(db, postgres_cluster, standby)
+        with psycopg.connect(database.dsn) as connection:
+            (transactions,) = connection.execute(TRANSACTIONS).fetchone()
+        assert transactions < stored
 
 
 def test_a_standby_is_waited_for_until_it_takes_writes(caplog, monkeypatch):
@@ -97,6 +103,8 @@ def _fail_over_under_load(db, primary, standby):
         messages = db.get_conversations(session)
         assert acknowledged[session] == [message["msg_id"] for message in messages]
         assert [[number] for number in range(len(messages))] == [m["content"] for m in messages]
+    stored = sum(map(len, acknowledged.values()))
     assert db.health_check()
     assert (True, ["context"]) == db.delete_session(sessions[0])
     assert [] == db.get_conversations(sessions[0])
+    return stored - len(acknowledged[sessions[0]])

@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from director_db import (
@@ -23,7 +24,7 @@ from director_db import (
 from director_db.rows import MessageRow
 from director_db_conformance.proxy import Lie
 from director_db_conformance.servers import find_cluster
-from director_db_postgres import PostgresDB, group
+from director_db_postgres import PostgresDB, connections, group
 from director_db_postgres.call import Call
 from director_db_postgres.connections import Connection
 from director_db_postgres.group import MAX_WRITE_BYTES
@@ -584,7 +585,8 @@ def test_an_answer_about_messages_of_others_is_no_answer(place, new_db, together
     assert ["upper"] == ids(direct, "s1")
 
 
-def test_the_server_is_killed_under_a_crowd(monkeypatch):
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_server_is_killed_under_a_crowd(pooled, request):
     threads, before, after = 12, 60, 60
     stored = {f"s{number}": [] for number in range(threads)}
     enough = threading.Event()
@@ -600,13 +602,15 @@ def test_the_server_is_killed_under_a_crowd(monkeypatch):
         goal = sum(map(len, stored.values())) + count
         wait_until(lambda: sum(map(len, stored.values())) >= goal)
 
-    with (
-        find_cluster() as cluster,
-        PostgresDB(
-            cluster.create_database().dsn, retry_deadline=PATIENCE, operation_timeout=PATIENCE
-        ) as db,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(find_cluster())
+        database = cluster.create_database()
+        if pooled:
+            pgbouncer = request.getfixturevalue("pgbouncer")
+            database = stack.enter_context(pgbouncer(database)).database
+        times = {"retry_deadline": PATIENCE, "operation_timeout": PATIENCE}
+        db = stack.enter_context(PostgresDB(database.dsn, pooler=pooled, **times))
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
         for session_id in stored:
             db.create_session(session_id)
         futures = [pool.submit(work, db, session_id) for session_id in stored]
@@ -619,6 +623,9 @@ def test_the_server_is_killed_under_a_crowd(monkeypatch):
             enough.set()
         assert [None] * threads == [future.result(PATIENCE) for future in futures]
         assert stored == {session_id: ids(db, session_id) for session_id in stored}
+        with psycopg.connect(database.dsn) as connection:
+            (transactions,) = connection.execute(TRANSACTIONS).fetchone()
+        assert 1 < transactions < sum(map(len, stored.values())) / 2
 
 
 # --- Locks --------------------------------------------------------------------------------------
@@ -782,20 +789,75 @@ def batch_under_way(db, proxy, together):
     return SESSIONS.index(batch._own.operation.session_id)
 
 
-def test_what_strikes_a_leader_costs_no_follower_its_write_untold(proxy, warm, together):
-    """It may strike before all was sent: then no answer comes, and they are told to be in doubt."""
+def test_what_strikes_a_leader_costs_no_follower_its_write(proxy, warm, together, monkeypatch):
+    monkeypatch.setattr(connections, "_REST_PATIENCE", PATIENCE)
     leader = batch_under_way(warm, proxy, together)
     together.strike(leader)
     proxy.resume()
-    outcomes = together.outcomes()
+    expect_no_other_lost(warm, leader, together.outcomes())
+
+
+def expect_no_other_lost(db, leader, outcomes):
     assert isinstance(outcomes.pop(leader), (Boom, type(None)))
+    assert [None] * 7 == outcomes
     others = [session_id for number, session_id in enumerate(SESSIONS) if number != leader]
-    for session_id, outcome in zip(others, outcomes, strict=True):
-        if outcome is None:
-            assert ["m"] == ids(warm, session_id)
-        else:
-            assert "interrupted" in str(outcome)
-            assert (True, True) == (outcome.retryable, outcome.maybe_applied)
+    assert [["m"]] * 7 == [ids(db, session_id) for session_id in others]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_strikes_before_all_was_sent_costs_no_follower_its_write(
+    warm, together, monkeypatch, whole
+):
+    """What libpq has of a batch is sent yet; what misses its end can never be applied."""
+    monkeypatch.setattr(connections, "_REST_PATIENCE", PATIENCE)
+    send, struck = Connection._send, []
+
+    class Struck:
+        """A connection of libpq's, at the end of whose pipeline something strikes."""
+
+        def __init__(self, pgconn, left):
+            self.pgconn = pgconn
+            self.left = left
+
+        def __getattr__(self, name):
+            return getattr(self.pgconn, name)
+
+        def pipeline_sync(self):
+            self.pgconn.pipeline_sync()
+            self.strike()
+
+        def send_query_params(self, *args):
+            self.pgconn.send_query_params(*args)
+            self.note_sent()
+
+        def send_query_prepared(self, *args):
+            self.pgconn.send_query_prepared(*args)
+            self.note_sent()
+
+        def note_sent(self):
+            self.left -= 1
+            if self.left == 0:
+                self.strike()
+
+        def strike(self):
+            struck.append(threading.get_ident())
+            raise Boom
+
+    def strike(connection, steps, *args, **kwargs):
+        pgconn = connection.pgconn
+        if not struck and steps[-1][0] == warm._sql.upsert_together:
+            connection.pgconn = Struck(pgconn, -1 if whole else len(steps))
+        try:
+            return send(connection, steps, *args, **kwargs)
+        finally:
+            connection.pgconn = pgconn
+
+    monkeypatch.setattr(Connection, "_send", strike)
+    with together.gather(warm):
+        gather_all(warm, together)
+    outcomes = together.outcomes()
+    leader = next(n for n, thread in together.threads.items() if [thread] == struck)
+    expect_no_other_lost(warm, leader, outcomes)
 
 
 def test_a_follower_that_is_struck_goes_on_when_its_batch_is_over(proxy, warm, together):

@@ -6,12 +6,17 @@ import contextlib
 import os
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
 import pytest
 
-from director_db_conformance.pgbouncer import NoPgBouncerError, PgBouncer, find_pgbouncer
+from director_db import BackendUnavailableError
+from director_db.testing import connections_to
+from director_db_conformance.clauses.at_once import wait_until
+from director_db_conformance.dsn import parts
+from director_db_postgres import connections
 from director_db_postgres.connections import Connection
 
 ROUNDS = 5
@@ -19,14 +24,8 @@ SECONDS = 0.4
 
 
 @pytest.fixture
-def pooler(place):
-    try:
-        find_pgbouncer()
-    except NoPgBouncerError as error:
-        if "CI" in os.environ:
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    with PgBouncer(SimpleNamespace(name=place.name, dsn=place.dsn), pool_size=2) as pooler:
+def pooler(place, pgbouncer):
+    with pgbouncer(SimpleNamespace(name=place.name, dsn=place.dsn), pool_size=2) as pooler:
         yield pooler
 
 
@@ -208,3 +207,29 @@ def test_a_connection_that_ends_while_it_is_asked_is_tried_again(place, new_db, 
     db = new_db(place.dsn)
     db.create_session("s")
     assert "s" == db.get_session("s")["session_id"]
+
+
+def test_a_cancelling_that_the_pooler_has_not_passed_on_is_kept(
+    pgbouncer, postgres_cluster, new_db, monkeypatch
+):
+    """PgBouncer 1.18 crashes when its client leaves before the server has answered."""
+    with pgbouncer(postgres_cluster.create_database()) as pooler:
+        find = connections_to(int(parts(pooler.dsn)["port"]))
+        db = new_db(pooler.dsn, pooler=True, operation_timeout=1)
+        db.create_session("s")
+        postgres_cluster.freeze()
+        try:
+            with pytest.raises(BackendUnavailableError, match="did not answer"):
+                db.get_session("s")
+            ((_, cancelling),) = db._database._pool.connector.cancellings
+            socket = f"/proc/self/fd/{cancelling.gi_frame.f_locals['cancel_conn'].socket}"
+            assert (kept := str(Path(socket).readlink())) in find(os.getpid())
+        finally:
+            postgres_cluster.thaw()
+        wait_until(db.health_check, "the instance is healthy again")
+        assert kept in find(os.getpid())
+        monkeypatch.setattr(connections, "_KEPT_FOR", 0)
+        db._database._pool.current._pool[0].close()
+        del cancelling
+        db.get_session("s")
+        assert kept not in find(os.getpid())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,8 @@ import pytest
 
 from director_db import BackendUnavailableError
 from director_db_conformance.clauses.at_once import wait_until
+from director_db_postgres.call import Call
+from director_db_postgres.connections import Failure
 from director_db_postgres.waiting import Turn, Turns
 
 pytestmark = pytest.mark.sampled
@@ -214,6 +217,51 @@ def test_nobody_waits_for_many_locked_sessions_of_others(place, new_db):
                 assert db.get_session("other")["session_id"] == "other"
             assert [call.done() for call in waiting] == [False] * THREADS
         assert [call.result(HANGS) for call in waiting] == [None] * THREADS
+
+
+@pytest.fixture
+def crowded(place, new_db):
+    """An instance with four connections and more writes than that, which wait; and they."""
+    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=4)
+    fill(db)
+    begun, goes_on = [], threading.Event()
+
+    def hold(connection):
+        begun.append(connection)
+        goes_on.wait(HANGS)
+        return connection.run(b"SELECT 1").count
+
+    with ThreadPoolExecutor(THREADS) as executor:
+        writes = [executor.submit(db._database.write, hold, f"s{n}") for n in range(THREADS)]
+        wait_until(lambda: len(begun) == 3, "three of them hold a connection")
+        yield db, begun
+        assert len(begun) == 3
+        goes_on.set()
+        assert [write.result(HANGS) for write in writes] == [1] * THREADS
+
+
+def test_reads_do_not_wait_behind_writes(crowded):
+    db, _ = crowded
+    for _ in range(3):
+        for read in READS.values():
+            read(db)
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (None, "All 4 connections .* stayed busy"),
+        (Failure("no route to it", None), "no route to it"),
+    ],
+)
+def test_a_write_behind_others_is_told_why_it_got_no_connection(crowded, failure, told):
+    db, begun = crowded
+    db._database._pool.connector.failure = failure
+    call = Call(db._settings_in_use, "s")
+    call.deadline = time.monotonic() + 0.1
+    with pytest.raises(BackendUnavailableError, match=told) as caught:
+        db._database._run(begun.append, call)
+    assert (caught.value.retryable, caught.value.maybe_applied) == (True, False)
 
 
 def test_a_read_waits_for_a_table_that_is_rebuilt(place, new_db, wait_for_lock_waits):

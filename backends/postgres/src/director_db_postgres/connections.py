@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
@@ -28,6 +29,10 @@ _LATE_CANCEL_PATIENCE: Final = 1.0
 # And how long it may then take to answer to what it was sent.
 _REST_PATIENCE: Final = 2.0
 
+# How many cancellings are kept that a pooler has not passed on yet, and for how long, in seconds.
+_MOST_KEPT: Final = 256
+_KEPT_FOR: Final = 120.0
+
 
 class Connection(PipelinedConnection):
     """A connection as the pool makes it.
@@ -43,6 +48,7 @@ class Connection(PipelinedConnection):
     is_cancelled = False
     excused = 0.0
     may_act = False
+    _connector: Connector | None = None
     _patience = NO_LIMIT
     _end = NO_LIMIT
 
@@ -53,6 +59,7 @@ class Connection(PipelinedConnection):
         """Connect, or hand over the connection that was made to look at the schema."""
         with contextlib.suppress(IndexError):
             return connector.ready.pop()  # type: ignore[return-value]
+        connector.forget_cancellings(older_than=_KEPT_FOR)
         token = object()
         nameless = None
         try:
@@ -63,6 +70,7 @@ class Connection(PipelinedConnection):
         except UnicodeError as error:
             nameless = f"A Postgres host has a name that cannot be looked up: {error}."
         else:
+            connection._connector = connector  # noqa: SLF001
             patience = float(kwargs.get("connect_timeout") or connector.connect_timeout)
             connection.expect_answers(patience, time.monotonic() + patience)
             connection.find_out(connector)
@@ -166,6 +174,17 @@ class Connection(PipelinedConnection):
             self.may_act |= self.closed  # psycopg has waited for an answer, and given up.
             raise
 
+    def _cancel_gen(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin what psycopg's `cancel_safe` waits for; its connection is open as long as it is.
+
+        PgBouncer before 1.20 crashes, for all its clients, when a server that was silent goes on
+        and the client of a cancelling that it has passed on is gone.
+        """
+        cancelling = super()._cancel_gen(*args, **kwargs)
+        if self._connector is not None and self._connector.pooled:
+            self._connector.cancellings.append((time.monotonic(), cancelling))
+        return cancelling
+
     def _cancel_late(self) -> None:
         self.is_cancelled = True
         # An older libpq would wait for a frozen server without a limit here, too.
@@ -200,15 +219,16 @@ class Connection(PipelinedConnection):
 
         That is cancelled first: one that waits for a lock would be applied when nobody expects it
         any more, even after later writes. So would one that is still on its way to the server,
-        which `may_act` tells.
+        which `may_act` tells. What was to be sent and is not whole is never applied.
         """
         try:
             if self._is_active:
-                self.may_act = True
+                self.may_act = self.is_whole
                 with contextlib.suppress(psycopg.Error):
                     self.cancel_safe(timeout=_CANCEL_PATIENCE)
-                    super().wait(self._rest(time.monotonic() + _REST_PATIENCE))
-                    self.may_act = False
+                    if self.is_whole:
+                        super().wait(self._rest(time.monotonic() + _REST_PATIENCE))
+                        self.may_act = False
         finally:
             self.close()
 
@@ -217,7 +237,7 @@ class Connection(PipelinedConnection):
         return self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
 
     def _rest(self, end: float) -> Generator[Any, Any, None]:
-        """Read what the server answers to all that was sent, until a moment on the monotonic clock.
+        """Send what libpq has yet, and read all answers, until a moment on the monotonic clock.
 
         Raises:
             NoAnswerError: it has not answered to all by then.
@@ -226,7 +246,10 @@ class Connection(PipelinedConnection):
             if time.monotonic() > end:
                 message = "no answer came to what was cancelled"
                 raise NoAnswerError(message)
-            if self.pgconn.is_busy():
+            if self.pgconn.flush():
+                if (yield psycopg.waiting.Wait.RW) & psycopg.waiting.Ready.R:
+                    self.pgconn.consume_input()
+            elif self.pgconn.is_busy():
                 yield psycopg.waiting.Wait.R
                 self.pgconn.consume_input()
             else:
@@ -309,8 +332,16 @@ class Connector:
         # The attempts to connect that are under way.
         self.connecting: dict[object, None] = {}
         self.failure: Failure | None = None
+        # What a pooler was told to cancel, and when.
+        self.cancellings: deque[tuple[float, object]] = deque(maxlen=_MOST_KEPT)
         # What the first connection saw.
         self.is_sharded = False
+
+    def forget_cancellings(self, *, older_than: float) -> None:
+        """Close the connections of those that began so many seconds ago."""
+        with contextlib.suppress(IndexError):  # Another thread does the same.
+            while self.cancellings[0][0] < time.monotonic() - older_than:
+                self.cancellings.popleft()
 
     def tell_pooled(self, sign: str) -> None:
         """Go on as with a pooler, and say so once."""

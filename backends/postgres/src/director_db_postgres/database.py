@@ -73,6 +73,8 @@ class Database:
         # Two of a session, so that the server can pass its lock on without a word to us.
         self._turns = Turns(2)
         self._held_up = Turns(max(1, self._settings.pool_size // 2))
+        # Reads get one connection at least.
+        self._writing = Turns(max(1, self._settings.pool_size - 1))
 
     @property
     def utf8(self) -> bool:
@@ -271,6 +273,18 @@ class Database:
             log(LOGGER, WARNING, text, self.place, reason(failure), seconds)
 
     def _try(self, operation: Operation[T], call: Call) -> T:
+        if not call.writes:
+            return self._try_now(operation, call)
+        turn = Turn(self._writing, "")
+        try:
+            if not turn.wait(call.deadline):
+                failure = self._pool.connector.failure
+                raise call.busy() if failure is None else failure.error()
+            return self._try_now(operation, call)
+        finally:
+            turn.leave()
+
+    def _try_now(self, operation: Operation[T], call: Call) -> T:
         token = object()
         pool, connection = self._pool.acquire(call, token)
         try:

@@ -106,6 +106,7 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
         is_sharded: whether the server commits each statement on its shard, so that a transaction of
             several takes a BEGIN and a COMMIT. Elsewhere a pipeline is one.
         is_disturbed: whether something arrived that was no answer.
+        is_whole: whether libpq may have all that was to be sent: what commits it comes last.
         lock_timeout: how long a statement may wait for a lock, in milliseconds; None for ever.
         knows_lock_timeout: whether the server has been told, for all that comes on this connection.
     """
@@ -113,6 +114,8 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
     is_sharded = False
 
     is_disturbed = False
+
+    is_whole = True
 
     lock_timeout: int | None = None
 
@@ -225,6 +228,7 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
         """Hand everything to libpq, which keeps what the socket does not take at once."""
         commands: list[_Command] = []
         new: dict[bytes, bytes] = {}
+        self.is_whole = False
         for text in (_BEGIN, *self._limits_on_shards()) if begins else ():
             self.pgconn.send_query_params(text, None)
             commands.append(_Command(text))
@@ -242,6 +246,7 @@ class PipelinedConnection(psycopg.Connection[TupleRow]):
                 commands.append(_Command(statement, prepares=name))
             self.pgconn.send_query_prepared(name, dumped, formats)
             commands.append(_Command(statement, is_answer=True, was_prepared=known is not None))
+        self.is_whole = True
         if begins:
             self.pgconn.send_query_params(_COMMIT, None)
             commands.append(_Command(_COMMIT))

@@ -309,6 +309,7 @@ class Pool:
             log(LOGGER, DEBUG, "%s: closing", self._place)
             pool.close(patience)
         self._close_ready()
+        self.connector.forget_cancellings(older_than=-math.inf)
 
     def _close_ready(self) -> None:
         # A signal's handler may close them in between.
