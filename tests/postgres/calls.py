@@ -19,6 +19,12 @@ from director_db_postgres.pipeline import PipelinedConnection
 _FIELDS = {"conv_id": "c", "msg_type": "output", "agents": [], "actions": [], "content": []}
 MESSAGES = [{**_FIELDS, "msg_id": msg_id} for msg_id in ("a", "m", "z")]
 
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+"""Tells how many wait for a lock."""
+
 
 def refused_save(db):
     with pytest.raises(ConflictError):

@@ -25,6 +25,8 @@ from director_db.rows import ContextRow, SaveOutcome
 from director_db_conformance.proxy import Lie
 from director_db_postgres import pool
 from director_db_postgres.connections import Connection
+from tests.patience import wait_until
+from tests.postgres.calls import WAITING
 
 pytestmark = pytest.mark.sampled
 
@@ -34,20 +36,9 @@ KILL = """
 """
 # With a timeout in milliseconds, it returns when they are gone.
 KILL_AND_WAIT = KILL.replace("(pid)", "(pid, 10000)")
-WAITING = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 THREADS = 8
 SECONDS = 6
 PATIENCE = 60
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def upsert(db, msg_id="m", content=()):
@@ -607,14 +598,14 @@ def test_a_connection_that_is_struck_out_of_the_hand_is_not_held(place, new_db):
     class Struck(dict):
         def pop(self, token, default=None):
             super().pop(token, default)
-            if token in held._holding:
+            if token in held.holding:
                 raise KeyboardInterrupt
 
     held._wanting = Struck()
     with pytest.raises(KeyboardInterrupt):
         db.get_session("s")
     held._wanting = {}
-    assert {} == held._holding
+    assert {} == held.holding
     assert "s" == db.get_session("s")["session_id"]
 
 

@@ -28,6 +28,8 @@ from director_db_postgres import PostgresDB, connections, group
 from director_db_postgres.call import Call
 from director_db_postgres.connections import Connection
 from director_db_postgres.group import MAX_WRITE_BYTES
+from tests.patience import wait_until
+from tests.postgres.calls import WAITING
 
 pytestmark = pytest.mark.sampled
 
@@ -54,10 +56,6 @@ COUNT = """
         FOR EACH ROW EXECUTE FUNCTION note();
 """
 LOCK = "SELECT FROM director_sessions WHERE session_id = 's0' FOR UPDATE"
-WAITING = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 BUSY = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND pid <> pg_backend_pid() AND state <> 'idle'
@@ -68,11 +66,8 @@ class Boom(BaseException):
     """What a test throws into the middle of something."""
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+class TimeIsUpError(Exception):
+    """What a worker of a queue is told, by whoever watches it."""
 
 
 def upsert(db, session_id, msg_id="m", content=(), msg_type="t", **times):
@@ -519,7 +514,7 @@ def test_a_batch_without_an_answer_is_not_sent_again(postgres_cluster, place, ne
     expect_in_doubt(outcomes, line, direct)
 
 
-@pytest.mark.parametrize("kind", [Boom, TimeoutError])
+@pytest.mark.parametrize("kind", [Boom, TimeoutError, TimeIsUpError])
 def test_what_a_struck_leader_sent_is_not_sent_again(
     postgres_cluster, place, new_db, together, kind
 ):
@@ -530,8 +525,7 @@ def test_what_a_struck_leader_sent_is_not_sent_again(
     leader = SESSIONS.index(group_of(db).queue._batch._own.operation.session_id)
     together.strike(leader, kind)
     outcomes = together.outcomes()
-    if kind is Boom:  # The other is taken for an answer that cannot be read.
-        assert isinstance(outcomes.pop(leader), Boom)
+    assert isinstance(outcomes.pop(leader), kind)
     expect_in_doubt(outcomes, line, direct)
 
 
@@ -625,7 +619,7 @@ def test_the_server_is_killed_under_a_crowd(pooled, request):
         assert stored == {session_id: ids(db, session_id) for session_id in stored}
         with psycopg.connect(database.dsn) as connection:
             (transactions,) = connection.execute(TRANSACTIONS).fetchone()
-        assert 1 < transactions < sum(map(len, stored.values())) / 2
+        assert 1 < transactions < sum(map(len, stored.values()))
 
 
 # --- Locks --------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_waiting_for_a_connection_for_longer_than_a_second(place, new_db, lines)
     busy = threading.Thread(target=read)
     busy.start()
     deadline = time.monotonic() + 60
-    while not database._pool._holding:
+    while not database._pool.holding:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert "s" == db.get_session("s")["session_id"]

@@ -229,7 +229,6 @@ def test_a_cancelling_that_the_pooler_has_not_passed_on_is_kept(
         wait_until(db.health_check, "the instance is healthy again")
         assert kept in find(os.getpid())
         monkeypatch.setattr(connections, "_KEPT_FOR", 0)
-        db._database._pool.current._pool[0].close()
         del cancelling
         db.get_session("s")
         assert kept not in find(os.getpid())

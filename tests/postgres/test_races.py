@@ -14,6 +14,8 @@ import pytest
 
 from director_db import BackendUnavailableError, DeleteResult, SessionNotFoundError
 from director_db_postgres.connections import Connection
+from tests.patience import wait_until
+from tests.postgres.calls import WAITING
 
 pytestmark = pytest.mark.sampled
 
@@ -21,10 +23,6 @@ LOCK = "SELECT FROM director_sessions WHERE session_id = 's' FOR UPDATE"
 INSERT_MESSAGE = """
     INSERT INTO director_conversations
     VALUES ('s', 'c', 'm1', 1, 'output', '[]', '[]', '[]', NULL, 0, 0, '{}')
-"""
-WAITING = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 
 
@@ -45,10 +43,7 @@ def held_open(place, *statements, waiting):
 
 
 def wait_for_locks(watcher, waiting):
-    deadline = time.monotonic() + 20
-    while watcher.execute(WAITING).fetchone()[0] < waiting:
-        assert time.monotonic() < deadline, "nobody came to wait for the lock"
-        time.sleep(0.01)
+    wait_until(lambda: watcher.execute(WAITING).fetchone()[0] >= waiting)
 
 
 @pytest.fixture
@@ -185,13 +180,6 @@ def test_a_session_that_appears_after_the_lock_is_not_written(
     assert other.get_context_messages("s") == {"reasoning": [*before, "mine"]}
 
 
-def wait_for(is_so):
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @contextlib.contextmanager
 def stopping_twice(place, monkeypatch, begin, first, second):
     """Let ``begin()`` stop in its transaction before two of its steps, and yield how to go on.
@@ -221,12 +209,12 @@ def stopping_twice(place, monkeypatch, begin, first, second):
         with monkeypatch.context() as patch:
             patch.setattr(Connection, "run_together", stopped)
             begin()
-            wait_for(lambda: waits_for(7))
+            wait_until(lambda: waits_for(7))
 
         def go_on():
             holders.pop(0).execute("COMMIT")
             if holders:
-                wait_for(lambda: waits_for(8))
+                wait_until(lambda: waits_for(8))
 
         yield watcher, go_on
 
@@ -256,7 +244,7 @@ def test_a_session_that_appears_and_is_locked_by_another_is_not_written(
         locking.execute("BEGIN")
         locking.execute(LOCK)
         go_on()
-        wait_for(lambda: outcomes[0].done() or watcher.execute(WAITING).fetchone()[0])
+        wait_until(lambda: outcomes[0].done() or watcher.execute(WAITING).fetchone()[0])
         locking.execute("COMMIT")
         with pytest.raises(SessionNotFoundError):
             outcomes[0].result()

@@ -10,17 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from director_db import BackendUnavailableError
+from director_db.logs import LongWait
 from director_db_conformance.clauses.at_once import wait_until
 from director_db_postgres.call import Call
 from director_db_postgres.connections import Failure
 from director_db_postgres.waiting import Turn, Turns
+from tests.postgres.calls import WAITING
 
 pytestmark = pytest.mark.sampled
 
-WAITING = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 LOCK = "SELECT FROM director_sessions WHERE session_id = 's' FOR UPDATE"
 # A call's own time is a second; what is far beyond it hangs.
 TIMEOUT = 1.0
@@ -180,9 +178,10 @@ def test_a_write_waits_for_a_lock_that_is_given_back_in_time(place, new_db, wait
         assert waiting.result(HANGS) is None
 
 
+@pytest.mark.parametrize("pool_size", [2, 3, 4])
 @pytest.mark.parametrize("pooler", [False, True], ids=["direct", "pooler"])
-def test_nobody_waits_for_a_locked_session_of_others(place, new_db, pooler):
-    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=4, pooler=pooler)
+def test_nobody_waits_for_a_locked_session_of_others(place, new_db, pooler, pool_size):
+    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=pool_size, pooler=pooler)
     fill(db)
     with ThreadPoolExecutor(THREADS) as executor:
         with locked(place), place.connect() as observer:
@@ -247,10 +246,28 @@ def test_reads_do_not_wait_behind_writes(crowded):
             read(db)
 
 
+def test_writes_do_not_wait_behind_reads(place, new_db):
+    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=4)
+    fill(db)
+    begun, goes_on = [], threading.Event()
+
+    def hold(connection):
+        begun.append(connection)
+        return goes_on.wait(HANGS)
+
+    with ThreadPoolExecutor(THREADS) as executor:
+        reads = [executor.submit(db._database.read, hold) for _ in range(THREADS)]
+        wait_until(lambda: len(begun) == 3, "three of them hold a connection")
+        upsert(db, "s")
+        assert len(begun) == 3
+        goes_on.set()
+        assert [read.result(HANGS) for read in reads] == [True] * THREADS
+
+
 @pytest.mark.parametrize(
     ("failure", "told"),
     [
-        (None, "All 4 connections .* stayed busy"),
+        (None, r"The connections to .* \(4\) stayed busy"),
         (Failure("no route to it", None), "no route to it"),
     ],
 )
@@ -276,16 +293,31 @@ def test_a_read_waits_for_a_table_that_is_rebuilt(place, new_db, wait_for_lock_w
         assert waiting.result(HANGS)["msg_id"] == "m"
 
 
+def long_wait():
+    return LongWait("postgres", lambda: "a test", "for its turn")
+
+
 def test_a_turn_that_nobody_holds_any_more_is_over():
-    turns = Turns(2)
+    turns = Turns(2, long_wait)
     for _ in range(5):
         # As where an exception of a signal's handler came before the call could leave it.
         assert Turn(turns, "s").wait(time.monotonic()) is True
     assert Turn(turns, "s").wait(time.monotonic()) is True
 
 
+def test_a_line_that_began_anew_is_not_taken_for_the_one_before():
+    turns = Turns(1, long_wait)
+    first = Turn(turns, "s")
+    del turns.lines["s"]  # Whoever left it empty, in the moment before this one came.
+    second = Turn(turns, "s")
+    first.leave()
+    assert turns.lines == {"s": second.line}
+    second.leave()
+    assert turns.lines == {}
+
+
 def test_those_who_wait_for_their_turn_go_in_order():
-    turns = Turns(1)
+    turns = Turns(1, long_wait)
     order = []
     first = Turn(turns, "s")
     with ThreadPoolExecutor(4) as executor:

@@ -78,8 +78,8 @@ class Call:
             (self.patience, "POSTGRES_OPERATION_TIMEOUT"),
         )
         return self._given_up(
-            f"All {self._settings.pool_size} connections to {self._settings.place} stayed busy for "
-            f"{waited:g} s. Try again, or raise POSTGRES_POOL_SIZE, or {setting}."
+            f"The connections to {self._settings.place} ({self._settings.pool_size}) stayed busy "
+            f"for {waited:g} s. Try again, or raise POSTGRES_POOL_SIZE, or {setting}."
         )
 
     def no_answer(self) -> DirectorDBError:
@@ -91,10 +91,11 @@ class Call:
         )
 
     def interrupted(self) -> DirectorDBError:
-        """Return the error of a message whose sender was interrupted, and not answered."""
+        """Return the error of a message that others sent, who got no answer to rely on."""
         return self._given_up(
-            f"A thread that sent this message to {self._settings.place} together with its own was "
-            "interrupted, and the server did not answer. Read, or try again."
+            f"{self._settings.place} did not answer to this message, which was sent together with "
+            "those of other threads: the one that sent them was interrupted, or the answer cannot "
+            "be read. Read, or try again."
         )
 
     def locked(self) -> DirectorDBError:

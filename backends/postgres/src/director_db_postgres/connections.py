@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
+from psycopg.errors import error_from_result
 
 from director_db.errors import ConfigurationError
 from director_db.logs import WARNING, log
@@ -29,7 +30,7 @@ _LATE_CANCEL_PATIENCE: Final = 1.0
 # And how long it may then take to answer to what it was sent.
 _REST_PATIENCE: Final = 2.0
 
-# How many cancellings are kept that a pooler has not passed on yet, and for how long, in seconds.
+# How many cancellings are kept, and for how long at least, in seconds.
 _MOST_KEPT: Final = 256
 _KEPT_FOR: Final = 120.0
 
@@ -48,7 +49,7 @@ class Connection(PipelinedConnection):
     is_cancelled = False
     excused = 0.0
     may_act = False
-    _connector: Connector | None = None
+    _cancellings: deque[tuple[float, object]] | None = None
     _patience = NO_LIMIT
     _end = NO_LIMIT
 
@@ -59,7 +60,6 @@ class Connection(PipelinedConnection):
         """Connect, or hand over the connection that was made to look at the schema."""
         with contextlib.suppress(IndexError):
             return connector.ready.pop()  # type: ignore[return-value]
-        connector.forget_cancellings(older_than=_KEPT_FOR)
         token = object()
         nameless = None
         try:
@@ -70,7 +70,7 @@ class Connection(PipelinedConnection):
         except UnicodeError as error:
             nameless = f"A Postgres host has a name that cannot be looked up: {error}."
         else:
-            connection._connector = connector  # noqa: SLF001
+            connection._cancellings = connector.cancellings  # noqa: SLF001
             patience = float(kwargs.get("connect_timeout") or connector.connect_timeout)
             connection.expect_answers(patience, time.monotonic() + patience)
             connection.find_out(connector)
@@ -165,6 +165,7 @@ class Connection(PipelinedConnection):
             raise
         except Exception as error:
             if not is_out_of_step(error):
+                self.may_act |= self.closed and not isinstance(error, psycopg.Error)
                 raise
             self.may_act = True
             self.close()
@@ -181,8 +182,8 @@ class Connection(PipelinedConnection):
         and the client of a cancelling that it has passed on is gone.
         """
         cancelling = super()._cancel_gen(*args, **kwargs)
-        if self._connector is not None and self._connector.pooled:
-            self._connector.cancellings.append((time.monotonic(), cancelling))
+        if self._cancellings is not None:
+            self._cancellings.append((time.monotonic(), cancelling))
         return cancelling
 
     def _cancel_late(self) -> None:
@@ -226,9 +227,10 @@ class Connection(PipelinedConnection):
                 self.may_act = self.is_whole
                 with contextlib.suppress(psycopg.Error):
                     self.cancel_safe(timeout=_CANCEL_PATIENCE)
-                    if self.is_whole:
-                        super().wait(self._rest(time.monotonic() + _REST_PATIENCE))
-                        self.may_act = False
+                if self.is_whole:
+                    with contextlib.suppress(psycopg.Error):
+                        rest = self._rest(time.monotonic() + _REST_PATIENCE)
+                        self.may_act = not super().wait(rest)
         finally:
             self.close()
 
@@ -236,12 +238,16 @@ class Connection(PipelinedConnection):
     def _is_active(self) -> bool:
         return self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
 
-    def _rest(self, end: float) -> Generator[Any, Any, None]:
+    def _rest(self, end: float) -> Generator[Any, Any, bool]:
         """Send what libpq has yet, and read all answers, until a moment on the monotonic clock.
+
+        Returns:
+            Whether they tell what has become of it all.
 
         Raises:
             NoAnswerError: it has not answered to all by then.
         """
+        is_known = True
         while self._is_active:
             if time.monotonic() > end:
                 message = "no answer came to what was cancelled"
@@ -253,7 +259,10 @@ class Connection(PipelinedConnection):
                 yield psycopg.waiting.Wait.R
                 self.pgconn.consume_input()
             else:
-                self.pgconn.get_result()
+                result = self.pgconn.get_result()
+                if result is not None and result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
+                    is_known &= not is_of_the_connection(error_from_result(result))
+        return is_known and self.pgconn.status == psycopg.pq.ConnStatus.OK
 
     @property
     def is_idle(self) -> bool:
@@ -332,16 +341,18 @@ class Connector:
         # The attempts to connect that are under way.
         self.connecting: dict[object, None] = {}
         self.failure: Failure | None = None
-        # What a pooler was told to cancel, and when.
+        # What the server, or a pooler, was told to cancel, and when.
         self.cancellings: deque[tuple[float, object]] = deque(maxlen=_MOST_KEPT)
         # What the first connection saw.
         self.is_sharded = False
 
-    def forget_cancellings(self, *, older_than: float) -> None:
-        """Close the connections of those that began so many seconds ago."""
-        with contextlib.suppress(IndexError):  # Another thread does the same.
-            while self.cancellings[0][0] < time.monotonic() - older_than:
-                self.cancellings.popleft()
+    def forget_cancellings(self) -> None:
+        """Close the connections of those that began long ago."""
+        began = time.monotonic() - _KEPT_FOR
+        with contextlib.suppress(IndexError):
+            while (oldest := self.cancellings.popleft())[0] < began:
+                pass
+            self.cancellings.appendleft(oldest)
 
     def tell_pooled(self, sign: str) -> None:
         """Go on as with a pooler, and say so once."""

@@ -21,7 +21,7 @@ _LOOK_PATIENCE: Final = 5.0
 _ANY_VERSION: Final = -1
 
 
-class ContextStorage(Sending):
+class PostgresContexts(Sending):
     """The part of `PostgresDB` that stores contexts."""
 
     incremental_contexts = True

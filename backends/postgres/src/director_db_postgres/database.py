@@ -49,6 +49,9 @@ T = TypeVar("T")
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 1.0
 
+# With so many connections or fewer, reads and writes may each take all.
+_FEW: Final = 3
+
 
 class Database:
     """Runs operations on pooled connections, and again if a connection was lost."""
@@ -70,11 +73,17 @@ class Database:
         self._forget_turns()
 
     def _forget_turns(self) -> None:
+        def turns(at_once: int, what: str) -> Turns:
+            return Turns(at_once, lambda: LongWait(LOGGER, lambda: self.place, what))
+
+        size = self._settings.pool_size
         # Two of a session, so that the server can pass its lock on without a word to us.
-        self._turns = Turns(2)
-        self._held_up = Turns(max(1, self._settings.pool_size // 2))
-        # Reads get one connection at least.
-        self._writing = Turns(max(1, self._settings.pool_size - 1))
+        self._turns = turns(2, "for others that write to the same session")
+        self._held_up = turns(max(1, size // 2), "for the lock of a session")
+        # Neither reads nor writes take the last connection from the others; but not where so few
+        # are left that calls for one locked session would hold all that writes may have.
+        most = size - (size > _FEW)
+        self._sides = turns(most, "for a connection"), turns(most, "for a connection")
 
     @property
     def utf8(self) -> bool:
@@ -165,22 +174,25 @@ class Database:
     def _run(self, operation: Operation[T], call: Call) -> T:
         if call.session_id is None:
             return self._try_on(operation, call)
-        return self._in_turn(self._turns, call.session_id, self._try_on, operation, call)
+        turn = Turn(self._turns, call.session_id)
+        return self._in_turn(turn, call.end, call.locked, self._try_on, operation, call)
 
     def _in_turn(
         self,
-        turns: Turns,
-        name: str,
+        turn: Turn,
+        end: float,
+        late: Callable[[], Exception],
         run: Callable[[Operation[T], Call], T],
         operation: Operation[T],
         call: Call,
     ) -> T:
-        turn = Turn(turns, name)
         try:
-            if not turn.wait(call.end):
-                raise call.locked()
+            if not turn.wait(end):
+                raise late()
             return run(operation, call)
         finally:
+            # At once: what strikes on the way into a function leaves it undone.
+            turn.line.pop(turn.place, None)
             turn.leave()
 
     def _try_on(self, operation: Operation[T], call: Call) -> T:
@@ -239,7 +251,8 @@ class Database:
             if not call.is_held_up:
                 return self._try(operation, call)
             # Others need connections too.
-            return self._in_turn(self._held_up, "", self._try, operation, call)
+            turn = Turn(self._held_up, "")
+            return self._in_turn(turn, call.end, call.locked, self._try, operation, call)
         except DirectorDBError as error:
             if not call.in_doubt:
                 raise
@@ -273,16 +286,8 @@ class Database:
             log(LOGGER, WARNING, text, self.place, reason(failure), seconds)
 
     def _try(self, operation: Operation[T], call: Call) -> T:
-        if not call.writes:
-            return self._try_now(operation, call)
-        turn = Turn(self._writing, "")
-        try:
-            if not turn.wait(call.deadline):
-                failure = self._pool.connector.failure
-                raise call.busy() if failure is None else failure.error()
-            return self._try_now(operation, call)
-        finally:
-            turn.leave()
+        turn, late = Turn(self._sides[call.writes], ""), partial(self._pool.why_none, call)
+        return self._in_turn(turn, call.deadline, late, self._try_now, operation, call)
 
     def _try_now(self, operation: Operation[T], call: Call) -> T:
         token = object()
@@ -325,4 +330,5 @@ class Database:
             connection.abort()
             raise
         finally:
+            self._pool.holding.pop(token, None)  # See `_in_turn`.
             self._pool.give_back(token, pool, connection)

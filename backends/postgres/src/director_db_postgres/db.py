@@ -21,13 +21,13 @@ from director_db.rows import (
 from director_db_postgres import citus, schema, settings
 from director_db_postgres.arrays import TextArray
 from director_db_postgres.bulk import columns, merge
-from director_db_postgres.contexts import ContextStorage
+from director_db_postgres.contexts import PostgresContexts
 from director_db_postgres.database import Database
 from director_db_postgres.dsn import DSN
 from director_db_postgres.encoding import message_in_ascii
 from director_db_postgres.errors import as_in_doubt, translate
 from director_db_postgres.health import ServerHealth
-from director_db_postgres.history import HistoryStorage
+from director_db_postgres.history import PostgresHistory
 from director_db_postgres.sending import unless_impossible
 from director_db_postgres.statements import Statements
 
@@ -53,12 +53,13 @@ _HEALTH_PATIENCE: Final = 5.0
 _NO_LIMIT: Final = 2**63 - 1
 
 
-class PostgresDB(ContextStorage, HistoryStorage, BaseDB, db_type="postgres", contract="1.1"):
+class PostgresDB(PostgresContexts, PostgresHistory, BaseDB, db_type="postgres", contract="1.1"):
     """Stores everything in one schema of a Postgres database.
 
     Any number of processes and machines may use it. A write is as durable on return as the server's
     ``synchronous_commit`` says (LIF-2). What a lost connection or a failover broke off is tried
-    again; a delete only where it is known not to have happened.
+    again; an append, a pop, a copy, a replacement or a delete only where it is known not to have
+    happened.
     """
 
     def __init__(

@@ -127,13 +127,16 @@ def is_out_of_step(error: Exception) -> bool:
 
     psycopg trusts the other side to answer what was asked, and where it does not, an IndexError or
     whatever comes out. The same comes out of a mistake of ours in the parameters, and out of a
-    signal's handler, which runs in between.
+    signal's handler, which runs in between. What was thrown into the thread has no frame of its
+    own, but a class of its own, or is a TimeoutError.
     """
-    if isinstance(error, (MemoryError, RecursionError)):
+    if isinstance(error, (MemoryError, RecursionError, OSError)):
         return False
     if isinstance(error, psycopg.Error):
         # Its own words for a result that it did not expect; the server's have a SQLSTATE.
         return isinstance(error, psycopg.InternalError) and error.sqlstate is None
+    if type(error).__module__ not in {"builtins", "struct"}:
+        return False
     module = ""
     traceback = error.__traceback__
     while traceback is not None:

@@ -72,8 +72,8 @@ LONG: Final = 0.5
 # threads stored less together than each for itself.
 _CALM: Final = 2
 
-# Whose time is up sooner goes by itself, as a part of the time of a call: the others would have no
-# more, and where no answer comes in that they are not sent again.
+# Who has less than this part of the time of a call left goes by itself: a batch waits no longer for
+# its answer than the first of its calls may, and one without an answer is not sent again.
 _SHORTEST: Final = 0.5
 
 # How long a batch waits for the lock of a message, in milliseconds; those of sessions it skips.
@@ -288,8 +288,10 @@ class Group:
         finally:
             self._sent_at = None
             may_act = any(connection.may_act for connection in used)
+            is_whole = any(connection.is_whole for connection in used)
             for queued in batch.calls:
                 write = _write_of(queued)
+                write.is_sent &= is_whole  # What is not whole is never applied.
                 write.is_struck = write.is_sent and may_act
                 write.is_over = True
                 queued.result = write()

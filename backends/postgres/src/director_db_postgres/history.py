@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LONG_AGO: Final = -(2**63)
 
 
-class HistoryStorage(Sending):
+class PostgresHistory(Sending):
     """The part of `PostgresDB` that takes messages back, and makes new histories of old ones."""
 
     def _pop_message(self, session_id: str, conv_id: str | None) -> MessageColumns | None:

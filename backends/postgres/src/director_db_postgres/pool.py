@@ -62,6 +62,8 @@ class Pool:
 
     Attributes:
         current: the driver's pool; None while there is none.
+        holding: the operations that hold a connection; what the driver's pool has given out beyond
+            them is lost.
         connector: what each of its connections is made with, and what that has found out.
         utf8: whether the database stores every character; known when the pool is open.
     """
@@ -88,8 +90,7 @@ class Pool:
 
     def _reset(self) -> None:
         self._opening = threading.RLock()
-        # The operations that hold a connection; what the pool has given out beyond them is lost.
-        self._holding: dict[object, None] = {}
+        self.holding: dict[object, None] = {}
         # Those that wait for one.
         self._wanting: dict[object, None] = {}
         # How many connections were given so far, about: no two threads count at one moment.
@@ -127,10 +128,12 @@ class Pool:
                 self._wanting.pop(token, None)
         except BaseException:
             # By a signal's handler, at the last moment: what was given is one that is lost.
-            self._holding.pop(token, None)
+            self.holding.pop(token, None)
             raise
 
     def _acquire(self, call: Call, token: object) -> tuple[ConnectionPool[Connection], Connection]:
+        if self.connector.cancellings:
+            self.connector.forget_cancellings()
         pool = self.current or self._open(call)
         deadline = call.deadline
         known = self.connector.failure
@@ -171,28 +174,37 @@ class Pool:
                         connection.expect_pooler()
                     # In this order: nobody is to be counted twice.
                     self._wanting.pop(token, None)
-                    self._holding[token] = None
+                    self.holding[token] = None
                     self._given += 1
                     return pool, connection
                 log(LOGGER, INFO, "%s: an idle connection was ended from outside", self._place)
                 pool.putconn(connection)
 
+    def why_none(self, call: Call) -> Exception:
+        """Return the error of a call whose time is up before it got a connection."""
+        if self.connector.failure is not None:
+            return self.connector.failure.error()
+        if self.current is None:
+            message = f"{self._place} could not be opened by another thread in time. Try again."
+            return BackendUnavailableError(message, retryable=True)
+        return call.busy()
+
     @property
     def users(self) -> int:
         """How many operations hold a connection or wait for one."""
-        return len(self._holding) + len(self._wanting)
+        return len(self.holding) + len(self._wanting)
 
     def give_back(
         self, token: object, pool: ConnectionPool[Connection], connection: Connection
     ) -> None:
         """Give a connection back that `acquire` has given for the same token."""
-        self._holding.pop(token, None)
+        self.holding.pop(token, None)
         pool.putconn(connection)
 
     def _are_lost(self, pool: ConnectionPool[Connection]) -> bool:
         """Whether the pool is full with connections that nobody holds, or is about to get."""
         size = self._settings.pool_size
-        if len(self._holding) >= size or self.connector.connecting:
+        if len(self.holding) >= size or self.connector.connecting:
             return False
         return int(pool.get_stats()["pool_size"]) >= size
 
@@ -203,7 +215,9 @@ class Pool:
 
     def connect_beside(self) -> Connection:
         """Make a connection that is none of the pool's and has not looked at the tables."""
-        options = {**self._options(), "connector": self._new_connector()}
+        connector = self._new_connector()
+        connector.cancellings = self.connector.cancellings
+        options = {**self._options(), "connector": connector}
         return Connection.connect(self.conninfo, **options)
 
     def look_why_read_only(self, error: BaseException, connection: Connection) -> None:
@@ -220,8 +234,7 @@ class Pool:
         deadline = call.deadline
         try:
             if not self._opening.acquire(timeout=max(0.001, deadline - time.monotonic())):
-                message = f"{self._place} could not be opened by another thread in time. Try again."
-                raise BackendUnavailableError(message, retryable=True)
+                raise self.why_none(call)
             if self.current is not None:
                 return self.current
             if not psycopg.Pipeline.is_supported():
@@ -309,7 +322,7 @@ class Pool:
             log(LOGGER, DEBUG, "%s: closing", self._place)
             pool.close(patience)
         self._close_ready()
-        self.connector.forget_cancellings(older_than=-math.inf)
+        self.connector.cancellings.clear()
 
     def _close_ready(self) -> None:
         # A signal's handler may close them in between.

@@ -13,6 +13,8 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from director_db.logs import LongWait
+
 T = TypeVar("T")
 
 NO_LIMIT: Final = float("inf")
@@ -88,22 +90,29 @@ class _Line(dict["weakref.ref[Turn]", None]):
 
 
 class Turn:
-    """One call's place in the line of its session; `leave` it in any case."""
+    """One call's place in the line of its session; `leave` it in any case.
 
-    __slots__ = ("__weakref__", "_line", "_place", "_session_id", "_turns", "wake")
+    Attributes:
+        line: the turns of that session.
+        place: its own there.
+        wake: what it sleeps on; None until it has to.
+    """
+
+    __slots__ = ("__weakref__", "_session_id", "_turns", "line", "place", "wake")
 
     def __init__(self, turns: Turns, session_id: str) -> None:
         """Stand at the end of the line."""
         self._turns = turns
         self._session_id = session_id
-        self._line = turns.lines.setdefault(session_id, _Line())
-        self._place = weakref.ref(self, self._line.leave)
+        self.line = turns.lines.setdefault(session_id, _Line())
+        self.place = weakref.ref(self, self.line.leave)
         self.wake: threading.Lock | None = None
-        self._line[self._place] = None
+        self.line[self.place] = None
 
     def wait(self, deadline: float) -> bool:
         """Wait until it is this call's turn; False if that did not come before the deadline."""
-        while len(self._line) > self._turns.at_once and not self._is_next():
+        long_wait: LongWait | None = None
+        while len(self.line) > self._turns.at_once and not self._is_next():
             if self.wake is None:
                 self.wake = threading.Lock()
                 self.wake.acquire()
@@ -111,15 +120,19 @@ class Turn:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
+            if long_wait is None:
+                long_wait = self._turns.long_wait()
             self.wake.acquire(timeout=min(left, _LOOK_AGAIN))
+            long_wait.look()
         return True
 
     def leave(self) -> None:
         """Let the next one go on."""
-        line = self._line
-        line.leave(self._place)
+        line = self.line
+        line.leave(self.place)
         if not line:
-            self._turns.lines.pop(self._session_id, None)
+            if self._turns.lines.get(self._session_id) is line:  # And not one that began since.
+                self._turns.lines.pop(self._session_id, None)
             return
         for place in list(line)[: self._turns.at_once]:
             turn = place()
@@ -128,7 +141,7 @@ class Turn:
                     turn.wake.release()
 
     def _is_next(self) -> bool:
-        return self._place in list(self._line)[: self._turns.at_once]
+        return self.place in list(self.line)[: self._turns.at_once]
 
 
 class Turns:
@@ -138,13 +151,14 @@ class Turns:
     sessions need.
 
     It is no lock and may err by one: nothing depends on it but who waits where. So it needs none
-    itself; and a call that an exception of a signal's handler struck at any line has left it, as
-    only the call's own frame keeps its `Turn` alive.
+    itself; and a call that an exception of a signal's handler struck at any line leaves it with its
+    frame at the latest, as nothing else keeps its `Turn` alive.
     """
 
-    def __init__(self, at_once: int) -> None:
-        """Take how many may go on at once."""
+    def __init__(self, at_once: int, long_wait: Callable[[], LongWait]) -> None:
+        """Take how many may go on at once, and what tells of those who wait for long."""
         self.at_once = at_once
+        self.long_wait = long_wait
         self.lines: dict[str, _Line] = {}
 
     def has_place(self, session_id: str) -> bool:
