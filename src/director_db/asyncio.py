@@ -12,11 +12,13 @@ import inspect
 import weakref
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast, final
 
 from director_db import registry
 from director_db.awaited import CARRIED_OUT, outcome, store_together
 from director_db.base import BaseDB
+from director_db.earlier import KNOWN
+from director_db.errors import BackendUnavailableError
 from director_db.executor import Executor
 from director_db.operations.messages import checked_message
 
@@ -30,9 +32,6 @@ __all__ = ["CARRIED_OUT", "AsyncDB", "async_db", "load_db"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# A message with one of these is stored by itself.
-_GUARDS: Final = {"revision", "if_absent"}
 
 
 def _session(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
@@ -64,7 +63,8 @@ def _storing(
     async def call(self: AsyncDB, /, *args: P.args, **kwargs: P.kwargs) -> R:
         alone = partial(method, self.sync_db, *args, **kwargs)
         session = _session(args, kwargs)
-        if not self._stores_together or kwargs.keys() & _GUARDS:
+        is_plain = kwargs.get("revision") is None and kwargs.get("if_absent", False) is False
+        if not (is_plain and self._stores_together):
             return await outcome(self._executor, alone, session=session)
         message = self.sync_db, partial(checked_message, *args, **kwargs)
         return await outcome(self._executor, alone, session=session, message=message)
@@ -110,8 +110,7 @@ class AsyncDB:
         self.sync_db = sync_db
         name = f"director_db {sync_db.db_type}"
         # A backend for an earlier contract may have a name like that for something else.
-        patience: object = sync_db._patience  # noqa: SLF001
-        patience = patience if isinstance(patience, (int, float)) else inf
+        patience = inf if sync_db._contract == KNOWN[0] else sync_db._patience  # noqa: SLF001
         seen = weakref.ref(sync_db)  # A thread that idles is not to keep it.
         self._executor = Executor(
             name, store_together, patience, lambda: (db := seen()) is None or db.closed
@@ -163,7 +162,15 @@ class AsyncDB:
     delete_context = _coroutine(BaseDB.delete_context, writes=True)
 
     health = _coroutine(BaseDB.health)
-    health_check = _coroutine(BaseDB.health_check)
+
+    @functools.wraps(BaseDB.health_check)
+    async def health_check(self) -> bool:
+        """See `BaseDB.health_check`; False also where no thread is left to ask."""
+        try:
+            return await outcome(self._executor, self.sync_db.health_check)
+        except BackendUnavailableError:
+            return False
+
     migrate = _coroutine(BaseDB.migrate)
     distribute = _coroutine(BaseDB.distribute)
 
@@ -223,6 +230,8 @@ class AsyncDB:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self.sync_db._shared:  # noqa: SLF001 - it stays open, see `BaseDB.__exit__`
+            return
         leave = partial(self.sync_db.__exit__, kind, error, traceback)
         await outcome(self._executor, leave, apart=True)
 

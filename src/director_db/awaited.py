@@ -8,8 +8,9 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from director_db import lifecycle
 from director_db.checks import message_bytes
-from director_db.job import Job, error_of_its_own
+from director_db.job import Job, error_of_its_own, nothing
 from director_db.queue import MAX_BATCH_CALLS
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Message(Job):
     def forget(self) -> None:
         """Let go of what the call is given, which may be large: it never begins."""
         super().forget()
-        self.check = _never
+        self.check, self.end = _never, nothing
 
 
 def _never() -> tuple[str, MessageRow]:
@@ -151,6 +152,8 @@ async def outcome(
     A cancelled call that has not begun never begins. One that has begun ends, and only then is
     CancelledError raised: its cause is the error of the call, or None if the call has succeeded.
     """
+    if not lifecycle.mark[0]:
+        lifecycle.outlive_untold_fork()
     loop = asyncio.get_running_loop()
     callbacks = Callbacks.of(loop)
     if callbacks.pending:

@@ -14,44 +14,43 @@ import threading
 import time
 from collections import Counter, deque
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from director_db import lifecycle
 from director_db.errors import BackendUnavailableError
-from director_db.job import Job, error_of_its_own, nothing
+from director_db.job import Job, is_late, is_waited_for, no_thread, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 THREADS: Final = 32
-"""So many calls run at once. More share no more of a commit, and fewer share less of it."""
+"""So many calls run at once. With more, commits were shared by no more; with fewer, by fewer."""
 
 MOST_THREADS: Final = 512
 """So many run where all others have waited for `STUCK` seconds, for a lock of somebody else."""
 
-MOST_OF_ONE: Final = 8
+MOST_OF_A_SESSION: Final = 8
 """So many of one session run then: what waits for its lock leaves threads to all other sessions."""
+
+MOST_WRITES: Final = MOST_THREADS - THREADS
+"""So many writes run then: what waits for the locks of all sessions leaves threads to reads."""
 
 STUCK: Final = 0.1
 """After so many seconds in which no call began, while some waited, there are more threads."""
 
 _IDLE: Final = 5.0  # Seconds after which a thread without work ends.
 
-_NO_TURN: Final = "Too many calls wait for the lock of this session. Try again later."
+_NO_TURN: Final = "Too many calls wait for the lock of this session, or for any. Try again later."
+
+# In the place of a session: messages of several, which are stored together.
+_TOGETHER: Final = object()
 
 # What a system raises that starts none.
 _NO_THREAD: Final = (RuntimeError, MemoryError)
 
-
 J = TypeVar("J", bound=Job)
 K = TypeVar("K", bound=Job)
-
-
-def _is_waited_for(waiting: deque[Job]) -> bool:
-    """Whether there is a job to begin; those before it that never will are dropped."""
-    while waiting and waiting[0].is_withdrawn:
-        waiting.popleft()
-    return bool(waiting)
 
 
 class Executor(Generic[J]):
@@ -70,7 +69,7 @@ class Executor(Generic[J]):
             name: what the threads are called.
             run_together: runs jobs in one thread, those that it gets from `take_gathered`, which
                 it asks once at least. It raises nothing.
-            patience: for how many seconds a call is held back at most; see `MOST_OF_ONE`.
+            patience: for how many seconds a call waits for a thread at most.
             is_closed: whether any call that begins now ends at once, with an error that says so.
         """
         self._name = name
@@ -103,10 +102,11 @@ class Executor(Generic[J]):
     def submit(self, job: Job) -> None:
         """Let a thread run a job; first come, first served, but first those that have begun.
 
-        Where there is no thread, and the system starts none, all jobs that wait end with its error.
+        Where there is no thread, and the system starts none, all jobs that wait are told so.
         """
         thread = None
         is_in = are_busy = False
+        job.until = inf if job.session is _TOGETHER else time.monotonic() + self._patience
         try:
             with self._lock:
                 (self._unfinished if job.has_begun else self._waiting).append(job)
@@ -139,7 +139,7 @@ class Executor(Generic[J]):
                 waiting.clear()
             self._is_coming = False
         for job in lost:
-            job.error = error_of_its_own(error)
+            job.error = no_thread(error)
             job.done()
 
     def submit_together(self, job: J) -> None:
@@ -161,7 +161,7 @@ class Executor(Generic[J]):
                     return
                 self._is_coming = True
             # They are of several callers, so it runs in the context of none.
-            self.submit(Job(self._work_together, nothing, contextvars.Context()))
+            self.submit(Job(self._work_together, nothing, contextvars.Context(), _TOGETHER))
         except BaseException:
             self._is_coming = False  # One thread too many comes, perhaps, and finds nothing to do.
             raise
@@ -216,10 +216,13 @@ class Executor(Generic[J]):
         """Run a job in a thread of its own, at once, however many wait.
 
         Raises:
-            RuntimeError: the system starts no thread.
+            BackendUnavailableError: the system starts no thread.
         """
         job.has_begun = True
-        self._thread(job.run).start()
+        try:
+            self._thread(job.run).start()
+        except _NO_THREAD as error:
+            raise no_thread(error)  # noqa: B904 - it has its cause
 
     def _thread(self, target: Callable[[], object]) -> threading.Thread:
         return threading.Thread(target=target, name=self._name, daemon=True)
@@ -241,28 +244,32 @@ class Executor(Generic[J]):
         finally:
             self._threads.pop(thread, None)
 
-    def _running(self) -> Counter[Hashable]:
-        """How many calls of each session run."""
+    def _left(self) -> Callable[[Hashable], int]:
+        """Return what tells how many more calls of a session may run; None is that of reads."""
         # Of a copy: a thread that ends takes itself off without the lock.
-        return Counter(list(self._threads.values()))
+        running = Counter(list(self._threads.values()))
+        writes = MOST_WRITES - (running.total() - running[None])
+
+        def left(session: Hashable) -> int:
+            if session is None:
+                return MOST_THREADS
+            own = MOST_THREADS if session is _TOGETHER else MOST_OF_A_SESSION - running[session]
+            return max(0, min(writes, own))
+
+        return left
 
     def _take_waiting(self) -> Job | None:
         """Take the next job, of a session of which not too many run."""
-        are_more = len(self._threads) > THREADS
-        if not are_more and not self._held_back:
+        if len(self._threads) <= THREADS and not self._held_back:
             return self._take(self._waiting)  # First, as it is nearly always so.
-        running = self._running() if are_more else Counter()
-        for session in [each for each in self._held_back if running[each] < MOST_OF_ONE]:
+        left = self._left() if len(self._threads) > THREADS else lambda _: THREADS
+        while (session := next(filter(left, self._held_back), None)) is not None:
             job = self._take(self._held_back[session])
             if not self._held_back[session]:
                 del self._held_back[session]
             if job is not None:
                 return job
-        while _is_waited_for(self._waiting):
-            session = self._waiting[0].session
-            if session is None or running[session] < MOST_OF_ONE:
-                break
-            self._waiting[0].until = time.monotonic() + self._patience
+        while is_waited_for(self._waiting) and not left(session := self._waiting[0].session):
             self._held_back.setdefault(session, deque()).append(self._waiting.popleft())
         if self._held_back and not self._watched:
             with contextlib.suppress(*_NO_THREAD):
@@ -277,7 +284,7 @@ class Executor(Generic[J]):
                 self._threads[thread] = None
                 job = self._take(self._unfinished)
                 # What begins in a fork is held back by the instance, with its thread.
-                if job is None and not lifecycle.is_forking():
+                if job is None and not lifecycle.forks:
                     job = self._take_waiting()
                 if job is None:
                     if len(self._threads) > THREADS:  # There were more for a while.
@@ -314,14 +321,13 @@ class Executor(Generic[J]):
     def _watch(self) -> None:
         """Start more threads for as long as calls wait and none begins."""
         try:
-            pause = threading.Event()
             begun = -1
             while True:
                 more: list[threading.Thread] = []
                 self._end_late()
                 with self._lock:
                     waiting = self._unfinished, self._waiting, *self._held_back.values()
-                    if not any(map(_is_waited_for, waiting)):
+                    if not any(map(is_waited_for, waiting)):
                         self._watched = False
                         self._most = THREADS
                         return
@@ -337,13 +343,13 @@ class Executor(Generic[J]):
                         thread.start()
                     except _NO_THREAD:
                         self._threads.pop(thread, None)
-                pause.wait(STUCK)
+                time.sleep(STUCK)
         except BaseException:
             self._watched = False
             raise
 
     def _end_late(self) -> None:
-        """End the calls that were held back for as long as a call waits at most."""
+        """End the calls that have waited for a thread for as long as a call waits at most."""
         while (job := self._take_late()) is not None:
             if self._is_closed():
                 job.run()
@@ -354,25 +360,23 @@ class Executor(Generic[J]):
     def _take_late(self) -> Job | None:
         now = time.monotonic()
         with self._lock:
-            running = self._running()
+            if len(self._threads) >= MOST_THREADS and is_late(self._waiting, now):
+                return self._waiting.popleft()
+            left = self._left()
             for session, waiting in self._held_back.items():
-                is_locked = running[session] >= MOST_OF_ONE
-                if is_locked and _is_waited_for(waiting) and waiting[0].until <= now:
+                if not left(session) and is_late(waiting, now):
                     return waiting.popleft()
         return None
 
     def _may_begin(self) -> int:
         """How many of those that were held back need not be any more."""
-        running = self._running()
-        return sum(
-            max(0, min(len(waiting), MOST_OF_ONE - running[session]))
-            for session, waiting in self._held_back.items()
-        )
+        left = self._left()
+        return sum(min(len(waiting), left(each)) for each, waiting in self._held_back.items())
 
     def _missing(self) -> int:
         """How many more threads there are to be."""
         left = MOST_THREADS - len(self._threads)
-        if not lifecycle.is_forking():
+        if not lifecycle.forks:
             waiting = len(self._unfinished) + len(self._waiting) + self._may_begin()
             return min(THREADS, waiting, left)
         # The fork waits for these, however many threads are held back by it.

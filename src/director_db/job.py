@@ -7,8 +7,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from director_db.call import Outcome
+from director_db.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Hashable
 
 
@@ -71,8 +73,9 @@ class Job(Outcome):
         return self.is_withdrawn
 
     def forget(self) -> None:
-        """Let go of what the call is given, which may be large: it never begins."""
-        self.call = nothing
+        """Let go of what the call was given, and of its caller's context: it never begins."""
+        self.call = self.done = nothing
+        self.context = contextvars.Context()
 
     def run(self) -> None:
         """Run it; nothing is raised."""
@@ -81,6 +84,26 @@ class Job(Outcome):
         except BaseException as error:  # noqa: BLE001 - it is the caller's
             self.error = error
         self.done()
+
+
+def is_waited_for(waiting: deque[Job]) -> bool:
+    """Whether there is a job to begin; those before it that never will are dropped."""
+    while waiting and waiting[0].is_withdrawn:
+        waiting.popleft()
+    return bool(waiting)
+
+
+def is_late(waiting: deque[Job], now: float) -> bool:
+    """Whether the first job to begin has waited for too long."""
+    return is_waited_for(waiting) and waiting[0].until <= now
+
+
+def no_thread(cause: BaseException) -> BackendUnavailableError:
+    """Return the error of a call for which the system starts no thread."""
+    message = f"The system starts no thread for this call: {cause!r}. Try again later."
+    error = BackendUnavailableError(message, retryable=True)
+    error.__cause__ = cause
+    return error
 
 
 def error_of_its_own(error: BaseException) -> BaseException:

@@ -17,7 +17,7 @@ import pytest
 from director_db import BackendUnavailableError, awaited, lifecycle
 from director_db import executor as module
 from director_db.asyncio import AsyncDB
-from director_db.executor import THREADS, Executor
+from director_db.executor import MOST_THREADS, THREADS, Executor
 from director_db.job import Job, error_of_its_own, nothing
 from director_db_sqlite import SQLiteDB
 
@@ -157,6 +157,10 @@ class Crowd:
         self.until(lambda: not self.executor._held_back)
 
 
+def running(executor):
+    return list(executor._threads.values()).count("locked")
+
+
 def test_those_who_are_held_back_begin_when_their_session_is_free():
     Crowd(100).assert_all_end()
 
@@ -180,11 +184,11 @@ def test_messages_that_come_one_by_one_are_held_back_too():
         crowd.jobs.append(job)
         executor.submit_together(job)
         if number < THREADS:
-            crowd.until(lambda: executor._running()["locked"] > number)  # noqa: B023
+            crowd.until(lambda: running(executor) > number)  # noqa: B023
     crowd.until(lambda: len(executor._held_back.get("locked", ())) == 3)
     other = crowd.begin(lambda: True, "other")
     crowd.until(lambda: other.result)
-    assert THREADS == executor._running()["locked"]
+    assert THREADS == running(executor)
     crowd.assert_all_end()
 
 
@@ -210,11 +214,36 @@ def test_those_who_are_held_back_begin_after_a_fork_that_took_long(monkeypatch):
     monkeypatch.setattr(module, "_IDLE", 0.01)
     crowd = Crowd(50)
     with monkeypatch.context() as patched:
-        patched.setattr(lifecycle, "is_forking", lambda: True)
+        patched.setattr(lifecycle, "forks", [True])
         crowd.unlocked.set()
         crowd.until(lambda: sum(job.result is not None for job in crowd.jobs) >= THREADS)
         time.sleep(0.1)
     crowd.executor._after_fork_in_parent()
+    crowd.assert_all_end()
+
+
+def test_writes_that_all_wait_leave_threads_to_reads():
+    """For the locks of many sessions, or for one of the whole database."""
+    crowd = Crowd(0)
+    for number in range(MOST_THREADS + 50):
+        crowd.begin(lambda: crowd.unlocked.wait(300), number)
+    crowd.until(lambda: len(crowd.executor._held_back) == 50 + THREADS)
+    reads = [crowd.begin(lambda: True) for _ in range(100)]
+    crowd.until(lambda: all(read.result for read in reads))
+    crowd.assert_all_end()
+
+
+def test_who_waits_for_too_long_behind_others_is_told_so():
+    crowd = Crowd(0)
+    for _ in range(MOST_THREADS):
+        crowd.begin(lambda: crowd.unlocked.wait(300))
+    crowd.until(lambda: all(job.has_begun for job in crowd.jobs))
+    crowd.executor._patience = 0.3
+    late = crowd.begin(lambda: True)
+    crowd.until(lambda: late.error)
+    assert BackendUnavailableError is type(late.error)
+    assert not late.has_begun
+    crowd.jobs.remove(late)
     crowd.assert_all_end()
 
 
@@ -274,7 +303,8 @@ def test_where_no_thread_starts_all_who_wait_are_told(db, monkeypatch, error):
             thread.start()
         for thread in threads:
             thread.join()
-    assert [type(error)] * 2 == list(map(type, ends))
+    assert [BackendUnavailableError] * 2 == list(map(type, ends))
+    assert [(True, error)] * 2 == [(end.retryable, end.__cause__) for end in ends]
     assert [True] == each([store(db, 2)])
     assert [2] == stored(db)
 

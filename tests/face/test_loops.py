@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from weakref import ref
 
 import pytest
@@ -294,20 +295,26 @@ def test_a_call_that_hangs_does_not_keep_the_interpreter(tmp_path):
     assert (0, "main ends\n") == (done.returncode, done.stdout), done.stderr
 
 
-def test_the_loops_own_executor_is_left_alone(tmp_path):
+def test_the_loops_own_executor_is_left_alone(tmp_path, eventually):
     """An application's threads may all be busy, and the database answers."""
-    release = threading.Event()
+    release, begun = threading.Event(), []
+
+    def wait():
+        begun.append(threading.get_ident())
+        return release.wait(120)
 
     async def main():
-        busy = [asyncio.create_task(asyncio.to_thread(release.wait, 120)) for _ in range(50)]
-        await asyncio.sleep(0.05)
-        try:
-            async with AsyncDB(SQLiteDB(tmp_path / "x.db")) as db:
-                await db.create_session("s1")
-                assert ["s1"] == [record["session_id"] for record in await db.get_sessions()]
-        finally:
-            release.set()
-        await asyncio.gather(*busy)
+        with ThreadPoolExecutor(2) as pool:
+            asyncio.get_running_loop().set_default_executor(pool)
+            busy = [asyncio.create_task(asyncio.to_thread(wait)) for _ in range(4)]
+            try:
+                await eventually(lambda: len(begun) == 2)
+                async with AsyncDB(SQLiteDB(tmp_path / "x.db")) as db:
+                    await db.create_session("s1")
+                    assert ["s1"] == [record["session_id"] for record in await db.get_sessions()]
+            finally:
+                release.set()
+            await asyncio.gather(*busy)
 
     asyncio.run(main())
 

@@ -349,7 +349,8 @@ def test_no_thread_can_be_started(watched, monkeypatch):
         return refused, await at_once(db, range(5))
 
     refused, answers = asyncio.run(main())
-    assert {RuntimeError} == set(map(type, refused))
+    assert {BackendUnavailableError} == set(map(type, refused))
+    assert {RuntimeError} == {type(error.__cause__) for error in refused}
     assert [True] * 5 == answers
 
 

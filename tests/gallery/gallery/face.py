@@ -131,7 +131,7 @@ class NoneIsHeldBack(BrokenFace, rule="LIF-7", level="concurrent"):
 
     @classmethod
     def break_code(cls):
-        executor.MOST_OF_ONE = float("inf")
+        executor.MOST_OF_A_SESSION = float("inf")
 
 
 class RunsOnTheLoop(BrokenFace, rule="LIF-7", level="concurrent"):
