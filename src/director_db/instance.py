@@ -44,6 +44,9 @@ def operation(method: Method) -> Method:
     def run(self: Instance, /, *args: Any, **kwargs: Any) -> Any:
         gate, token = self._gate, object()
         try:
+            if not lifecycle.mark[0]:
+                lifecycle.outlive_untold_fork()
+                gate = self._gate
             if gate.get_ident is not threading.get_ident:
                 lifecycle.outlive_patches(self)
                 gate = self._gate
@@ -290,14 +293,15 @@ class Instance(Storage, metaclass=_Registering):
 
     def _before_fork(self, deadline: float) -> None:
         self._fork_ready = False
-        self._fork_ready = self._gate.pause(max(0.0, deadline - time.monotonic()))
-        if self._fork_ready:
+        if self._gate.pause(max(0.0, deadline - time.monotonic()), lifecycle.forks):
             self._prepare_fork()
+            self._fork_ready = True
         else:
             text = "%r: an operation did not end before a fork; the child may not be able to use it"
             logs.log(self.db_type, logs.WARNING, text, self)
 
     def _after_fork_in_parent(self) -> None:
+        self._fork_ready = False
         self._gate.resume()
 
     def _after_fork_in_child(self) -> None:
@@ -305,6 +309,7 @@ class Instance(Storage, metaclass=_Registering):
         self._closing = new_lock()
         try:
             self._abandon()
+            self._fork_ready = False
         except BaseException:
             # What it holds is not known, so nothing may use it; who forked is told why.
             self._gate.closed = True

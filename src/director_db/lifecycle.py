@@ -12,17 +12,20 @@ back. So nothing here waits under a lock, and to leave is one call into C.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from director_db import logs
 from director_db.errors import BackendUnavailableError, ClosedError
 from director_db.locks import new_lock
 
 if TYPE_CHECKING:
+    from collections.abc import MutableSequence, Sequence
+
     from director_db.locks import Lock
 
 FORK_PATIENCE: Final = 10.0
@@ -43,7 +46,7 @@ class Gate:
         # middle of its thread's first. To leave is ``inside.pop(token, None)``.
         self.inside: dict[object, int] = {}
         self.closed = closed
-        self._paused = False
+        self._pause: Sequence[bool] = ()
         # gevent replaces it, and with it what a lock takes for a thread; see `outlive_patches`.
         self.get_ident = threading.get_ident
 
@@ -60,7 +63,7 @@ class Gate:
         while True:
             # In first, then look: who closes does it the other way round, so one sees the other.
             self.inside[token] = threading.get_ident()
-            if not self.closed and not self._paused:
+            if not self.closed and not self._pause:
                 return
             self.inside.pop(token, None)
             if self.closed:
@@ -68,14 +71,17 @@ class Gate:
                 raise ClosedError(message)
             time.sleep(_POLL)
 
-    def pause(self, timeout: float) -> bool:
-        """Hold newcomers back and wait for those inside; False if some stayed that long."""
-        self._paused = True
+    def pause(self, timeout: float, until_empty: Sequence[bool] = (True,)) -> bool:
+        """Hold newcomers back and wait for those inside; False if some stayed that long.
+
+        They are held back until `resume`, or until somebody has emptied `until_empty`.
+        """
+        self._pause = until_empty
         return self.wait_until_empty(timeout)
 
     def resume(self) -> None:
         """Let those in that `pause` held back."""
-        self._paused = False
+        self._pause = ()
 
     def wait_until_empty(self, timeout: float | None) -> bool:
         """Wait for those inside, `timeout` seconds or for ever; False if some stayed.
@@ -149,24 +155,54 @@ _paused: list[ForkAware] = []
 # Held during a fork: two at once would take each other's pauses for their own, and an instance that
 # is added while the set is walked would break the walk.
 _forking = threading.RLock()
-_is_near = False
+
+forks: Final[list[bool]] = []
+"""Not empty while this process forks, or waits for operations in flight before it does."""
+
+# Linux empties it in a child, whoever forked.
+_WIPE_ON_FORK: Final = 18
 
 
-def is_forking() -> bool:
-    """Whether this process forks, or waits for operations in flight before it does."""
-    return _is_near
+def _mark() -> MutableSequence[int]:
+    """Return what begins with 1, and with 0 in a child if the system can tell of any fork."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        page.madvise(_WIPE_ON_FORK)
+        page[0] = 1
+        return cast("MutableSequence[int]", page)
+    return [1]
+
+
+mark: Final = _mark()
+"""Begins with 0 in a child of which nobody has told Python; see `outlive_untold_fork`."""
+
+_untold = threading.Lock()
+
+
+def outlive_untold_fork() -> None:
+    """Do in a child what its fork has not done: that of a library in C, as uWSGI's.
+
+    The operations in flight were not waited for, and no file was closed before it.
+    """
+    with _untold:
+        if not mark[0]:
+            _after_fork_in_child()
 
 
 def survive_forks(instance: ForkAware) -> None:
     """Tell `instance` of every fork of this process, for as long as it lives."""
-    with _forking:
+    # A signal's handler may have left it locked: it strikes a fork that has just ended.
+    is_held = _forking.acquire(timeout=FORK_PATIENCE)
+    try:
         _instances.add(instance)
+    finally:
+        if is_held:
+            _forking.release()
 
 
 def _before_fork() -> None:
-    global _is_near  # noqa: PLW0603
-    _forking.acquire()
-    _is_near = True
+    _forking.acquire(timeout=FORK_PATIENCE)
+    forks.append(True)
     deadline = time.monotonic() + FORK_PATIENCE
     for instance in list(_instances):
         _paused.append(instance)
@@ -177,8 +213,6 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    global _is_near  # noqa: PLW0603
-    _is_near = False
     while _paused:
         instance = _paused.pop()
         try:
@@ -190,15 +224,16 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _forking, _is_near  # noqa: PLW0603 - the old lock's holder does not exist here
+    global _forking  # noqa: PLW0603 - the old lock's holder does not exist here
     _forking = threading.RLock()
-    _is_near = False
+    forks.clear()
     _paused.clear()
     for instance in list(_instances):
         try:
             instance._after_fork_in_child()  # noqa: SLF001
         except Exception as error:  # noqa: BLE001
             _log_failure(instance, error)
+    mark[0] = 1
 
 
 def _log_failure(instance: ForkAware, error: Exception) -> None:
@@ -208,6 +243,8 @@ def _log_failure(instance: ForkAware, error: Exception) -> None:
 
 
 if hasattr(os, "register_at_fork"):
+    # First, and no line of Python: a signal's handler can strike the others before they begin.
+    os.register_at_fork(after_in_parent=forks.clear)
     os.register_at_fork(
         before=_before_fork,
         after_in_parent=_after_fork_in_parent,

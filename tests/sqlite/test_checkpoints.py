@@ -46,11 +46,15 @@ def log_bytes(path):
         lambda db, big: db.update_session("s1", metadata=big),
         lambda db, big: db.add_or_update_context_msg("s1", big),
         lambda db, big: db.add_or_update_context_msg("s1", [], metadata=big),
+        lambda db, big: db.update_session("s1", metadata={"x": big}, merge=True),
+        lambda db, big: db.copy_session("large", f"copy {time.monotonic_ns()}"),
     ],
 )
 def test_every_large_write_counts(path, write):
     with SQLiteDB(path) as db:
         db.create_session("s1")
+        db.create_session("large")
+        db.add_or_update_msg_to_conv("large", msg_id="m", **MESSAGE | {"content": "x" * MIB})
         for _ in range(40):
             write(db, "x" * MIB)
         assert log_bytes(path) < CHECKPOINT_BYTES + 4 * MIB

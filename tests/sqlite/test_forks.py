@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import mmap
 import os
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
 from director_db import BackendUnavailableError, ClosedError, ConfigurationError, lifecycle
-from director_db_sqlite import SQLiteDB
+from director_db.asyncio import AsyncDB
+from director_db_sqlite import SQLiteDB, schema
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -34,6 +39,15 @@ def child_says(work):
         said = pipe.read()
     os.waitpid(child, 0)
     return said
+
+
+@pytest.fixture
+def untold(monkeypatch):
+    """Let a fork be one that Python is not told of, as those of uWSGI."""
+    if not hasattr(mmap, "MAP_PRIVATE") or not isinstance(lifecycle.mark, mmap.mmap):
+        pytest.skip("this system does not tell a child that it is one")
+    # With the interpreter's lock, as it is not made anew in the child.
+    monkeypatch.setattr(os, "fork", ctypes.PyDLL(None).fork)
 
 
 def connections(db):
@@ -167,3 +181,64 @@ def test_an_instance_that_a_fork_broke_says_so(tmp_path, monkeypatch, caplog):
 
         assert "1" == child_says(child)
         assert [] == db.get_sessions()
+
+
+def test_a_child_that_python_does_not_know_of_refuses_what_was_open(tmp_path, untold):
+    """Its connections are the parent's, whose locks it has not, and SQLite would not tell."""
+    with SQLiteDB(tmp_path / "x.db") as db, SQLiteDB(tmp_path / "y.db") as closed:
+        db.create_session("s1")
+        assert "lazy-apps" in child_says(lambda: db.get_session("s1"))
+        assert "{}" == child_says(lambda: closed.get_session("s1"))
+        assert "s1" == db.get_session("s1")["session_id"]
+
+
+def test_nor_do_coroutines_wait_for_its_parents_threads(tmp_path, untold):
+    db = AsyncDB(SQLiteDB(tmp_path / "x.db"))
+
+    async def main():
+        return await asyncio.gather(*(db.get_sessions() for _ in range(5)))
+
+    asyncio.run(main())
+    assert "lazy-apps" in child_says(lambda: asyncio.run(main()))
+    asyncio.run(db.aclose())
+
+
+def test_a_child_refuses_what_was_being_opened(tmp_path, monkeypatch):
+    """It takes long where somebody has the lock, and a fork waits for so long only."""
+    monkeypatch.setattr(lifecycle, "FORK_PATIENCE", 0.1)
+    path = tmp_path / "x.db"
+    with SQLiteDB(path) as db:
+        db.create_session("s1")
+    opening, goes_on = threading.Event(), threading.Event()
+    find_layout = schema.find_layout
+
+    def wait(connection, place):
+        opening.set()
+        goes_on.wait(60)
+        return find_layout(connection, place)
+
+    with SQLiteDB(path) as db:
+        monkeypatch.setattr(schema, "find_layout", wait)
+        thread = threading.Thread(target=db.get_session, args=("s1",))
+        thread.start()
+        assert opening.wait(60)
+        assert "cannot be used" in child_says(lambda: SQLiteDB(path).get_session("s1"))
+        goes_on.set()
+        thread.join()
+        assert "s1" == db.get_session("s1")["session_id"]
+
+
+def test_what_strikes_when_a_fork_has_ended_holds_up_nobody(tmp_path, monkeypatch):
+    """A signal that came during the fork is handled before any line of ours."""
+    monkeypatch.setattr(lifecycle, "FORK_PATIENCE", 0.1)
+    monkeypatch.setattr(lifecycle, "_paused", [])
+    with SQLiteDB(tmp_path / "x.db") as db:
+        db.create_session("s1")
+        lifecycle._before_fork()
+        lifecycle.forks.clear()  # What the system calls first; then nothing more.
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                assert "s1" == pool.submit(db.get_session, "s1").result(60)["session_id"]
+                pool.submit(SQLiteDB, tmp_path / "y.db").result(60).close()
+        finally:
+            lifecycle._after_fork_in_parent()

@@ -29,19 +29,13 @@ from director_db.rows import MessageRow
 from director_db_sqlite import SQLiteDB, upsert, writer
 from director_db_sqlite.readers import FEW, MAX_READERS
 from director_db_sqlite.upsert import Upsert
+from tests.patience import wait_until
 
 PATIENCE = 60
 
 
 class Boom(BaseException):
     """What a test throws into the middle of something."""
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 INSERT = """

@@ -106,7 +106,8 @@ def test_a_file_that_was_replaced_or_is_gone_is_told(path, told, tmp_path):
         db.get_session("s")
         other.replace(path)
         db.get_session("s")
-        path.unlink()
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         db.get_session("s")
     again = "opening what is there now"
     assert [

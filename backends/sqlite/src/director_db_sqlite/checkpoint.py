@@ -7,7 +7,10 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
 
+from director_db import logs
 from director_db_sqlite.connections import MAX_IDLE_LOG_BYTES, forget
+from director_db_sqlite.errors import WAIT, primary_code
+from director_db_sqlite.locks import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +56,7 @@ class Checkpointer:
 
         Args:
             calls: how many were committed together.
-            payload_bytes: about how much they wrote.
+            payload_bytes: about how much they wrote, as far as `add` was not told.
             total_changes: the rows that the connection has ever changed, with those that were
                 deleted because they belong to another: `sqlite3.Connection.total_changes`.
         """
@@ -63,6 +66,10 @@ class Checkpointer:
         self._counted_changes = total_changes
         written = payload_bytes + calls * _BYTES_PER_CALL
         self._unchecked += max(written, changes * _BYTES_PER_CHANGE)
+
+    def add(self, size: int) -> None:
+        """Add what a call has written, in bytes, which nobody knew before it ran."""
+        self._unchecked += size
 
     def find_log(self, length: int) -> None:
         """Take into account how long the log is that others have left, in bytes.
@@ -77,8 +84,10 @@ class Checkpointer:
         """Whether enough was written since the last checkpoint."""
         return self._unchecked >= CHECKPOINT_BYTES
 
-    def run(self) -> None:
+    def run(self, path: str) -> None:
         """Move what can be moved; the caller's connection holds the write lock.
+
+        What fails is logged; `path` is the file, for people.
 
         The log starts anew with a write that finds all of it moved and no reader in it. Where reads
         overlap all the time that hardly ever happens by itself. So while nobody can write, wait
@@ -96,8 +105,12 @@ class Checkpointer:
                 if not moved:
                     moved, _ = self._move(self.connection)
                     time.sleep(wait)
-        except sqlite3.Error:
-            return  # What is in the log is safe there; the next checkpoint will tell again.
+        except sqlite3.Error as error:
+            # What is in the log is safe there, and the next checkpoint tries again.
+            if primary_code(error) not in WAIT:
+                text = "%s: the log could not be moved into the file, and grows: %s"
+                logs.log(LOGGER, logs.WARNING, text, path, error)
+            return
         if moved:
             self._unchecked = 0
 
@@ -106,7 +119,8 @@ class Checkpointer:
         checkpoint = connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         _busy, pages, moved = checkpoint.fetchone()
         (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-        return moved == pages, pages * page_bytes / MAX_IDLE_LOG_BYTES
+        # Both are -1 where another process is at it.
+        return 0 <= pages == moved, pages * page_bytes / MAX_IDLE_LOG_BYTES
 
     def close(self) -> None:
         """Close the connection; a later checkpoint opens a new one."""

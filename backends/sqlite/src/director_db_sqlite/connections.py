@@ -115,22 +115,22 @@ def transact(
             longest = time.monotonic() + LONGEST_WAIT
             patiently(lambda: connection.execute("COMMIT"), longest, lambda: path)
         except sqlite3.Error as error:
-            raise failure(error, path) from error
+            raise failure(error, path, committing=True) from error
     except BaseException:
         roll_back(connection)
         raise
     return result
 
 
-def failure(cause: Exception, path: str) -> DirectorDBError:
+def failure(cause: Exception, path: str, *, committing: bool) -> DirectorDBError:
     """Return an error for a call whose transaction came to nothing, with its cause.
 
     A new one for each call: several threads cannot raise one exception.
     """
     if primary_code(cause) == sqlite3.SQLITE_IOERR:
-        # If it was the COMMIT: the log may hold it although its sync failed, and recovery find it.
+        # The log may hold a commit although its sync failed, and recovery find it.
         message = f"{path}: storing failed ({cause}). Check the disk."
-        ours: DirectorDBError = BackendUnavailableError(message, maybe_applied=True)
+        ours: DirectorDBError = BackendUnavailableError(message, maybe_applied=committing)
     else:
         message = f"{path}: storing failed ({cause!r}). Try again."
         ours = translate(cause, path) or BackendUnavailableError(message, retryable=True)

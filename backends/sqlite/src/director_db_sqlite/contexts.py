@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from director_db_sqlite.database import Database
 
 
-class ContextStorage(Storage):
+class SQLiteContexts(Storage):
     """The part of `SQLiteDB` that stores contexts."""
 
     incremental_contexts = True

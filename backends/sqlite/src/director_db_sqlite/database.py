@@ -21,6 +21,7 @@ from director_db_sqlite.file import (
     file_id,
     log_id,
     refuse_foreign_log,
+    refuse_log_without_file,
 )
 from director_db_sqlite.locks import LOGGER, locked, patiently
 from director_db_sqlite.log import refuse_log_of_another
@@ -75,6 +76,9 @@ class Database(Protocol):
             For each True if that is its answer, and False if it was not run; else what answers or
             raises.
         """
+
+    def count_written(self, size: int) -> None:
+        """Tell, in an operation that writes, how many bytes it writes beyond what it had said."""
 
     def check(self) -> None:
         """Look at the tables again, and create them if they are gone with their file."""
@@ -132,6 +136,8 @@ class FileDatabase:
         self._opening = new_lock()
         self._file: FileId | None = None
         self._log: FileId | None = None
+        # What is being opened.
+        self._touched: FileId | None = None
 
     @property
     def path(self) -> str:
@@ -175,6 +181,10 @@ class FileDatabase:
             self._ensure_open(deadline)
         run = partial(self._writer.queue.run, operation, size, deadline)
         return self._until_stored(run, run, deadline)
+
+    def count_written(self, size: int) -> None:
+        """See `Database`: the log is emptied in time."""
+        self._writer.count_written(size)
 
     def write_each(
         self, operations: Sequence[tuple[Operation[bool], int]]
@@ -272,8 +282,8 @@ class FileDatabase:
 
     def abandon(self, *, in_flight: bool) -> None:
         """Forget every connection without closing it."""
-        if in_flight and self._file is not None:
-            _lost_to_a_fork.add(self._file)
+        if in_flight:
+            _lost_to_a_fork.update(each for each in (self._file, self._touched) if each is not None)
         self._readers.abandon()
         self._writer.abandon()
         self._reset()
@@ -316,15 +326,18 @@ class FileDatabase:
             self.close()
         self._file = self._log = None
         if current is None:
+            refuse_log_without_file(self.path)
             create_file(self.path)
-            current = file_id(self.path)
+            self._touched = current = file_id(self.path)
         elif current in _lost_to_a_fork:
             message = (
                 f"{self.path} cannot be used in this process: it was forked while an operation on "
-                "that file was under way. Fork earlier, or start processes with spawn."
+                "that file was under way, or while it was open and Python was not told of the fork "
+                "(uWSGI: set lazy-apps). Fork earlier, or start processes with spawn."
             )
             raise BackendUnavailableError(message)
         else:
+            self._touched = current
             refuse_log_of_another(self.path)
             self._refuse_others_files(deadline, migrating=migrating or self._migrates)
         migration = self._create_or_check(
@@ -332,7 +345,7 @@ class FileDatabase:
         )
         # As it was before it was opened, which may have taken long: if it was replaced meanwhile,
         # what was opened may be the one before, and the path does not name that any more.
-        self._file = current
+        self._file, self._touched = current, None
         log(LOGGER, DEBUG, "%s: opened", self.path)
         if migration is not None:
             numbers = (migration.sessions, migration.messages, migration.contexts)

@@ -16,10 +16,10 @@ from director_db.rows import UNSET, DeletedComponents, SaveOutcome, SessionRow
 from director_db.settings import operation_timeout_of
 from director_db_sqlite import health, old_layout, settings, sql
 from director_db_sqlite.connections import MEMORY
-from director_db_sqlite.contexts import ContextStorage
+from director_db_sqlite.contexts import SQLiteContexts
 from director_db_sqlite.database import FileDatabase
 from director_db_sqlite.errors import translate
-from director_db_sqlite.history import HistoryStorage
+from director_db_sqlite.history import SQLiteHistory
 from director_db_sqlite.memory import MemoryDatabase
 from director_db_sqlite.places import AFTER_ALL, LONG_AGO, take_places
 from director_db_sqlite.settings import DEFAULT_PATH, check_path, check_synchronous
@@ -49,7 +49,7 @@ _NO_LIMIT: Final = -1
 _BEFORE_ALL: Final = -1
 
 
-class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contract="1.1"):
+class SQLiteDB(SQLiteContexts, SQLiteHistory, BaseDB, db_type="sqlite", contract="1.1"):
     """Stores everything in one SQLite file, or in memory.
 
     Several processes may use one file. A write is on the disk when it returns (LIF-2).
@@ -187,6 +187,8 @@ class SQLiteDB(ContextStorage, HistoryStorage, BaseDB, db_type="sqlite", contrac
             if changes is None:
                 return SaveOutcome.CONFLICT
             _update_session(connection, session_id, changes)
+            if changes.metadata is not UNSET:
+                self._database.count_written(payload_bytes(changes.metadata))
             return SaveOutcome.SAVED
 
         return self._database.write(change, 0)

@@ -69,6 +69,20 @@ def refuse_foreign_log(path: str, known: FileId | None) -> None:
         raise SchemaError(message)
 
 
+def refuse_log_without_file(path: str) -> None:
+    """Refuse to make a new file where a log lies that is not empty.
+
+    SQLite would delete it, and with it what is in no other file: of a young database that is all.
+    """
+    if log_bytes(path) and file_id(path) is None:  # In this order: others may just create both.
+        log = log_path(path)
+        message = (
+            f"{path} is not there, and its log, {log}, is. If the file was moved, move the log, "
+            f"too, or bring the file back; if it was deleted, delete {log} and {path}-shm as well."
+        )
+        raise SchemaError(message)
+
+
 def create_file(path: str) -> None:
     """Create the file for this user alone; SQLite itself would make it readable for all."""
     # SQLite follows a link to a file that is not there yet.

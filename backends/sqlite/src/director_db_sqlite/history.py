@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from director_db_sqlite.database import Database
 
 
-class HistoryStorage(Storage):
+class SQLiteHistory(Storage):
     """The part of `SQLiteDB` that takes messages back, and makes new histories of old ones."""
 
     _database: Database
@@ -81,10 +81,21 @@ class HistoryStorage(Storage):
                 last = found[0]
             if not run(sql.COPY_SESSION, (to, created_at, created_at, session_id)).rowcount:
                 return CopyRefusal.TAKEN
+            before = _allocated(connection)
             messages = run(sql.COPY_MESSAGES, (to, session_id, last)).rowcount
             if until is None:
                 run(sql.COPY_CONTEXT, (to, session_id))
                 run(sql.COPY_ITEMS, (to, session_id))
+            self._database.count_written(_allocated(connection) - before)
             return messages
 
         return self._database.write(make, 0)
+
+
+def _allocated(connection: sqlite3.Connection) -> int:
+    """Return how many bytes of pages the database uses; what it has just come to use is written."""
+    pages, free, page_bytes = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int(pages - free) * int(page_bytes)

@@ -64,6 +64,9 @@ class MemoryDatabase:
         """Run none: there is no commit to share."""
         return [False] * len(operations)
 
+    def count_written(self, size: int) -> None:
+        """Do nothing: there is no log."""
+
     def check(self) -> None:
         """Create the tables if this is the first use."""
         self._locked(self._open)

@@ -55,7 +55,7 @@ class Upsert:
     def together(connection: sqlite3.Connection, upserts: Sequence[Upsert]) -> bool:
         """Store messages as one after another; False if that cannot be, see `writer.Together`.
 
-        But for what triggers or indexes of a user's own see of it.
+        Triggers and indexes of a user's own may see a difference.
         """
         given: dict[tuple[str, str], bool] = {}
         for upsert in upserts:

@@ -77,6 +77,7 @@ class Writer:
         queue: the calls; to write is ``queue.run``, which raises `FileReplacedError` where the file
             is not there any more, or another one is.
         connection: the one that writes; None until the first call.
+        count_written: tells that an operation wrote so many bytes more than it had said.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Writer:
         self._path = path
         self._is_there = is_there
         self._checkpointer = Checkpointer(connect)
+        self.count_written = self._checkpointer.add
         self.queue = Queue(self, path, LOGGER, (sqlite3.Error,))
         self.connection: sqlite3.Connection | None = None
         self._crowded_until = 0.0
@@ -243,7 +245,7 @@ class Writer:
             connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:
             self._committing = False
-            self._fail_all(batch, error)
+            self._fail_all(batch, error, committing=True)
             self._end(connection)
         else:
             self._checkpointer.count(len(batch.calls), batch.size, connection.total_changes)
@@ -262,7 +264,7 @@ class Writer:
         self._begin(connection, deadline)
         began = time.monotonic()
         try:
-            self._checkpointer.run()
+            self._checkpointer.run(self._path())
         finally:
             roll_back(connection)
         self._warn_if_long("a checkpoint", began)
@@ -272,12 +274,12 @@ class Writer:
         if seconds >= LONG:
             log(LOGGER, WARNING, "%s: %s took %.1f s; check the disk", self._path(), what, seconds)
 
-    def _fail_all(self, batch: Batch, cause: Exception) -> None:
+    def _fail_all(self, batch: Batch, cause: Exception, *, committing: bool = False) -> None:
         text = "%s: a transaction failed, and with it all of its writes (%d): %s"
         log(LOGGER, ERROR, text, self._path(), len(batch.calls), cause)
         # Its traceback holds the batch, and so what all the others wanted to store.
         cause.__traceback__ = None
-        batch.fail_all(lambda: failure(cause, self._path()))
+        batch.fail_all(lambda: failure(cause, self._path(), committing=committing))
 
     def _end(self, connection: sqlite3.Connection) -> None:
         """Roll back; a connection that cannot even do that is given up."""
