@@ -43,10 +43,12 @@ OF_INTEGRATIONS := examples_run and docs/integrations
 # `make test SAMPLE=2026-01-31` is the run of that day.
 SAMPLE ?= $(shell date +%F)
 
+OTHER_SERVERS := test-postgres-16 test-postgres-18
+
 # Thousands of small databases come and go: in memory, where programs may run there and 8 GB are free.
 IN_MEMORY := $(shell [ -w /dev/shm ] && ! grep -qs ' /dev/shm .*noexec' /proc/mounts && \
 	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 8000000 {print "/dev/shm"}')
-test test-all test-all-but-integrations test-integrations print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
+test test-all test-all-but-integrations test-integrations $(OTHER_SERVERS) print-tmpdir: export TMPDIR := $(or $(TMPDIR),$(IN_MEMORY),/tmp)
 
 # As in worker.py of the suite: clauses about large payloads run in the tests' own processes, too.
 test test-all test-all-but-integrations: export MALLOC_MMAP_MAX_ := 0
@@ -55,7 +57,7 @@ test test-all test-all-but-integrations: export MALLOC_TRIM_THRESHOLD_ := 107374
 # The tests start thousands of processes; without bytecode each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-all-but-integrations test-integrations print-tmpdir bench bench-integrations proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
+.PHONY: demo test test-all test-all-but-integrations test-integrations $(OTHER_SERVERS) print-tmpdir bench bench-integrations proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo
@@ -65,7 +67,7 @@ test: $(READY) $(INTEGRATIONS_READY)
 	$(PYTEST) --sample=$(SAMPLE)
 
 # With --jobs the frameworks are installed while the other tests run; their own wait for a processor.
-test-all: test-all-but-integrations $(INTEGRATIONS_READY)
+test-all: test-all-but-integrations $(OTHER_SERVERS) $(INTEGRATIONS_READY)
 	@$(MAKE) --no-print-directory test-integrations
 
 test-all-but-integrations: $(READY)
@@ -74,6 +76,18 @@ test-all-but-integrations: $(READY)
 test-integrations: $(INTEGRATIONS_READY)
 	$(INTEGRATIONS_PYTEST)
 	$(BIN)/python -m pytest -q tests/test_docs.py -k '$(OF_INTEGRATIONS)'
+
+# Coroutines and a pooler are tried together with another server, so that there is a run less for each.
+test-postgres-16: export DIRECTOR_DB_TEST_POSTGRES_VERSION := 16
+test-postgres-16: $(READY)
+	$(BIN)/director-db-conformance sqlite postgres --level durable --face asyncio
+
+test-postgres-18: export DIRECTOR_DB_TEST_POSTGRES_VERSION := 18
+test-postgres-18: $(READY)
+	DIRECTOR_DB_TEST_PGBOUNCER=1 $(BIN)/director-db-conformance postgres --level durable
+	DIRECTOR_DB_TEST_PGBOUNCER=1 $(BIN)/python -m pytest -q -p no:cacheprovider tests/differential
+	$(BIN)/python -m pytest -q -p no:cacheprovider \
+		$(addprefix tests/postgres/test_,$(addsuffix .py,plans schema commits encoding failover sharding))
 
 print-tmpdir:
 	@echo "$$TMPDIR"

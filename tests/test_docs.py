@@ -264,7 +264,9 @@ def test_the_guide_names_every_storage_operation():
     assert set() == {name for name in functions if not re.search(rf"`{name}\b", guide)}
     added = first_cells(guide.partition("| for contract 1.1 |")[2].partition("| optional |")[0])
     assert {name.partition("(")[0] for name in added} == {
-        name for name, each in functions.items() if "later(self" in inspect.getsource(each)
+        name
+        for name, each in functions.items()
+        if "not_in_contract(self" in inspect.getsource(each)
     }
 
 

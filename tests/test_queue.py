@@ -21,6 +21,7 @@ import pytest
 from director_db import BackendUnavailableError, SessionNotFoundError
 from director_db.call import Call
 from director_db.queue import MAX_BATCH_BYTES, MAX_BATCH_CALLS, Queue
+from tests.patience import wait_until
 
 PATIENCE = 60
 
@@ -31,13 +32,6 @@ class Boom(BaseException):
 
 class DriverError(Exception):
     """What the driver of this database raises."""
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 class Ledger:
@@ -579,7 +573,7 @@ def test_a_child_of_a_fork_starts_with_nobody(ledger, callers):
 
 GREENLETS = """
 import math
-from test_queue import Ledger
+from tests.test_queue import Ledger
 ledger = Ledger()
 assert "before" == ledger.write("before")
 import gevent.monkey
@@ -611,7 +605,7 @@ def test_greenlets_share_transactions_after_the_patches_of_gevent():
     pytest.importorskip("gevent")
     done = subprocess.run(
         [sys.executable, "-c", GREENLETS],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -73,7 +73,7 @@ def grow(bench: Bench, backend: str) -> Iterator[Row | Curve]:
                 points.setdefault(name, []).append((size, Spread.of(timings[name]).median))
             written.append(bytes_for_each(saved.save, pair.written))
         yield _save_row(pair, sizes, timings, written)
-        yield _cold_save_row(bench, pair, sizes[-1])
+        yield from (_cold_save_row(bench, pair, size) for size in sizes)
         yield from _bytes_row(pair, sizes, written)
         yield _append_row(bench, pair, sizes, appended, at_shortest)
     for name, along in points.items():
@@ -135,11 +135,11 @@ def _cold_save_row(bench: Bench, pair: Pair, size: int) -> Row:
         bench.place(pair.backend) as own_place,
         contextlib.closing(in_one_text(own_place)) as plain,
     ):
-        cold = _Context(pair.ours, "cold", size)
-        whole = _Context(plain, "whole", size)
+        name = f"cold-{size}"
+        cold, whole = _Context(pair.ours, name, size), _Context(plain, name, size)
 
         def write_meanwhile() -> None:
-            other.append_context_messages("cold", [context_message(2)], key=CONTEXT_KEY)
+            other.append_context_messages(name, [context_message(2)], key=CONTEXT_KEY)
 
         def write_both() -> None:
             write_meanwhile()

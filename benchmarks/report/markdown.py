@@ -84,13 +84,14 @@ def into_readme(text: str, report: Report) -> str:
         MarkersError: the markers are not there, or in the wrong order.
     """
     lines = [
-        "| work | ours | bare driver | nearest peer |",
-        "|---|--:|--:|---|",
+        "| work | ours | bare driver | ratio (goal) | nearest peer |",
+        "|---|--:|--:|---|---|",
     ]
     for row in report.rows:
         if row.work in README_ROWS:
             cells = [row.work, *(words.figure(row, name) for name in (words.OURS, words.RAW))]
-            lines.append(f"| {' | '.join([*cells, words.nearest_peer(row)])} |")
+            cells += [words.ratio(row), words.nearest_peer(row)]
+            lines.append(f"| {' | '.join(cells)} |")
     return _put(text, BEGIN, END, report, lines)
 
 

@@ -58,6 +58,13 @@ def measured(row: Row) -> str:
     )
 
 
+def ratio(row: Row) -> str:
+    """Write the ratio that the goal is about, and the goal."""
+    if row.goal is None or row.measured is None:
+        return ABSENT
+    return f"{_three_digits(row.measured.median)} ({row.goal})"
+
+
 def verdict(row: Row) -> str:
     """Write whether the goal was met, and how nearly if it was not."""
     if row.goal is None or row.measured is None:

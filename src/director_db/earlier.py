@@ -56,11 +56,11 @@ def _older(row: Any, backend: Any) -> Any:
     count = len(kind._fields)
     for name, value in zip(row._fields[count:], row[count:], strict=True):
         if value is not None and value is not UNSET:
-            raise later(backend, name)
+            raise not_in_contract(backend, name)
     return kind(*row[:count])
 
 
-def later(backend: Any, name: str) -> ConfigurationError:
+def not_in_contract(backend: Any, name: str) -> ConfigurationError:
     """Return the error of asking for what came after the contract that a backend keeps."""
     cls = type(backend)
     return ConfigurationError(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from director_db_conformance.servers.reaper import PREFIX
+from tests.patience import wait_until
 
 MARK = "DIRECTOR_DB_TEST_MARK"
 PATIENCE = 120.0
@@ -55,13 +56,6 @@ def marked(mark):
     return found
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def spin(folder):
     """Whether all of a clause's workers have come so far that they never end by themselves."""
     return len(list(folder.rglob("*.spins.*"))) == 3
@@ -82,7 +76,7 @@ def test_a_killed_command_takes_its_workers_along(command, mark, tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()
     process = command("spinning", "-k", WATCHED, TMPDIR=str(folder), **{name: value})
-    wait_for(lambda: spin(folder))
+    wait_until(lambda: spin(folder))
     process.kill()
     process.communicate()
     assert [] == left(mark, folder)
@@ -93,7 +87,7 @@ def test_a_killed_command_takes_its_server_along(command, mark):
     name, value = mark.split("=")
     process = command("postgres", "-k", WATCHED, **{name: value})
     # Of the server, the folder stands in the arguments.
-    wait_for(lambda: any(PREFIX in part for each in marked(mark) for part in each))
+    wait_until(lambda: any(PREFIX in part for each in marked(mark) for part in each))
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert [] == left(mark)
@@ -102,7 +96,7 @@ def test_a_killed_command_takes_its_server_along(command, mark):
 def test_the_processes_that_share_the_clauses_go_with_a_killed_command(command, mark):
     name, value = mark.split("=")
     process = command("sqlite", "-k", "SES-4 or MSG-6", **{name: value})
-    wait_for(lambda: sum("director_db_conformance.plugin" in each for each in marked(mark)) == 3)
+    wait_until(lambda: sum("director_db_conformance.plugin" in each for each in marked(mark)) == 3)
     process.kill()
     process.communicate()
     assert [] == left(mark)
@@ -123,7 +117,7 @@ def test_killed_tests_take_their_workers_along(mark, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(lambda: spin(tmp_path / "places"))
+    wait_until(lambda: spin(tmp_path / "places"))
     process.kill()
     process.wait()
     assert [] == left(mark)

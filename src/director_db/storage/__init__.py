@@ -6,9 +6,11 @@ database. Nineteen have to be written: six for the life of an instance, five for
 messages, three for contexts; and seven for contract 1.1, six of them in `storage.history`.
 The others have a default. What holds for all of them:
 
-**Arguments are clean.** Ids are possible (1 to 255 characters, neither U+0000 nor lone surrogates),
-times are int seconds that fit 64 bits, payloads are text of at most 64 MiB of UTF-8 without U+0000.
-Store such a text as it is, leading tab included. Ids are compared code point by code point.
+**Arguments are clean.** Ids are possible: neither U+0000 nor lone surrogates, 1 to 255 characters
+for `session_id` and `msg_id`, 0 to 255 or None for the others (`msg_type` is never None). An empty
+text is not None. Times are int seconds that fit 64 bits, payloads are text of at most 64 MiB of
+UTF-8 without U+0000. Store such a text as it is, leading tab included. Ids are compared code point
+by code point.
 
 **One operation is one transaction.** It has happened wholly and durably when it returns, and not at
 all if it raises. In some databases (MySQL, Oracle) DDL commits: it ends the transaction that it
@@ -84,7 +86,7 @@ from abc import abstractmethod
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
-from director_db.earlier import later
+from director_db.earlier import not_in_contract
 from director_db.errors import ConfigurationError
 from director_db.rows import MessageQuery, StoredMessage
 from director_db.storage.history import HistoryStorage
@@ -260,7 +262,7 @@ class Storage(HistoryStorage):
         under the row's lock, or by comparing them. `CONFLICT` if it said None, after a lost
         connection `IN_DOUBT`, as the first try may be why; else `SAVED`, or `NO_SESSION`.
         """
-        raise later(self, "if_version or merge")
+        raise not_in_contract(self, "if_version or merge")
 
     @abstractmethod
     def _delete_session(self, session_id: str) -> DeletedComponents:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC
 from typing import TYPE_CHECKING
 
-from director_db.earlier import later
+from director_db.earlier import not_in_contract
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
             lost connection, a row that may have been held back by an earlier try of its own is
             `BackendUnavailableError` with ``maybe_applied=True``.
         """
-        raise later(self, "revision or if_absent")
+        raise not_in_contract(self, "revision or if_absent")
 
     def _select_messages_by_id(
         self,
@@ -48,7 +48,7 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
 
         No id comes twice. All are of one moment, oldest place first.
         """
-        raise later(self, "get_messages")
+        raise not_in_contract(self, "get_messages")
 
     def _pop_message(
         self,
@@ -61,7 +61,7 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
         found and deleted under the lock of the session's row: nobody else gets it, and it was the
         last at that moment. Not to be tried again where it may have happened.
         """
-        raise later(self, "pop_message")
+        raise not_in_contract(self, "pop_message")
 
     def _replace_messages(
         self,
@@ -77,7 +77,7 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
         rows'. All under the lock of the session's row. Not to be tried again where it may have
         happened: others may have stored more since.
         """
-        raise later(self, "replace_conversation")
+        raise not_in_contract(self, "replace_conversation")
 
     def _delete_messages_after(
         self,
@@ -90,7 +90,7 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
         place is found under the lock of the session's row. Not to be tried again where it may have
         happened: others may have stored more since.
         """
-        raise later(self, "delete_messages_after")
+        raise not_in_contract(self, "delete_messages_after")
 
     def _copy_session(
         self,
@@ -108,4 +108,4 @@ class HistoryStorage(ABC):  # noqa: B024 - a part of one
             it; else `TAKEN` if there is a session `copy.to`. None of these changes anything. Not to
             be tried again where it may have happened: others may have changed both sessions since.
         """
-        raise later(self, "copy_session")
+        raise not_in_contract(self, "copy_session")
