@@ -40,9 +40,9 @@ def _write(path: str, number: int, threads: int, start: float, seconds: float) -
     checkpoints: list[float] = []
     run = Checkpointer.run
 
-    def timed(self: Checkpointer) -> None:
+    def timed(self: Checkpointer, place: str) -> None:
         before = time.perf_counter()
-        run(self)
+        run(self, place)
         checkpoints.append(time.perf_counter() - before)
 
     Checkpointer.run = timed  # type: ignore[method-assign]

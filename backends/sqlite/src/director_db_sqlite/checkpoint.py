@@ -84,10 +84,10 @@ class Checkpointer:
         """Whether enough was written since the last checkpoint."""
         return self._unchecked >= CHECKPOINT_BYTES
 
-    def run(self, path: str) -> None:
+    def run(self, place: str) -> None:
         """Move what can be moved; the caller's connection holds the write lock.
 
-        What fails is logged; `path` is the file, for people.
+        What fails is logged; `place` is the file, for people.
 
         The log starts anew with a write that finds all of it moved and no reader in it. Where reads
         overlap all the time that hardly ever happens by itself. So while nobody can write, wait
@@ -109,7 +109,7 @@ class Checkpointer:
             # What is in the log is safe there, and the next checkpoint tries again.
             if primary_code(error) not in WAIT:
                 text = "%s: the log could not be moved into the file, and grows: %s"
-                logs.log(LOGGER, logs.WARNING, text, path, error)
+                logs.log(LOGGER, logs.WARNING, text, place, error)
             return
         if moved:
             self._unchecked = 0
