@@ -6,11 +6,10 @@ database. Nineteen have to be written: six for the life of an instance, five for
 messages, three for contexts; and seven for contract 1.1, six of them in `storage.history`.
 The others have a default. What holds for all of them:
 
-**Arguments are clean.** Ids are possible: neither U+0000 nor lone surrogates, 1 to 255 characters
-for `session_id` and `msg_id`, 0 to 255 or None for the others (`msg_type` is never None). An empty
-text is not None. Times are int seconds that fit 64 bits, payloads are text of at most 64 MiB of
-UTF-8 without U+0000. Store such a text as it is, leading tab included. Ids are compared code point
-by code point.
+**Arguments are clean.** Ids have neither U+0000 nor lone surrogates. `session_id` and `msg_id` have
+1 to 255 characters; the others have 0 to 255, or are None, which is not "" (`msg_type` never is).
+Times are int seconds that fit 64 bits, payloads are text of at most 64 MiB of UTF-8 without U+0000.
+Store it as it is, leading tab included. Ids are compared code point by code point.
 
 **One operation is one transaction.** It has happened wholly and durably when it returns, and not at
 all if it raises. In some databases (MySQL, Oracle) DDL commits: it ends the transaction that it
