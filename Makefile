@@ -57,7 +57,7 @@ test test-all test-all-but-integrations: export MALLOC_TRIM_THRESHOLD_ := 107374
 # The tests start thousands of processes; without bytecode each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-all-but-integrations test-integrations $(OTHER_SERVERS) print-tmpdir bench bench-integrations proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
+.PHONY: demo test test-all test-all-but-integrations test-integrations test-postgres-16 test-postgres-18 print-tmpdir bench bench-integrations proven docs lint lint-integrations format init-sqlite-db init-postgres-db build clean
 
 demo: $(READY)
 	@$(BIN)/director-db demo

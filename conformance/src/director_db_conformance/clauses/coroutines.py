@@ -147,14 +147,16 @@ class CoroutineClauses:
         """However many calls wait for somebody's lock, the others are answered."""
         db = place.open_async()
         full_session(db.beside)
+        new_session(db.beside, "s2")
 
         async def main() -> None:
             with _held(db, "_delete_message") as held:
                 many = _MORE_THAN_THREADS
                 stuck = [asyncio.create_task(db.delete_message("s1", "a")) for _ in range(many)]
                 await _eventually(lambda: held.begun, "the first begins")
-                answer = asyncio.create_task(db.get_session("s1"))
-                await _eventually(answer.done, f"an answer, beside {many} calls that wait")
+                for call in (db.get_session("s1"), db.update_session("s2", video_id="v")):
+                    answer = asyncio.create_task(call)
+                    await _eventually(answer.done, f"an answer, beside {many} calls that wait")
                 expect(sum(task.done() for task in stuck), 0, "those that have ended")
                 held.let_go()
                 expect(sum(await asyncio.gather(*stuck)), 1, "those that have deleted the message")
