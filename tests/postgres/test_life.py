@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
+import mmap
 import os
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 import director_db
 import director_db_postgres
-from director_db import ClosedError
+from director_db import ClosedError, lifecycle
 from director_db_postgres import PostgresDB
 from director_db_postgres.upgrades import SCHEMA_VERSION
 from director_db_sqlite import SQLiteDB
@@ -92,6 +94,27 @@ def test_parent_and_child_go_on_after_a_fork_under_load(place, db):
     assert statuses == [0] * 5
     assert errors == []
     assert len(db.get_conversations("parent")) == len(written)
+
+
+def test_a_child_that_python_does_not_know_of_has_connections_of_its_own(db, monkeypatch):
+    """As one of uWSGI's: its fork is the C library's."""
+    if not isinstance(lifecycle.mark, mmap.mmap):
+        pytest.skip("this system does not tell a child that it is one")
+    monkeypatch.setattr(os, "fork", ctypes.PyDLL(None).fork)
+    db.create_session("s")
+
+    def server_process():
+        return db._database.read(lambda each: each.run(b"SELECT pg_backend_pid()").rows()[0][0])
+
+    before = server_process()
+
+    def child():
+        assert before != server_process()
+        upsert(db, "s", 1)
+
+    assert 0 == in_child(child)
+    assert before == server_process()
+    assert ["m1"] == [message["msg_id"] for message in db.get_conversations("s")]
 
 
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")

@@ -333,7 +333,8 @@ class FileDatabase:
             message = (
                 f"{self.path} cannot be used in this process: it was forked while an operation on "
                 "that file was under way, or while it was open and Python was not told of the fork "
-                "(uWSGI: set lazy-apps). Fork earlier, or start processes with spawn."
+                "(uWSGI: set lazy-apps, or py-call-uwsgi-fork-hooks). Fork earlier, or start "
+                "processes with spawn."
             )
             raise BackendUnavailableError(message)
         else:
