@@ -109,8 +109,8 @@ def test_a_child_that_python_does_not_know_of_has_connections_of_its_own(db, mon
     before = server_process()
 
     def child():
-        assert before != server_process()
         upsert(db, "s", 1)
+        assert before != server_process()
 
     assert 0 == in_child(child)
     upsert(db, "s", 2)
