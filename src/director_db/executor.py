@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from director_db import lifecycle
 from director_db.errors import BackendUnavailableError
 from director_db.job import Job, is_late, is_waited_for, no_thread, nothing
+from director_db.payload import take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -80,6 +81,7 @@ class Executor(Generic[J]):
         lifecycle.survive_forks(self)
 
     def _reset(self) -> None:
+        take_turns()
         # In the middle of a thread that has it, a collection of garbage may run what is left of a
         # coroutine, and a signal's handler may fork.
         self._lock = threading.RLock()

@@ -6,12 +6,13 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
 
-from director_db import BackendUnavailableError
+from director_db import BackendUnavailableError, payload
 from director_db.asyncio import AsyncDB
 from director_db_conformance.proxy import Proxy
 from director_db_postgres import PostgresDB
@@ -117,6 +118,31 @@ def test_the_loop_ticks_on_while_the_database_does_not(stalling, loop, eventuall
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())
+
+
+def test_large_values_are_encoded_one_after_another(tmp_path, monkeypatch):
+    """A loop that wants the interpreter's lock stands in line with all who encode at once."""
+    check, encoding, most = payload.check_payload, [], Counter()
+
+    def watch(value, path, **how):
+        encoding.append(path)
+        most[path] = max(most[path], encoding.count(path))
+        time.sleep(0.01)
+        encoding.remove(path)
+        return check(value, path, **how)
+
+    monkeypatch.setattr(payload, "check_payload", watch)
+
+    async def main():
+        async with AsyncDB(SQLiteDB(tmp_path / "x.db")) as db, asyncio.TaskGroup() as group:
+            await db.create_session("s1")
+            for number in range(16):
+                message = ("s1", "c", f"m{number}", "t", [1], [], [{"parts": PAYLOAD[:600]}])
+                group.create_task(db.add_or_update_msg_to_conv(*message, if_absent=True))
+
+    asyncio.run(main())
+    assert 1 == most["content"]
+    assert 1 < most["agents"]
 
 
 def test_a_cancelled_call_that_waits_too_long_tells_that(stalling, eventually):

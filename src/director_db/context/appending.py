@@ -19,7 +19,7 @@ from director_db.errors import (
     InvalidRecordError,
     SessionNotFoundError,
 )
-from director_db.payload import encode_payload, is_marked, payload_bytes
+from director_db.payload import encode_payload, is_marked, payload_bytes, turn_of
 from director_db.payload_rules import MAX_PAYLOAD_BYTES, check_payload, too_long
 from director_db.rows import NO_CONTEXT, ContextAppend, ContextRow, SaveOutcome
 
@@ -47,7 +47,8 @@ def append_to_context(db: Storage, session_id: object, messages: object, key: ob
     if db.incremental_contexts:
         encoded = ListItems(items, "messages", depth)
         try:
-            encoded.encode(range(len(items)))
+            with turn_of(items):
+                encoded.encode(range(len(items)))
         except SurrogateError:
             encoded = None
     if encoded is None:

@@ -21,7 +21,7 @@ from director_db.errors import (
     DirectorDBError,
     SessionNotFoundError,
 )
-from director_db.payload import encode_payload, payload_bytes
+from director_db.payload import encode_payload, payload_bytes, turn_of
 from director_db.payload_rules import MAX_PAYLOAD_BYTES, check_payload, too_long
 from director_db.rows import ContextChange, ContextRow, SaveOutcome
 
@@ -51,7 +51,8 @@ def save_context(
             # What is remembered may be what is stored, and the caller's version the stale one.
             memory.put(db._owner, wanted, known)
             known = None
-        draft = draft_context(value, "context_messages", known)
+        with turn_of(value):
+            draft = draft_context(value, "context_messages", known)
     current = now()
     row = ContextRow(
         wanted,
