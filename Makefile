@@ -67,8 +67,8 @@ test: $(READY) $(INTEGRATIONS_READY)
 	$(PYTEST) --sample=$(SAMPLE)
 
 # With --jobs the frameworks are installed while the other tests run; their own wait for a processor.
-test-all: test-all-but-integrations $(OTHER_SERVERS) $(INTEGRATIONS_READY)
-	@$(MAKE) --no-print-directory test-integrations
+test-all: test-all-but-integrations $(INTEGRATIONS_READY)
+	@$(MAKE) --no-print-directory --jobs=1 $(OTHER_SERVERS) test-integrations
 
 test-all-but-integrations: $(READY)
 	$(PYTEST) -k 'not ($(OF_INTEGRATIONS))'

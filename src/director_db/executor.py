@@ -15,11 +15,11 @@ import time
 from collections import Counter, deque
 from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from director_db import lifecycle
 from director_db.errors import BackendUnavailableError
-from director_db.job import Job, is_late, is_waited_for, no_thread, nothing
+from director_db.job import NO_THREAD, Job, is_waited_for, no_thread, no_turn, nothing, take_late
 from director_db.payload import take_turns
 
 if TYPE_CHECKING:
@@ -42,13 +42,7 @@ STUCK: Final = 0.1
 
 _IDLE: Final = 5.0  # Seconds after which a thread without work ends.
 
-_NO_TURN: Final = "Too many calls wait for the lock of this session, or for any. Try again later."
-
-# In the place of a session: messages of several, which are stored together.
-_TOGETHER: Final = object()
-
-# What a system raises that starts none.
-_NO_THREAD: Final = (RuntimeError, MemoryError)
+_TOGETHER: Final = object()  # In the place of a session: messages that are stored together.
 
 J = TypeVar("J", bound=Job)
 K = TypeVar("K", bound=Job)
@@ -127,7 +121,7 @@ class Executor(Generic[J]):
         except BaseException as error:
             if thread is not None and not thread.is_alive():
                 self._threads.pop(thread, None)
-            if not is_in or not isinstance(error, _NO_THREAD):
+            if not is_in or not isinstance(error, NO_THREAD):
                 self.withdraw(job)  # By a signal's handler: nobody waits for it.
                 raise
             self._fail_without_a_thread(error)
@@ -147,6 +141,7 @@ class Executor(Generic[J]):
     def submit_together(self, job: J) -> None:
         """Let a thread run a job together with those that wait when it comes; see `submit`."""
         try:
+            job.until = time.monotonic() + self._patience
             with self._lock:
                 self._gathered.append(job)
             self.send_for_gathered()
@@ -179,10 +174,9 @@ class Executor(Generic[J]):
             return self._take(self._gathered)
 
     def run_as_its_own(self, job: J) -> None:
-        """Run a job that was taken and has nothing to share, in this thread.
+        """Run a job that was taken and has nothing to share, in this thread, as one of its session.
 
-        It counts as one of its session. Where there are more threads than usual, others of that
-        may have all that it is given, so it waits as they do.
+        Where there are more threads than usual it waits as others of that do.
         """
         thread = threading.current_thread()
         with self._lock:
@@ -194,20 +188,26 @@ class Executor(Generic[J]):
             return
         job.run()
         with self._lock:
-            self._threads[thread] = None
+            self._threads[thread] = _TOGETHER
 
     def give_back(self, job: J) -> None:
         """Let a job that was taken, and for which nothing was done, begin by itself.
 
         One that was withdrawn meanwhile ends without having begun.
         """
-        with self._lock:
-            job.has_begun = False
-            is_withdrawn = job.is_withdrawn
-        if is_withdrawn:
-            job.done()
-        else:
-            self.submit(job)
+        done = job.done
+        try:
+            with self._lock:
+                job.has_begun = False
+                is_withdrawn = job.is_withdrawn
+            if is_withdrawn:
+                done()
+            else:
+                self.submit(job)
+        except BaseException as error:
+            job.error = error
+            done()
+            raise
 
     def withdraw(self, job: Job) -> bool:
         """Let a job never begin; False if it has begun."""
@@ -223,7 +223,7 @@ class Executor(Generic[J]):
         job.has_begun = True
         try:
             self._thread(job.run).start()
-        except _NO_THREAD as error:
+        except NO_THREAD as error:
             raise no_thread(error)  # noqa: B904 - it has its cause
 
     def _thread(self, target: Callable[[], object]) -> threading.Thread:
@@ -274,7 +274,7 @@ class Executor(Generic[J]):
         while is_waited_for(self._waiting) and not left(session := self._waiting[0].session):
             self._held_back.setdefault(session, deque()).append(self._waiting.popleft())
         if self._held_back and not self._watched:
-            with contextlib.suppress(*_NO_THREAD):
+            with contextlib.suppress(*NO_THREAD):
                 self._start_watching()
         return self._take(self._waiting)
 
@@ -343,7 +343,7 @@ class Executor(Generic[J]):
                 for thread in more:
                     try:
                         thread.start()
-                    except _NO_THREAD:
+                    except NO_THREAD:
                         self._threads.pop(thread, None)
                 time.sleep(STUCK)
         except BaseException:
@@ -353,22 +353,24 @@ class Executor(Generic[J]):
     def _end_late(self) -> None:
         """End the calls that have waited for a thread for as long as a call waits at most."""
         while (job := self._take_late()) is not None:
-            if self._is_closed():
-                job.run()
-            else:
-                job.error = BackendUnavailableError(_NO_TURN, retryable=True)
-                job.done()
+            try:
+                if self._is_closed():
+                    self.run_apart(job)  # Which says that.
+                    continue
+                job.error = no_turn()
+            except BackendUnavailableError as error:
+                job.error = error
+            job.done()
 
     def _take_late(self) -> Job | None:
         now = time.monotonic()
         with self._lock:
-            if len(self._threads) >= MOST_THREADS and is_late(self._waiting, now):
-                return self._waiting.popleft()
-            left = self._left()
-            for session, waiting in self._held_back.items():
-                if not left(session) and is_late(waiting, now):
-                    return waiting.popleft()
-        return None
+            left, is_full = self._left(), len(self._threads) >= MOST_THREADS
+            late: list[deque[Any]] = [self._waiting] if is_full else []
+            if self._is_coming and (is_full or not left(_TOGETHER)):
+                late.append(self._gathered)
+            late += [jobs for session, jobs in self._held_back.items() if not left(session)]
+            return next(filter(None, (take_late(jobs, now) for jobs in late)), None)
 
     def _may_begin(self) -> int:
         """How many of those that were held back need not be any more."""

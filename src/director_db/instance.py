@@ -42,11 +42,10 @@ def operation(method: Method) -> Method:
 
     @functools.wraps(method)
     def run(self: Instance, /, *args: Any, **kwargs: Any) -> Any:
+        if not lifecycle.mark[0]:
+            lifecycle.outlive_untold_fork()
         gate, token = self._gate, object()
         try:
-            if not lifecycle.mark[0]:
-                lifecycle.outlive_untold_fork()
-                gate = self._gate
             if gate.get_ident is not threading.get_ident:
                 lifecycle.outlive_patches(self)
                 gate = self._gate
@@ -273,6 +272,8 @@ class Instance(Storage, metaclass=_Registering):
             logs.log(self.db_type, logs.WARNING, "%s", sentence)
 
     def _close_within(self, seconds: float | None) -> None:
+        if not lifecycle.mark[0]:
+            lifecycle.outlive_untold_fork()
         lifecycle.outlive_patches(self)
         self._gate.closed = True
         if self._gate.wait_until_empty(seconds):
@@ -285,6 +286,8 @@ class Instance(Storage, metaclass=_Registering):
 
     def _rest(self, seconds: float) -> None:
         """Close the connections but not the instance; a later operation opens new ones."""
+        if not lifecycle.mark[0]:
+            lifecycle.outlive_untold_fork()
         try:
             if self._gate.pause(seconds) and not self._released:
                 self._close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from director_db.call import Outcome
 from director_db.errors import BackendUnavailableError
@@ -93,9 +93,23 @@ def is_waited_for(waiting: deque[Job]) -> bool:
     return bool(waiting)
 
 
-def is_late(waiting: deque[Job], now: float) -> bool:
-    """Whether the first job to begin has waited for too long."""
-    return is_waited_for(waiting) and waiting[0].until <= now
+def take_late(waiting: deque[Job], now: float) -> Job | None:
+    """Take the first job that has waited for too long; one that never has may be before it."""
+    for place, job in zip(range(2), waiting, strict=False):
+        if job.until <= now:
+            del waiting[place]
+            return job
+    return None
+
+
+NO_THREAD: Final = (RuntimeError, MemoryError)
+"""What a system raises that starts none."""
+
+
+def no_turn() -> BackendUnavailableError:
+    """Return the error of a call that was held back for too long."""
+    message = "Too many calls wait for the lock of this session, or for any. Try again later."
+    return BackendUnavailableError(message, retryable=True)
 
 
 def no_thread(cause: BaseException) -> BackendUnavailableError:

@@ -24,7 +24,7 @@ from director_db.errors import BackendUnavailableError, ClosedError
 from director_db.locks import new_lock
 
 if TYPE_CHECKING:
-    from collections.abc import MutableSequence, Sequence
+    from collections.abc import Callable, MutableSequence, Sequence
 
     from director_db.locks import Lock
 
@@ -46,7 +46,7 @@ class Gate:
         # middle of its thread's first. To leave is ``inside.pop(token, None)``.
         self.inside: dict[object, int] = {}
         self.closed = closed
-        self._pause: Sequence[bool] = ()
+        self._pause: Sequence[object] = ()
         # gevent replaces it, and with it what a lock takes for a thread; see `outlive_patches`.
         self.get_ident = threading.get_ident
 
@@ -71,7 +71,7 @@ class Gate:
                 raise ClosedError(message)
             time.sleep(_POLL)
 
-    def pause(self, timeout: float, until_empty: Sequence[bool] = (True,)) -> bool:
+    def pause(self, timeout: float, until_empty: Sequence[object] = (True,)) -> bool:
         """Hold newcomers back and wait for those inside; False if some stayed that long.
 
         They are held back until `resume`, or until somebody has emptied `until_empty`.
@@ -115,7 +115,6 @@ def outlive_patches(instance: Patchable) -> None:
     Raises:
         BackendUnavailableError: an operation from before the patches did not end.
     """
-    global _forking  # noqa: PLW0603
     old = instance._gate  # noqa: SLF001 - the protocol above
     if old.get_ident is threading.get_ident:
         return
@@ -131,7 +130,6 @@ def outlive_patches(instance: Patchable) -> None:
             gate.pause(0)
             instance._gate = gate  # noqa: SLF001
             try:
-                _forking = threading.RLock()
                 instance._closing = new_lock()  # noqa: SLF001
                 instance._renew_locks()  # noqa: SLF001
             finally:
@@ -152,31 +150,35 @@ class ForkAware(Protocol):
 
 _instances: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 _paused: list[ForkAware] = []
-# Held during a fork: two at once would take each other's pauses for their own, and an instance that
-# is added while the set is walked would break the walk.
-_forking = threading.RLock()
 
-forks: Final[list[bool]] = []
-"""Not empty while this process forks, or waits for operations in flight before it does."""
+forks: Final[list[int]] = []
+"""The threads that fork this process, or are about to; the first does, and the others wait.
 
-# Linux empties it in a child, whoever forked.
+Two at once would take each other's pauses for their own. It is no lock: a signal's handler may
+strike whoever holds one, and the last line of a fork is the system's to call.
+"""
+
+_in_child: list[Callable[[], object]] = []
+
+# Linux empties a page that is marked so in a child, whoever forked.
 _WIPE_ON_FORK: Final = 18
 
 
-def _mark() -> MutableSequence[int]:
-    """Return what begins with 1, and with 0 in a child if the system can tell of any fork."""
+def _mark() -> tuple[MutableSequence[int], bool]:
+    """Return what begins with 1, and whether it begins with 0 in a child of any fork."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         page.madvise(_WIPE_ON_FORK)
         page[0] = 1
-        return cast("MutableSequence[int]", page)
-    return [1]
+        return cast("MutableSequence[int]", page), True
+    return [1], False
 
 
-mark: Final = _mark()
+mark, _tells = _mark()
 """Begins with 0 in a child of which nobody has told Python; see `outlive_untold_fork`."""
 
-_untold = threading.Lock()
+# Re-entrant, as a signal's handler may make a call in the middle.
+_untold = threading.RLock()
 
 
 def outlive_untold_fork() -> None:
@@ -186,25 +188,47 @@ def outlive_untold_fork() -> None:
     """
     with _untold:
         if not mark[0]:
+            for function in _in_child:
+                function()
             _after_fork_in_child()
+
+
+def call_in_child(function: Callable[[], object]) -> None:
+    """Have a function called in each child, also in one of which nobody tells Python."""
+    _in_child.append(function)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
 
 
 def survive_forks(instance: ForkAware) -> None:
     """Tell `instance` of every fork of this process, for as long as it lives."""
-    # A signal's handler may have left it locked: it strikes a fork that has just ended.
-    is_held = _forking.acquire(timeout=FORK_PATIENCE)
-    try:
-        _instances.add(instance)
-    finally:
-        if is_held:
-            _forking.release()
+    _instances.add(instance)
+
+
+def _all_instances() -> list[ForkAware]:
+    while True:
+        try:
+            return list(_instances)
+        except RuntimeError:  # Another thread has just added one.
+            continue
+
+
+def _wait_for_other_forks() -> None:
+    """Be the first of `forks`; longer than it takes, nobody waits for another thread's."""
+    me, limit = threading.get_ident(), time.monotonic() + 3 * FORK_PATIENCE
+    while forks[:1] != [me] and time.monotonic() < limit:
+        if me not in forks:  # At the end of another's fork it is emptied.
+            forks.append(me)
+        elif forks[:1] != [me]:
+            time.sleep(_POLL)
 
 
 def _before_fork() -> None:
-    _forking.acquire(timeout=FORK_PATIENCE)
-    forks.append(True)
+    if not mark[0]:
+        outlive_untold_fork()
+    _wait_for_other_forks()
     deadline = time.monotonic() + FORK_PATIENCE
-    for instance in list(_instances):
+    for instance in _all_instances():
         _paused.append(instance)
         try:
             instance._before_fork(deadline)  # noqa: SLF001 - the protocol above
@@ -219,16 +243,16 @@ def _after_fork_in_parent() -> None:
             instance._after_fork_in_parent()  # noqa: SLF001
         except Exception as error:  # noqa: BLE001
             _log_failure(instance, error)
-    with contextlib.suppress(RuntimeError):
-        _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    global _forking  # noqa: PLW0603 - the old lock's holder does not exist here
-    _forking = threading.RLock()
+    if _tells and mark[0]:
+        return  # A call that came before this hook has done it.
     forks.clear()
     _paused.clear()
-    for instance in list(_instances):
+    for instance in _all_instances():
+        if _tells and mark[0]:
+            return  # The same, of a signal's handler.
         try:
             instance._after_fork_in_child()  # noqa: SLF001
         except Exception as error:  # noqa: BLE001

@@ -11,7 +11,7 @@ from director_db import discovery
 from director_db.base import BaseDB
 from director_db.discovery import hooks_of, normalized, plugin_of, shown, spec_of, type_of
 from director_db.errors import PluginError
-from director_db.lifecycle import FORK_PATIENCE
+from director_db.lifecycle import FORK_PATIENCE, call_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,9 +138,6 @@ def _after_fork_in_child() -> None:
     _forking.clear()
 
 
+call_in_child(_after_fork_in_child)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

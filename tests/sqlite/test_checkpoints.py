@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from director_db_sqlite.checkpoint import CHECKPOINT_BYTES
 from director_db_sqlite.connections import MAX_IDLE_LOG_BYTES
 
 MIB = 1024 * 1024
+NUMBERS = itertools.count()
 MESSAGE = {"conv_id": "c", "msg_type": "t", "agents": [], "actions": [], "content": []}
 
 
@@ -47,7 +49,7 @@ def log_bytes(path):
         lambda db, big: db.add_or_update_context_msg("s1", big),
         lambda db, big: db.add_or_update_context_msg("s1", [], metadata=big),
         lambda db, big: db.update_session("s1", metadata={"x": big}, merge=True),
-        lambda db, big: db.copy_session("large", f"copy {time.monotonic_ns()}"),
+        lambda db, big: db.copy_session("large", f"copy {next(NUMBERS)}"),
     ],
 )
 def test_every_large_write_counts(path, write):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import mmap
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
 from director_db import BackendUnavailableError, ClosedError, ConfigurationError, lifecycle
-from director_db.asyncio import AsyncDB
 from director_db_sqlite import SQLiteDB, schema
 
 pytestmark = [
@@ -39,15 +38,6 @@ def child_says(work):
         said = pipe.read()
     os.waitpid(child, 0)
     return said
-
-
-@pytest.fixture
-def untold(monkeypatch):
-    """Let a fork be one that Python is not told of, as those of uWSGI."""
-    if not hasattr(mmap, "MAP_PRIVATE") or not isinstance(lifecycle.mark, mmap.mmap):
-        pytest.skip("this system does not tell a child that it is one")
-    # With the interpreter's lock, as it is not made anew in the child.
-    monkeypatch.setattr(os, "fork", ctypes.PyDLL(None).fork)
 
 
 def connections(db):
@@ -183,24 +173,74 @@ def test_an_instance_that_a_fork_broke_says_so(tmp_path, monkeypatch, caplog):
         assert [] == db.get_sessions()
 
 
-def test_a_child_that_python_does_not_know_of_refuses_what_was_open(tmp_path, untold):
-    """Its connections are the parent's, whose locks it has not, and SQLite would not tell."""
-    with SQLiteDB(tmp_path / "x.db") as db, SQLiteDB(tmp_path / "y.db") as closed:
-        db.create_session("s1")
-        assert "lazy-apps" in child_says(lambda: db.get_session("s1"))
-        assert "{}" == child_says(lambda: closed.get_session("s1"))
-        assert "s1" == db.get_session("s1")["session_id"]
+UNTOLD = """
+import asyncio, ctypes, os, signal, sys, time
+from director_db.asyncio import AsyncDB
+from director_db_sqlite import SQLiteDB
+
+folder = sys.argv[1]
+
+def says(work, fork=ctypes.PyDLL(None).fork):
+    "With the interpreter's lock, which is not made anew in the child."
+    reader, writer = os.pipe()
+    child = fork()
+    if child == 0:
+        signal.alarm(60)  # One that hangs ends.
+        try:
+            os.write(writer, str(work()).encode())
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    return os.read(reader, 1000).decode()
+
+def session(path):
+    return SQLiteDB(path).get_session("s1")["session_id"]
+"""
+IN_THREADS = """
+db, unused = SQLiteDB(f"{folder}/x.db"), SQLiteDB(f"{folder}/z.db")
+db.create_session("s1")
+with SQLiteDB(f"{folder}/y.db") as closed:
+    closed.create_session("s1")
+print("lazy-apps" in says(lambda: db.get_session("s1")))
+print(says(lambda: unused.get_session("s1")))
+print(says(lambda: session(closed.place)))
+print(says(db.close))
+print(says(lambda: says(lambda: session(closed.place), os.fork)))
+print(db.get_session("s1")["session_id"])
+"""
+IN_COROUTINES = """
+db = AsyncDB(SQLiteDB(f"{folder}/x.db"))
+
+async def main():
+    return await asyncio.gather(*(db.get_sessions() for _ in range(5)))
+
+asyncio.run(main())
+# Nobody else is to be after the interpreter's lock at the moment of the fork.
+while len(db._executor._asleep) < len(db._executor._threads):
+    time.sleep(0.01)
+time.sleep(0.5)
+print("lazy-apps" in says(lambda: asyncio.run(main())))
+"""
 
 
-def test_nor_do_coroutines_wait_for_its_parents_threads(tmp_path, untold):
-    db = AsyncDB(SQLiteDB(tmp_path / "x.db"))
-
-    async def main():
-        return await asyncio.gather(*(db.get_sessions() for _ in range(5)))
-
-    asyncio.run(main())
-    assert "lazy-apps" in child_says(lambda: asyncio.run(main()))
-    asyncio.run(db.aclose())
+@pytest.mark.skipif(not lifecycle._tells, reason="this system does not tell a child that it is one")
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [(IN_THREADS, ["True", "{}", "s1", "None", "s1", "s1"]), (IN_COROUTINES, ["True"])],
+    ids=["threads", "coroutines"],
+)
+def test_a_child_that_python_does_not_know_of(tmp_path, program, printed):
+    """As those of uWSGI: what was open is refused, and no thread of its parent is waited for."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNTOLD + program, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert printed == done.stdout.splitlines(), done.stderr
 
 
 def test_a_child_refuses_what_was_being_opened(tmp_path, monkeypatch):
@@ -230,15 +270,35 @@ def test_a_child_refuses_what_was_being_opened(tmp_path, monkeypatch):
 
 def test_what_strikes_when_a_fork_has_ended_holds_up_nobody(tmp_path, monkeypatch):
     """A signal that came during the fork is handled before any line of ours."""
-    monkeypatch.setattr(lifecycle, "FORK_PATIENCE", 0.1)
     monkeypatch.setattr(lifecycle, "_paused", [])
     with SQLiteDB(tmp_path / "x.db") as db:
         db.create_session("s1")
         lifecycle._before_fork()
         lifecycle.forks.clear()  # What the system calls first; then nothing more.
+        started = time.monotonic()
         try:
             with ThreadPoolExecutor(1) as pool:
                 assert "s1" == pool.submit(db.get_session, "s1").result(60)["session_id"]
                 pool.submit(SQLiteDB, tmp_path / "y.db").result(60).close()
+                pool.submit(lifecycle._before_fork).result(60)
         finally:
+            lifecycle.forks.clear()
             lifecycle._after_fork_in_parent()
+        assert time.monotonic() - started < lifecycle.FORK_PATIENCE
+
+
+def test_forks_of_two_threads_come_one_after_the_other(tmp_path):
+    with SQLiteDB(tmp_path / "x.db") as db, ThreadPoolExecutor(1) as pool:
+        db.create_session("s1")
+        lifecycle._before_fork()
+        other = pool.submit(lifecycle._before_fork)
+        while len(lifecycle.forks) < 2:
+            time.sleep(0.001)
+        first = list(lifecycle.forks)
+        assert threading.get_ident() == first[0]
+        lifecycle.forks.clear()
+        other.result(60)
+        assert first[1:] == lifecycle.forks
+        lifecycle.forks.clear()
+        lifecycle._after_fork_in_parent()
+        assert "s1" == db.get_session("s1")["session_id"]

@@ -9,12 +9,12 @@ the order of use: what was used last is put back last.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from director_db import lifecycle
 from director_db.locks import is_mine
 
 if TYPE_CHECKING:
@@ -142,6 +142,5 @@ class ContextMemory:
 
 memory: Final = ContextMemory()
 
-if hasattr(os, "register_at_fork"):
-    # Another thread may have held the lock, and a child that saves soon remembers its own.
-    os.register_at_fork(after_in_child=memory.clear)
+# Another thread may have held the lock, and a child that saves soon remembers its own.
+lifecycle.call_in_child(memory.clear)

@@ -93,9 +93,9 @@ class Call:
     def interrupted(self) -> DirectorDBError:
         """Return the error of a message that others sent, who got no answer to rely on."""
         return self._given_up(
-            f"{self._settings.place} did not answer to this message, which was sent together with "
-            "those of other threads: the one that sent them was interrupted, or the answer cannot "
-            "be read. Read, or try again."
+            f"There is no answer of {self._settings.place} to rely on: the thread that sent this "
+            "message together with its own was interrupted, or the answer cannot be read. Read, "
+            "or try again."
         )
 
     def locked(self) -> DirectorDBError:

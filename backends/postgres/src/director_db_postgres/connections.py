@@ -30,7 +30,7 @@ _LATE_CANCEL_PATIENCE: Final = 1.0
 # And how long it may then take to answer to what it was sent.
 _REST_PATIENCE: Final = 2.0
 
-# How many cancellings are kept, and for how long at least, in seconds.
+# How many cancellings are kept at most, and for how long at least, in seconds.
 _MOST_KEPT: Final = 256
 _KEPT_FOR: Final = 120.0
 
@@ -49,7 +49,7 @@ class Connection(PipelinedConnection):
     is_cancelled = False
     excused = 0.0
     may_act = False
-    _cancellings: deque[tuple[float, object]] | None = None
+    _cancellings: deque[tuple[float, Generator[Any, Any, None]]] | None = None
     _patience = NO_LIMIT
     _end = NO_LIMIT
 
@@ -182,8 +182,14 @@ class Connection(PipelinedConnection):
         and the client of a cancelling that it has passed on is gone.
         """
         cancelling = super()._cancel_gen(*args, **kwargs)
-        if self._cancellings is not None:
-            self._cancellings.append((time.monotonic(), cancelling))
+        kept = self._cancellings
+        if kept is not None:
+            if len(kept) >= _MOST_KEPT:  # Those that have ended first; the oldest matter most.
+                unfinished = [each for each in kept if each[1].gi_frame is not None]
+                kept.clear()
+                kept.extend(unfinished)
+            if len(kept) < _MOST_KEPT:
+                kept.append((time.monotonic(), cancelling))
         return cancelling
 
     def _cancel_late(self) -> None:
@@ -342,17 +348,16 @@ class Connector:
         self.connecting: dict[object, None] = {}
         self.failure: Failure | None = None
         # What the server, or a pooler, was told to cancel, and when.
-        self.cancellings: deque[tuple[float, object]] = deque(maxlen=_MOST_KEPT)
+        self.cancellings: deque[tuple[float, Generator[Any, Any, None]]] = deque()
         # What the first connection saw.
         self.is_sharded = False
 
     def forget_cancellings(self) -> None:
         """Close the connections of those that began long ago."""
         began = time.monotonic() - _KEPT_FOR
-        with contextlib.suppress(IndexError):
-            while (oldest := self.cancellings.popleft())[0] < began:
-                pass
-            self.cancellings.appendleft(oldest)
+        with contextlib.suppress(IndexError):  # Another thread does the same.
+            while self.cancellings[0][0] < began:
+                self.cancellings.popleft()
 
     def tell_pooled(self, sign: str) -> None:
         """Go on as with a pooler, and say so once."""

@@ -79,7 +79,7 @@ class Database:
         size = self._settings.pool_size
         # Two of a session, so that the server can pass its lock on without a word to us.
         self._turns = turns(2, "for others that write to the same session")
-        self._held_up = turns(max(1, size // 2), "for the lock of a session")
+        self._held_up = turns(max(1, size // 2), "for a lock")
         # Neither reads nor writes take the last connection from the others; but not where so few
         # are left that calls for one locked session would hold all that writes may have.
         most = size - (size > _FEW)
@@ -174,30 +174,35 @@ class Database:
     def _run(self, operation: Operation[T], call: Call) -> T:
         if call.session_id is None:
             return self._try_on(operation, call)
-        turn = Turn(self._turns, call.session_id)
-        return self._in_turn(turn, call.end, call.locked, self._try_on, operation, call)
+        line = self._turns, call.session_id
+        return self._in_turn(line, call.end, call.locked, self._try_on, operation, call)
 
     def _in_turn(
         self,
-        turn: Turn,
+        line: tuple[Turns, str],
         end: float,
         late: Callable[[], Exception],
         run: Callable[[Operation[T], Call], T],
         operation: Operation[T],
         call: Call,
     ) -> T:
+        turn = None
         try:
+            turn = Turn(*line)
             if not turn.wait(end):
                 raise late()
             return run(operation, call)
         finally:
-            # At once: what strikes on the way into a function leaves it undone.
-            turn.line.pop(turn.place, None)
-            turn.leave()
+            if turn is not None:
+                # At once: what strikes on the way into a function leaves it undone.
+                turn.line.pop(turn.place, None)
+                turn.leave()
 
     def _try_on(self, operation: Operation[T], call: Call) -> T:
         pause = _FIRST_PAUSE
         started, tries = time.monotonic(), 1
+        # It may have waited for its session, and not for a connection.
+        call.deadline = min(call.end, started + self._settings.retry_deadline)
         locked: LongWait | None = None
         # Each connection may have planned its statements for tables that were altered since.
         stale_plans = self._settings.pool_size
@@ -251,8 +256,8 @@ class Database:
             if not call.is_held_up:
                 return self._try(operation, call)
             # Others need connections too.
-            turn = Turn(self._held_up, "")
-            return self._in_turn(turn, call.end, call.locked, self._try, operation, call)
+            line = self._held_up, ""
+            return self._in_turn(line, call.end, call.locked, self._try, operation, call)
         except DirectorDBError as error:
             if not call.in_doubt:
                 raise
@@ -286,8 +291,8 @@ class Database:
             log(LOGGER, WARNING, text, self.place, reason(failure), seconds)
 
     def _try(self, operation: Operation[T], call: Call) -> T:
-        turn, late = Turn(self._sides[call.writes], ""), partial(self._pool.why_none, call)
-        return self._in_turn(turn, call.deadline, late, self._try_now, operation, call)
+        line, late = (self._sides[call.writes], ""), partial(self._pool.why_none, call)
+        return self._in_turn(line, call.deadline, late, self._try_now, operation, call)
 
     def _try_now(self, operation: Operation[T], call: Call) -> T:
         token = object()

@@ -306,6 +306,7 @@ class Group:
             pass
         if connection.is_sharded:
             return  # One transaction for several sessions would take two phases.
+        connection.is_whole = False  # So far nothing of it can have been sent.
         writes = list(map(_write_of, batch.calls))
         # First, then look who was struck, which does it the other way round: one sees the other.
         for write in writes:

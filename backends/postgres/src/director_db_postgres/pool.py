@@ -15,6 +15,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from director_db import lifecycle
 from director_db.errors import BackendUnavailableError, ConfigurationError
 from director_db.logs import DEBUG, INFO, LongWait, log
 from director_db_postgres import schema
@@ -53,6 +54,8 @@ _opened: weakref.WeakSet[Pool] = weakref.WeakSet()
 def _close_at_exit() -> None:
     # From Python 3.13 on, the end of the interpreter waits in vain for the threads of a pool that
     # nobody closed. Those of an instance that load_db() shares are closed by now or soon.
+    if not lifecycle.mark[0]:
+        lifecycle.outlive_untold_fork()  # They are the parent's.
     for pool in list(_opened):
         pool.close(_EXIT_PATIENCE)
 

@@ -80,7 +80,7 @@ def watched(
 
 
 class _Line(dict["weakref.ref[Turn]", None]):
-    """The turns of one session, in the order in which they came."""
+    """The turns of one name, in the order in which they came."""
 
     __slots__ = ()
 
@@ -90,10 +90,10 @@ class _Line(dict["weakref.ref[Turn]", None]):
 
 
 class Turn:
-    """One call's place in the line of its session; `leave` it in any case.
+    """One call's place in the line of a name, a session's for one; `leave` it in any case.
 
     Attributes:
-        line: the turns of that session.
+        line: the turns of that name.
         place: its own there.
         wake: what it sleeps on; None until it has to.
     """
@@ -124,6 +124,7 @@ class Turn:
                 long_wait = self._turns.long_wait()
             self.wake.acquire(timeout=min(left, _LOOK_AGAIN))
             long_wait.look()
+        self.wake = None  # Nobody need wake it any more.
         return True
 
     def leave(self) -> None:
@@ -136,19 +137,20 @@ class Turn:
             return
         for place in list(line)[: self._turns.at_once]:
             turn = place()
-            if turn is not None and turn.wake is not None:
+            wake = None if turn is None else turn.wake
+            if wake is not None:
                 with contextlib.suppress(RuntimeError):
-                    turn.wake.release()
+                    wake.release()
 
     def _is_next(self) -> bool:
         return self.place in list(self.line)[: self._turns.at_once]
 
 
 class Turns:
-    """Lets only some calls of this process write to one session at once; the others wait here.
+    """Lets only some calls of this process go on at once, of each name; the others wait here.
 
-    They would wait for its row's lock on the server, each with a connection that calls for other
-    sessions need.
+    Those of one session would wait for its row's lock on the server, each with a connection that
+    calls for other sessions need.
 
     It is no lock and may err by one: nothing depends on it but who waits where. So it needs none
     itself; and a call that an exception of a signal's handler struck at any line leaves it with its

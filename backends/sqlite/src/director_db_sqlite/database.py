@@ -272,6 +272,8 @@ class FileDatabase:
         # The last connection in the world has deleted it, and the next log is another one.
         if self._is_there() and log_id(self.path) != self._log:
             self._log = None
+        if for_good:
+            self._file = None  # Nothing of it is open: a child may use it.
 
     def renew_locks(self) -> None:
         """Make every lock anew; the next operation opens the file as the first one did."""
@@ -305,10 +307,18 @@ class FileDatabase:
             return None
         return locked(
             self._opening,
-            lambda: self._open(deadline, migrating=migrating, skip_invalid=skip_invalid),
+            lambda: self._open_noted(deadline, migrating=migrating, skip_invalid=skip_invalid),
             self.path,
             deadline,
         )
+
+    def _open_noted(
+        self, deadline: float, *, migrating: bool, skip_invalid: bool
+    ) -> Migration | None:
+        try:
+            return self._open(deadline, migrating=migrating, skip_invalid=skip_invalid)
+        finally:
+            self._touched = None  # A fork is safe again.
 
     def _open(self, deadline: float, *, migrating: bool, skip_invalid: bool) -> Migration | None:
         self._opened = self.path
@@ -346,7 +356,7 @@ class FileDatabase:
         )
         # As it was before it was opened, which may have taken long: if it was replaced meanwhile,
         # what was opened may be the one before, and the path does not name that any more.
-        self._file, self._touched = current, None
+        self._file = current
         log(LOGGER, DEBUG, "%s: opened", self.path)
         if migration is not None:
             numbers = (migration.sessions, migration.messages, migration.contexts)

@@ -78,7 +78,8 @@ def refuse_log_without_file(path: str) -> None:
         log = log_path(path)
         message = (
             f"{path} is not there, and its log, {log}, is. If the file was moved, move the log, "
-            f"too, or bring the file back; if it was deleted, delete {log} and {path}-shm as well."
+            f"too, or bring the file back; if it was deleted, delete {log} and "
+            f"{os.path.realpath(path)}-shm as well."
         )
         raise SchemaError(message)
 

@@ -157,6 +157,7 @@ class CoroutineClauses:
                 for call in (db.get_session("s1"), db.update_session("s2", video_id="v")):
                     answer = asyncio.create_task(call)
                     await _eventually(answer.done, f"an answer, beside {many} calls that wait")
+                    await answer
                 expect(sum(task.done() for task in stuck), 0, "those that have ended")
                 held.let_go()
                 expect(sum(await asyncio.gather(*stuck)), 1, "those that have deleted the message")
