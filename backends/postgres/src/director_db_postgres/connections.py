@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections import deque
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
@@ -185,7 +186,7 @@ class Connection(PipelinedConnection):
         kept = self._cancellings
         if kept is not None:
             if len(kept) >= _MOST_KEPT:  # Those that have ended first; the oldest matter most.
-                unfinished = [each for each in kept if each[1].gi_frame is not None]
+                unfinished = [each for each in kept if getgeneratorstate(each[1]) != GEN_CLOSED]
                 kept.clear()
                 kept.extend(unfinished)
             if len(kept) < _MOST_KEPT:
