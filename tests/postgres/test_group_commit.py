@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import os
 import socket
 import subprocess
 import sys
@@ -797,13 +798,14 @@ def expect_no_other_lost(db, leader, outcomes):
     assert [["m"]] * 7 == [ids(db, session_id) for session_id in others]
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("what", ["in part", "whole", "whole, and not sent"])
 def test_what_strikes_before_all_was_sent_costs_no_follower_its_write(
-    warm, together, monkeypatch, whole
+    warm, proxy, together, monkeypatch, what
 ):
     """What libpq has of a batch is sent yet; what misses its end can never be applied."""
     monkeypatch.setattr(connections, "_REST_PATIENCE", PATIENCE)
     send, struck = Connection._send, []
+    content = ["x" * 50_000] if "sent" in what else []
 
     class Struck:
         """A connection of libpq's, at the end of whose pipeline something strikes."""
@@ -834,12 +836,19 @@ def test_what_strikes_before_all_was_sent_costs_no_follower_its_write(
 
         def strike(self):
             struck.append(threading.get_ident())
+            if content:
+                assert 1 == self.pgconn.flush()  # The socket takes no more.
+                proxy.resume()
             raise Boom
 
     def strike(connection, steps, *args, **kwargs):
         pgconn = connection.pgconn
         if not struck and steps[-1][0] == warm._sql.upsert_together:
-            connection.pgconn = Struck(pgconn, -1 if whole else len(steps))
+            connection.pgconn = Struck(pgconn, len(steps) if what == "in part" else -1)
+            if content:
+                proxy.pause()
+                with socket.socket(fileno=os.dup(connection.fileno())) as line:
+                    line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         try:
             return send(connection, steps, *args, **kwargs)
         finally:
@@ -847,7 +856,8 @@ def test_what_strikes_before_all_was_sent_costs_no_follower_its_write(
 
     monkeypatch.setattr(Connection, "_send", strike)
     with together.gather(warm):
-        gather_all(warm, together)
+        for session_id in SESSIONS:
+            together.add(warm, upsert, session_id, content=content)
     outcomes = together.outcomes()
     leader = next(n for n, thread in together.threads.items() if [thread] == struck)
     expect_no_other_lost(warm, leader, outcomes)
