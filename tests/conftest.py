@@ -11,7 +11,7 @@ import pytest
 import director_db
 from director_db import checks
 from director_db.context import appending, saving
-from director_db_conformance.pgbouncer import PgBouncer
+from director_db_conformance.pgbouncer import NoPgBouncerError, PgBouncer, find_pgbouncer
 from director_db_conformance.plugin import uncollected
 from director_db_conformance.postgres_place import PGBOUNCER_VARIABLE
 
@@ -128,6 +128,18 @@ def postgres_environment(postgres_database):
         return
     with PgBouncer(postgres_database) as pooler:
         yield pooler.environment
+
+
+@pytest.fixture
+def pgbouncer():
+    """The class of it, where the program is installed."""
+    try:
+        find_pgbouncer()
+    except NoPgBouncerError as error:
+        if "CI" in os.environ:
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    return PgBouncer
 
 
 @pytest.fixture

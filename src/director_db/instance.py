@@ -272,8 +272,7 @@ class Instance(Storage, metaclass=_Registering):
             logs.log(self.db_type, logs.WARNING, "%s", sentence)
 
     def _close_within(self, seconds: float | None) -> None:
-        if not lifecycle.mark[0]:
-            lifecycle.outlive_untold_fork()
+        lifecycle.outlive_untold_fork()
         lifecycle.outlive_patches(self)
         self._gate.closed = True
         if self._gate.wait_until_empty(seconds):
@@ -286,8 +285,7 @@ class Instance(Storage, metaclass=_Registering):
 
     def _rest(self, seconds: float) -> None:
         """Close the connections but not the instance; a later operation opens new ones."""
-        if not lifecycle.mark[0]:
-            lifecycle.outlive_untold_fork()
+        lifecycle.outlive_untold_fork()
         try:
             if self._gate.pause(seconds) and not self._released:
                 self._close()

@@ -184,7 +184,8 @@ _untold = threading.RLock()
 def outlive_untold_fork() -> None:
     """Do in a child what its fork has not done: that of a library in C, as uWSGI's.
 
-    The operations in flight were not waited for, and no file was closed before it.
+    The operations in flight were not waited for, and no file was closed before it. Elsewhere it
+    does nothing; what is called often looks at `mark` first.
     """
     with _untold:
         if not mark[0]:
@@ -217,15 +218,14 @@ def _wait_for_other_forks() -> None:
     """Be the first of `forks`; longer than it takes, nobody waits for another thread's."""
     me, limit = threading.get_ident(), time.monotonic() + 3 * FORK_PATIENCE
     while forks[:1] != [me] and time.monotonic() < limit:
-        if me not in forks:  # At the end of another's fork it is emptied.
-            forks.append(me)
-        elif forks[:1] != [me]:
+        if me in forks:
             time.sleep(_POLL)
+        else:  # At the end of another's fork it is emptied.
+            forks.append(me)
 
 
 def _before_fork() -> None:
-    if not mark[0]:
-        outlive_untold_fork()
+    outlive_untold_fork()
     _wait_for_other_forks()
     deadline = time.monotonic() + FORK_PATIENCE
     for instance in _all_instances():

@@ -108,7 +108,7 @@ def take_turns() -> None:
     """Let threads encode large values one after another from now on, and not at once.
 
     Whoever encodes one holds the interpreter's lock for a while, and an event loop that wants it
-    stands in line with all who do: behind 32 contexts of 4 MB it waited for 2.2 s, and for 0.15 s
+    stands in line with all who do: behind 32 contexts of 4 MB it waited for 2.2 s, and for 0.2 s
     since they take turns.
     """
     global _large  # noqa: PLW0603 - of a fork's child, too, where nobody has it

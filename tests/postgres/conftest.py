@@ -16,7 +16,6 @@ from psycopg import sql
 
 from director_db import BackendUnavailableError
 from director_db_conformance.dsn import replace
-from director_db_conformance.pgbouncer import NoPgBouncerError, PgBouncer, find_pgbouncer
 from director_db_conformance.proxy import Proxy
 from director_db_postgres import PostgresDB
 
@@ -192,15 +191,3 @@ def _no_settings(monkeypatch):
     for name in list(os.environ):
         if name.startswith(("POSTGRES_", "PG")) or name in {"DATABASE_URL", "DB_TYPE"}:
             monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def pgbouncer():
-    """The class of it, where the program is installed."""
-    try:
-        find_pgbouncer()
-    except NoPgBouncerError as error:
-        if "CI" in os.environ:
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    return PgBouncer

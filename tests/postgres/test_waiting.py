@@ -219,25 +219,38 @@ def test_nobody_waits_for_many_locked_sessions_of_others(place, new_db):
         assert [call.result(HANGS) for call in waiting] == [None] * THREADS
 
 
-@pytest.fixture
-def crowded(place, new_db):
-    """An instance with four connections and more writes than that, which wait; and they."""
-    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=4)
-    fill(db)
+@contextlib.contextmanager
+def holding(start):
+    """Let more calls than there are of four connections hold one each, all that they get."""
     begun, goes_on = [], threading.Event()
 
     def hold(connection):
         begun.append(connection)
-        goes_on.wait(HANGS)
+        assert goes_on.wait(HANGS)
         return connection.run(b"SELECT 1").count
 
     with ThreadPoolExecutor(THREADS) as executor:
-        writes = [executor.submit(db._database.write, hold, f"s{n}") for n in range(THREADS)]
+        calls = [executor.submit(start, hold, number) for number in range(THREADS)]
         wait_until(lambda: len(begun) == 3, "three of them hold a connection")
-        yield db, begun
+        yield begun
         assert len(begun) == 3
         goes_on.set()
-        assert [write.result(HANGS) for write in writes] == [1] * THREADS
+        assert [call.result(HANGS) for call in calls] == [1] * THREADS
+
+
+@pytest.fixture
+def small(place, new_db):
+    """An instance with four connections."""
+    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=4)
+    fill(db)
+    return db
+
+
+@pytest.fixture
+def crowded(small):
+    """That instance, with more writes than connections; and those writes that have one."""
+    with holding(lambda hold, number: small._database.write(hold, f"s{number}")) as begun:
+        yield small, begun
 
 
 def test_reads_do_not_wait_behind_writes(crowded):
@@ -247,22 +260,9 @@ def test_reads_do_not_wait_behind_writes(crowded):
             read(db)
 
 
-def test_writes_do_not_wait_behind_reads(place, new_db):
-    db = new_db(place.dsn, operation_timeout=HANGS, pool_size=4)
-    fill(db)
-    begun, goes_on = [], threading.Event()
-
-    def hold(connection):
-        begun.append(connection)
-        return goes_on.wait(HANGS)
-
-    with ThreadPoolExecutor(THREADS) as executor:
-        reads = [executor.submit(db._database.read, hold) for _ in range(THREADS)]
-        wait_until(lambda: len(begun) == 3, "three of them hold a connection")
-        upsert(db, "s")
-        assert len(begun) == 3
-        goes_on.set()
-        assert [read.result(HANGS) for read in reads] == [True] * THREADS
+def test_writes_do_not_wait_behind_reads(small):
+    with holding(lambda hold, _: small._database.read(hold)):
+        upsert(small, "s")
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,7 @@ _opened: weakref.WeakSet[Pool] = weakref.WeakSet()
 def _close_at_exit() -> None:
     # From Python 3.13 on, the end of the interpreter waits in vain for the threads of a pool that
     # nobody closed. Those of an instance that load_db() shares are closed by now or soon.
-    if not lifecycle.mark[0]:
-        lifecycle.outlive_untold_fork()  # They are the parent's.
+    lifecycle.outlive_untold_fork()  # In whose child they are the parent's.
     for pool in list(_opened):
         pool.close(_EXIT_PATIENCE)
 
